@@ -1,0 +1,5 @@
+/* admin */
+#ifndef ADMIN_H
+#define ADMIN_H
+#include "base.h"
+#endif

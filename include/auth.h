@@ -1,0 +1,62 @@
+/*
+ * auth: who is this: plain passwords, md5 and SCRAM-SHA-256 on both sides; no sockets.
+ *
+ * A server-side exchange is fed the client's password messages and says what to send; a
+ * client-side exchange does the same towards a backend. Sources: RFC 5802, RFC 7677,
+ * PostgreSQL documentation "SASL Authentication".
+ */
+#ifndef AUTH_H
+#define AUTH_H
+#include "base.h"
+#include "conf.h"
+
+/* ---- stored secrets ---- */
+
+enum auth_secret_kind { SECRET_NONE, SECRET_PLAIN, SECRET_MD5, SECRET_SCRAM };
+/* By its form: md5 + 32 hex digits, SCRAM-SHA-256$…, otherwise plain. */
+enum auth_secret_kind auth_secret_kind(const char *secret);
+/* A SCRAM verifier "SCRAM-SHA-256$iterations:salt$StoredKey:ServerKey" of a password. */
+char *auth_make_verifier(const char *password, int iterations) MUST_USE;
+
+/* ---- the proxy as a server: one login of one client ---- */
+
+struct auth_server;
+
+/* What the caller does next. */
+enum auth_step {
+	AUTH_SEND, /* send what is in `out`, wait for the client's next message */
+	AUTH_DONE, /* send what is in `out`; the client is who it says it is */
+	AUTH_FAIL  /* refuse: 28P01 unless the fault says otherwise */
+};
+/*
+ * Starts the exchange that auth_type asks for with a login that has `secret` (NULL: unknown
+ * or without a password: the exchange runs to the same end in the same time, and fails).
+ * auth_type: TRUST and ANY are AUTH_DONE at once; MD5 with a SCRAM secret becomes SCRAM, as
+ * in PostgreSQL. out: the first Authentication message.
+ * *server: owned by the caller until auth_server_free(); NULL after AUTH_DONE at once.
+ */
+enum auth_step auth_server_start(struct auth_server **server, enum auth_type auth_type,
+    const char *login, const char *secret, struct buf *out) MUST_USE;
+/* Feeds the body of one 'p' message. *fault: why it failed (F_AUTH_PASSWORD,
+ * F_AUTH_PROTOCOL). AuthenticationOk is not in out: the caller sends it. */
+enum auth_step auth_server_feed(struct auth_server *, const uint8_t *body, size_t len,
+    struct buf *out, int *fault) MUST_USE;
+/* What went wrong, for the log only. Never NULL. */
+const char *auth_server_reason(const struct auth_server *);
+/* The password in clear when the exchange has shown it (plain), else NULL. */
+const char *auth_server_password(const struct auth_server *);
+void auth_server_free(struct auth_server *);
+
+/* ---- the proxy as a client: one login at one backend ---- */
+
+struct auth_client;
+/* secret as in auth_file; NULL: none. Strings are copied. */
+struct auth_client *auth_client_create(const char *user, const char *secret) MUST_USE;
+/* Feeds one Authentication request (code and data as from proto_auth_parse). AUTH_SEND:
+ * out has the answer, or nothing to be sent (SASLFinal). AUTH_DONE: AuthenticationOk, and
+ * when SASL ran, the server has proved itself. AUTH_FAIL: why says it. */
+enum auth_step auth_client_feed(struct auth_client *, uint32_t code, const uint8_t *data,
+    size_t len, struct buf *out, char *why, size_t why_len) MUST_USE;
+void auth_client_free(struct auth_client *);
+
+#endif

@@ -1,0 +1,121 @@
+/*
+ * conf: from INI files to typed, checked settings, and the sentence for every mistake.
+ *
+ * A reader of ours feeds inih (which cuts long lines and names) and keeps file and line of
+ * every key. The result is a document (sections of keys) and the one `struct settings` of
+ * the [pgweave] (or [pgbouncer]) section, made from the SETTING rows in include/tbl. What
+ * the other sections mean is topo's business.
+ */
+#ifndef CONF_H
+#define CONF_H
+#include "base.h"
+
+/* INT: int64_t. TIME: int64_t microseconds. SIZE: int64_t bytes. BOOL: bool. STR: const
+ * char *, "" where nothing was given. ENUM: int, the position of the word in the row's unit
+ * column ("session|transaction|statement"). */
+enum setting_type { SET_STR, SET_INT, SET_TIME, SET_SIZE, SET_BOOL, SET_ENUM };
+/* Where a key may stand: [pgweave], a [database x] or [databases] line, a [users] line. */
+enum setting_scope { SC_GLOBAL = 1, SC_DATABASE = 2, SC_USER = 4 };
+enum setting_apply { AP_RELOAD, AP_RESTART };
+
+enum pool_mode { POOL_SESSION, POOL_TRANSACTION, POOL_STATEMENT };
+enum auth_type { AUTH_ANY, AUTH_TRUST, AUTH_PLAIN, AUTH_MD5, AUTH_SCRAM, AUTH_CERT, AUTH_HBA };
+enum ssl_mode { SSL_DISABLE, SSL_ALLOW, SSL_PREFER, SSL_REQUIRE, SSL_VERIFY_CA, SSL_VERIFY_FULL };
+
+#define CT_STR const char *
+#define CT_INT int64_t
+#define CT_TIME int64_t
+#define CT_SIZE int64_t
+#define CT_BOOL bool
+#define CT_ENUM int
+
+/* One resolved set of values. The field is named as the key is. */
+struct settings {
+#define SETTING(key, type, ...) CT_##type key;
+#include "tbl/all.def"
+};
+
+/* What is known of one key; one row per SETTING(). */
+struct setting {
+	const char *key;
+	enum setting_type type;
+	unsigned scope;
+	const char *dflt; /* as it is written in a file */
+	int64_t min, max; /* in the unit of a plain number; 0, 0: no bounds */
+	const char *unit; /* of a plain number ("s", "ms", "us", "B", ""), or the words of an ENUM */
+	enum setting_apply apply;
+	const char *doc;
+	size_t offset; /* into struct settings */
+};
+extern const struct setting setting_table[];
+extern const size_t setting_count;
+
+/* Where a line stands: for messages. */
+struct conf_at {
+	const char *file;
+	int line;
+};
+struct conf_key {
+	const char *key, *value; /* white space trimmed; ${VAR} replaced */
+	struct conf_at at;
+};
+struct conf_section {
+	const char *kind; /* "pgweave", "databases", "database", "users"… lower case */
+	const char *name; /* what follows the kind ("primary" of [database primary]), or "" */
+	struct conf_at at;
+	struct conf_key *keys;
+	size_t key_count;
+};
+
+/* Everything that is wrong, one sentence each: "file:line: key: what, what is allowed". */
+struct conf_problems {
+	char **lines;
+	size_t count;
+	char **warnings; /* what is accepted but deserves a word */
+	size_t warning_count;
+};
+void conf_problem(struct conf_problems *, struct conf_at, const char *fmt, ...) PRINTF(3, 4);
+void conf_warning(struct conf_problems *, struct conf_at, const char *fmt, ...) PRINTF(3, 4);
+void conf_problems_free(struct conf_problems *);
+
+/* One configuration file, read with its includes. Owns every string in it. */
+struct conf;
+/* Reads the file and [pgweave]; what is wrong goes to problems (also that the file cannot be
+ * read). NULL only when the file itself could not be read; otherwise the caller frees the
+ * result, and must not use it for running when problems->count > 0. */
+struct conf *conf_load(const char *path, struct conf_problems *) MUST_USE;
+void conf_free(struct conf *);
+const char *conf_path(const struct conf *);
+const struct settings *conf_settings(const struct conf *);
+/* Where the setting was written; file NULL when it has its default. */
+struct conf_at conf_setting_at(const struct conf *, const char *key);
+/* The sections that are not [pgweave], in order; sections that stand twice are joined. */
+size_t conf_section_count(const struct conf *);
+const struct conf_section *conf_section(const struct conf *, size_t i);
+/* NULL when there is none. name NULL: any. */
+const struct conf_section *conf_section_find(
+    const struct conf *, const char *kind, const char *name);
+
+/* The setting of that key, or NULL. Keys are compared without regard to case. */
+const struct setting *setting_find(const char *key);
+/* Sets one value from text. why gets a sentence without the key's name. Strings are not
+ * copied: text must outlive the settings. 0, or F_NOT_FOUND, F_CONF_VALUE. */
+int setting_put(struct settings *, const struct setting *, const char *text, char *why,
+    size_t why_len) MUST_USE;
+/* Parses a value of the setting's type without a struct settings: number out as in the
+ * field (µs, bytes, 0/1, position of the word). Not for STR. */
+int setting_number(const struct setting *, const char *text, int64_t *out, char *why,
+    size_t why_len) MUST_USE;
+/* The value as SHOW CONFIG prints it: in the unit of a plain number. */
+void setting_text(
+    const struct settings *, const struct setting *, char *out, size_t out_len);
+void settings_defaults(struct settings *);
+/* What separates two sets: calls changed() for each key that differs. */
+void settings_diff(const struct settings *was, const struct settings *is,
+    void (*changed)(void *arg, const struct setting *, bool needs_restart), void *arg);
+/* The commented sample configuration, and the manual's list of settings (man macros), made
+ * from the rows. */
+void settings_print_sample(void *file);
+void settings_print_manual(void *file);
+
+#endif

@@ -1,0 +1,5 @@
+/* link */
+#ifndef LINK_H
+#define LINK_H
+#include "base.h"
+#endif

@@ -1,0 +1,5 @@
+/* net */
+#ifndef NET_H
+#define NET_H
+#include "base.h"
+#endif

@@ -1,0 +1,5 @@
+/* pool */
+#ifndef POOL_H
+#define POOL_H
+#include "base.h"
+#endif

@@ -1,0 +1,5 @@
+/* rows */
+#ifndef ROWS_H
+#define ROWS_H
+#include "base.h"
+#endif

@@ -1,0 +1,5 @@
+/* session */
+#ifndef SESSION_H
+#define SESSION_H
+#include "base.h"
+#endif

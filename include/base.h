@@ -10,12 +10,12 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#define MUST_USE __attribute__((warn_unused_result))
-#define PRINTF(fmt, args) __attribute__((format(printf, fmt, args)))
-#define ARRAY_LEN(a) (sizeof(a) / sizeof((a)[0]))
-#define LIKELY(x) __builtin_expect(!!(x), 1)
-#define UNLIKELY(x) __builtin_expect(!!(x), 0)
-#define CONTAINER_OF(p, type, field) ((type *)(void *)((char *)(p) - offsetof(type, field)))
+#define MUST_USE                     __attribute__((warn_unused_result))
+#define PRINTF(fmt, args)            __attribute__((format(printf, fmt, args)))
+#define ARRAY_LEN(a)                 (sizeof(a) / sizeof((a)[0]))
+#define LIKELY(x)                    __builtin_expect(!!(x), 1)
+#define UNLIKELY(x)                  __builtin_expect(!!(x), 0)
+#define CONTAINER_OF(p, type, field) ((type *)(void *)((char *)(p)-offsetof(type, field)))
 
 /* ---- faults: every way in which a call can fail, declared in include/tbl ---- */
 
@@ -47,10 +47,10 @@ const struct fault_info *fault_info(int code);
 
 /* Logs the broken invariant and aborts. */
 _Noreturn void base_broken(const char *what, const char *file, int line);
-#define INVARIANT(cond)                                                                    \
-	do {                                                                               \
-		if (UNLIKELY(!(cond)))                                                     \
-			base_broken(#cond, __FILE__, __LINE__);                            \
+#define INVARIANT(cond)                                                                  \
+	do {                                                                             \
+		if (UNLIKELY(!(cond)))                                                   \
+			base_broken(#cond, __FILE__, __LINE__);                          \
 	} while (0)
 
 /* ---- memory: zeroed where new; running out ends the process with a log line ---- */
@@ -133,11 +133,18 @@ bool same_secret(const void *a, const void *b, size_t len);
 
 /* ---- logging: one event, one line, one write; never a secret ---- */
 
-enum log_level { LOG_FATAL_, LOG_ERROR_, LOG_WARNING_, LOG_INFO_, LOG_DEBUG_, LOG_NOISE_ };
+enum log_level {
+	LOG_FATAL_,
+	LOG_ERROR_,
+	LOG_WARNING_,
+	LOG_INFO_,
+	LOG_DEBUG_,
+	LOG_NOISE_
+};
 
 struct log_options {
-	const char *file;         /* NULL: standard error only */
-	bool to_stderr;           /* also (or, without a file, only) standard error */
+	const char *file; /* NULL: standard error only */
+	bool to_stderr;   /* also (or, without a file, only) standard error */
 	bool to_syslog;
 	const char *syslog_ident; /* "pgweave" */
 	const char *syslog_facility;
@@ -148,14 +155,14 @@ struct log_options {
 int log_open(const struct log_options *, char *why, size_t why_len) MUST_USE;
 bool log_wants(enum log_level);
 void log_line(enum log_level, const char *fmt, ...) PRINTF(2, 3);
-#define log_fatal(...) log_line(LOG_FATAL_, __VA_ARGS__)
-#define log_error(...) log_line(LOG_ERROR_, __VA_ARGS__)
+#define log_fatal(...)   log_line(LOG_FATAL_, __VA_ARGS__)
+#define log_error(...)   log_line(LOG_ERROR_, __VA_ARGS__)
 #define log_warning(...) log_line(LOG_WARNING_, __VA_ARGS__)
-#define log_info(...) log_line(LOG_INFO_, __VA_ARGS__)
-#define log_debug(...)                                                                     \
-	do {                                                                               \
-		if (log_wants(LOG_DEBUG_))                                                 \
-			log_line(LOG_DEBUG_, __VA_ARGS__);                                 \
+#define log_info(...)    log_line(LOG_INFO_, __VA_ARGS__)
+#define log_debug(...)                                                                   \
+	do {                                                                             \
+		if (log_wants(LOG_DEBUG_))                                               \
+			log_line(LOG_DEBUG_, __VA_ARGS__);                               \
 	} while (0)
 
 /* ---- text ---- */

@@ -19,11 +19,26 @@ enum setting_scope { SC_GLOBAL = 1, SC_DATABASE = 2, SC_USER = 4 };
 enum setting_apply { AP_RELOAD, AP_RESTART };
 
 enum pool_mode { POOL_SESSION, POOL_TRANSACTION, POOL_STATEMENT };
-enum auth_type { AUTH_ANY, AUTH_TRUST, AUTH_PLAIN, AUTH_MD5, AUTH_SCRAM, AUTH_CERT, AUTH_HBA };
-enum ssl_mode { SSL_DISABLE, SSL_ALLOW, SSL_PREFER, SSL_REQUIRE, SSL_VERIFY_CA, SSL_VERIFY_FULL };
+enum auth_type {
+	AUTH_ANY,
+	AUTH_TRUST,
+	AUTH_PLAIN,
+	AUTH_MD5,
+	AUTH_SCRAM,
+	AUTH_CERT,
+	AUTH_HBA
+};
+enum ssl_mode {
+	SSL_DISABLE,
+	SSL_ALLOW,
+	SSL_PREFER,
+	SSL_REQUIRE,
+	SSL_VERIFY_CA,
+	SSL_VERIFY_FULL
+};
 
-#define CT_STR const char *
-#define CT_INT int64_t
+#define CT_STR  const char *
+#define CT_INT  int64_t
 #define CT_TIME int64_t
 #define CT_SIZE int64_t
 #define CT_BOOL bool
@@ -42,7 +57,8 @@ struct setting {
 	unsigned scope;
 	const char *dflt; /* as it is written in a file */
 	int64_t min, max; /* in the unit of a plain number; 0, 0: no bounds */
-	const char *unit; /* of a plain number ("s", "ms", "us", "B", ""), or the words of an ENUM */
+	const char *
+	    unit; /* of a plain number ("s", "ms", "us", "B", ""), or the words of an ENUM */
 	enum setting_apply apply;
 	const char *doc;
 	size_t offset; /* into struct settings */
@@ -61,7 +77,8 @@ struct conf_key {
 };
 struct conf_section {
 	const char *kind; /* "pgweave", "databases", "database", "users"… lower case */
-	const char *name; /* what follows the kind ("primary" of [database primary]), or "" */
+	const char
+	    *name; /* what follows the kind ("primary" of [database primary]), or "" */
 	struct conf_at at;
 	struct conf_key *keys;
 	size_t key_count;
@@ -74,8 +91,10 @@ struct conf_problems {
 	char **warnings; /* what is accepted but deserves a word */
 	size_t warning_count;
 };
-void conf_problem(struct conf_problems *, struct conf_at, const char *fmt, ...) PRINTF(3, 4);
-void conf_warning(struct conf_problems *, struct conf_at, const char *fmt, ...) PRINTF(3, 4);
+void conf_problem(struct conf_problems *, struct conf_at, const char *fmt, ...)
+    PRINTF(3, 4);
+void conf_warning(struct conf_problems *, struct conf_at, const char *fmt, ...)
+    PRINTF(3, 4);
 void conf_problems_free(struct conf_problems *);
 
 /* One configuration file, read with its includes. Owns every string in it. */

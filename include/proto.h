@@ -33,8 +33,8 @@ proto_get16(const uint8_t *p)
 
 /* ---- startup packets ---- */
 
-#define PROTO_STARTUP_MAX 10000 /* bytes; PostgreSQL's MAX_STARTUP_PACKET_LENGTH */
-#define PROTO_V3 196608         /* 3.0 */
+#define PROTO_STARTUP_MAX 10000  /* bytes; PostgreSQL's MAX_STARTUP_PACKET_LENGTH */
+#define PROTO_V3          196608 /* 3.0 */
 
 enum proto_startup_kind {
 	PROTO_SSL_REQUEST,
@@ -45,14 +45,14 @@ enum proto_startup_kind {
 /* Points into the packet. */
 struct proto_startup {
 	enum proto_startup_kind kind;
-	uint32_t pid;            /* CANCEL_REQUEST */
-	const uint8_t *key;      /* CANCEL_REQUEST: 4 to 256 bytes */
+	uint32_t pid;       /* CANCEL_REQUEST */
+	const uint8_t *key; /* CANCEL_REQUEST: 4 to 256 bytes */
 	size_t key_len;
-	uint16_t major, minor;   /* STARTUP: protocol version asked for */
-	const char *user;        /* STARTUP: never NULL nor empty */
-	const char *database;    /* STARTUP: the user's name when not given */
-	const char *options;     /* STARTUP: or NULL */
-	const char *params;      /* STARTUP: name NUL value NUL … NUL */
+	uint16_t major, minor; /* STARTUP: protocol version asked for */
+	const char *user;      /* STARTUP: never NULL nor empty */
+	const char *database;  /* STARTUP: the user's name when not given */
+	const char *options;   /* STARTUP: or NULL */
+	const char *params;    /* STARTUP: name NUL value NUL … NUL */
 	size_t params_len;
 };
 /* How many bytes the packet has that begins with these (len >= 4), or F_PROTO_STARTUP when
@@ -98,7 +98,8 @@ void proto_empty_query(struct buf *);
 
 struct proto_column {
 	const char *name;
-	uint32_t type_oid; /* 25 text, 20 int8, 23 int4, 701 float8, 16 bool, 1184 timestamptz */
+	uint32_t
+	    type_oid; /* 25 text, 20 int8, 23 int4, 701 float8, 16 bool, 1184 timestamptz */
 	int16_t type_size; /* bytes, -1: variable */
 };
 void proto_row_description(struct buf *, const struct proto_column *, size_t count);
@@ -137,8 +138,8 @@ int proto_error_rename(struct buf *, const uint8_t *body, size_t len, const char
 int proto_parameter_parse(
     const uint8_t *body, size_t len, const char **name, const char **value) MUST_USE;
 /* Authentication request: its code (0 ok, 3 cleartext, 5 md5, 10, 11, 12 SASL) and data. */
-int proto_auth_parse(const uint8_t *body, size_t len, uint32_t *code, const uint8_t **data,
-    size_t *data_len) MUST_USE;
+int proto_auth_parse(const uint8_t *body, size_t len, uint32_t *code,
+    const uint8_t **data, size_t *data_len) MUST_USE;
 /* BackendKeyData: key is 4 bytes, up to 256 with protocol 3.2. */
 int proto_backend_key_parse(const uint8_t *body, size_t len, uint32_t *pid,
     const uint8_t **key, size_t *key_len) MUST_USE;

@@ -11,7 +11,8 @@
 #include "conf.h"
 
 struct topo_host {
-	const char *host; /* name, address, or a directory of unix sockets (starts with '/') */
+	const char
+	    *host; /* name, address, or a directory of unix sockets (starts with '/') */
 	uint16_t port;
 };
 
@@ -28,7 +29,8 @@ struct topo_database {
 	const char *dbname;   /* NULL: the name that the client asked for ('*' entry) */
 	const char *user;     /* NULL: the client's own name */
 	const char *password; /* NULL: the login's */
-	struct topo_param *params; /* client_encoding, datestyle, timezone, application_name */
+	struct topo_param
+	    *params; /* client_encoding, datestyle, timezone, application_name */
 	size_t param_count;
 	const char *connect_query; /* NULL: none */
 	bool is_auto;              /* the '*' entry */
@@ -40,18 +42,21 @@ struct topo_database {
 	int64_t max_db_connections, max_db_client_connections;
 	int64_t server_lifetime; /* µs */
 	int64_t query_timeout;   /* µs */
-	int64_t query_wait_timeout, idle_transaction_timeout, transaction_timeout; /* µs */
+	int64_t query_wait_timeout, idle_transaction_timeout,
+	    transaction_timeout; /* µs */
 };
 
 /* A role that may log in: a line of auth_file, of [users], or both. */
 struct topo_login {
 	const char *name;
-	const char *secret; /* as in auth_file: plain, md5…, SCRAM-SHA-256$…; NULL: none */
+	const char
+	    *secret; /* as in auth_file: plain, md5…, SCRAM-SHA-256$…; NULL: none */
 	/* -1 where nothing is said. */
 	int pool_mode;
 	int64_t pool_size, reserve_pool_size;
 	int64_t max_user_connections, max_user_client_connections;
-	int64_t query_timeout, idle_transaction_timeout, transaction_timeout, client_idle_timeout; /* µs */
+	int64_t query_timeout, idle_transaction_timeout, transaction_timeout,
+	    client_idle_timeout; /* µs */
 };
 
 struct topo;
@@ -85,10 +90,10 @@ struct topo_limits {
 	int64_t pool_size, min_pool_size, reserve_pool_size;
 	int64_t max_db_connections, max_db_client_connections;
 	int64_t max_user_connections, max_user_client_connections;
-	int64_t server_lifetime;                                        /* µs; 0: no limit, as below */
-	int64_t query_timeout, query_wait_timeout;                      /* µs */
-	int64_t idle_transaction_timeout, transaction_timeout;          /* µs */
-	int64_t client_idle_timeout;                                    /* µs */
+	int64_t server_lifetime;                   /* µs; 0: no limit, as below */
+	int64_t query_timeout, query_wait_timeout; /* µs */
+	int64_t idle_transaction_timeout, transaction_timeout; /* µs */
+	int64_t client_idle_timeout;                           /* µs */
 };
 void topo_limits(const struct topo *, const struct topo_database *,
     const struct topo_login *, struct topo_limits *out);

@@ -1,5 +1,240 @@
-/* link */
+/*
+ * link: one authenticated connection to one backend: its login, its parameters, the requests
+ * it owes answers to, the statements prepared on it, queries of the proxy's own, cancelling.
+ *
+ * A link belongs to one worker. Its keeper (pool) owns it and says to whom it is lent; while
+ * it is lent, its user (session) gets its bytes.
+ */
 #ifndef LINK_H
 #define LINK_H
+#include "auth.h"
 #include "base.h"
+#include "net.h"
+#include "proto.h"
+#include "topo.h"
+
+/* ---- vars: a set of session parameters, immutable and shared by all sessions and links of
+ * a worker that have the same ones ---- */
+
+struct vars;
+
+enum vars_kind {
+	VARS_FIXED,    /* reported by the server, cannot be set: server_version… */
+	VARS_REPORTED, /* reported by the server, can be set: TimeZone… */
+	VARS_STARTUP /* asked for by a client at connect time, not reported: work_mem… */
+};
+struct vars *vars_none(struct worker *);
+struct vars *vars_hold(struct vars *);
+void vars_release(struct worker *, struct vars *);
+/* The set with one parameter changed or (value NULL) taken out. Takes over the caller's
+ * reference to v and gives one to the result. kind: what the name is (vars_kind_of). */
+struct vars *vars_with(struct worker *, struct vars *v, const char *name,
+    const char *value, enum vars_kind kind) MUST_USE;
+/* What a ParameterStatus name is: VARS_REPORTED for those that a client may set. */
+enum vars_kind vars_kind_of(const char *name);
+const char *vars_get(const struct vars *, const char *name);
+unsigned vars_count(const struct vars *);
+void vars_at(const struct vars *, unsigned i, const char **name, const char **value,
+    enum vars_kind *kind);
+/* The set without its VARS_STARTUP members; takes over a reference as vars_with(). */
+struct vars *vars_without_startup(struct worker *, struct vars *) MUST_USE;
+/* Appends SET and RESET statements that turn a link with `is` into one with `want`. False,
+ * and nothing appended, when nothing that can be set differs. */
+bool vars_sql(const struct vars *is, const struct vars *want, struct buf *out);
+/* The set that servers made of v when it was applied once (canonical values), or NULL. */
+struct vars *vars_canonical(const struct vars *v);
+void vars_set_canonical(struct worker *, struct vars *v, struct vars *canonical);
+/* Memory that all sets of this worker take. */
+size_t vars_bytes(const struct worker *);
+
+/* ---- requests: what the link owes answers to, in order ---- */
+
+enum request_kind {
+	REQ_QUERY,    /* simple: ends with ReadyForQuery */
+	REQ_FUNCTION, /* ends with ReadyForQuery */
+	REQ_SYNC,
+	REQ_PARSE,
+	REQ_BIND,
+	REQ_DESCRIBE,
+	REQ_EXECUTE,
+	REQ_CLOSE
+};
+enum request_act {
+	ACT_FORWARD, /* the answer is the client's */
+	ACT_SKIP,    /* the proxy's own: the answer is swallowed */
+	ACT_FAKE     /* nothing was sent: the answer is made when its turn comes */
+};
+struct request {
+	uint8_t kind, act;
+	bool renames; /* an error must speak of the client's name for the statement */
+	void *arg;    /* the user's */
+	struct hash128
+	    id; /* ACT_SKIP and ACT_FORWARD of REQ_PARSE: what is prepared by it */
+};
+#define REQUESTS_MAX 16384 /* more outstanding than this: read no more from the client */
+struct requests {
+	struct request *ring;
+	uint32_t cap, head, count;
+};
+struct request *requests_push(struct requests *, enum request_kind, enum request_act);
+static inline struct request *
+requests_head(const struct requests *q)
+{
+	return (q->count > 0 ? &q->ring[q->head] : NULL);
+}
+/* The i-th from the head. */
+struct request *requests_at(const struct requests *, uint32_t i);
+void requests_pop(struct requests *);
+void requests_free(struct requests *);
+
+/* ---- statements prepared on a link ---- */
+
+#define PREPARED_NAME 37 /* "pgw_" and 32 hex digits, with the NUL */
+void prepared_name(struct hash128 id, char out[PREPARED_NAME]);
+
+struct prepared_set {
+	struct table table;
+	TAILQ_HEAD(prepared_list, prepared_entry) lru; /* first: used longest ago */
+};
+/* True and made the youngest when the statement is there. */
+bool prepared_touch(struct prepared_set *, struct hash128 id);
+void prepared_add(struct prepared_set *, struct hash128 id);
+void prepared_forget(struct prepared_set *, struct hash128 id);
+unsigned prepared_count(const struct prepared_set *);
+/* Takes out the one used longest ago; false when there is none. */
+bool prepared_evict(struct prepared_set *, struct hash128 *id);
+void prepared_clear(struct prepared_set *);
+
+/* ---- links ---- */
+
+/* Makes the room's part of a worker; before net_start(). And frees it, after net_join(). */
+void link_init(struct worker *);
+void link_fini(struct worker *);
+
+enum link_state {
+#define STATE(name, doc) LINK_##name,
+#define EDGE(...)
+#include "tbl/link_fsm.def"
+#undef STATE
+#undef EDGE
+	LINK_STATES
+};
+
+struct link;
+struct cancel;
+
+/* Whom a link belongs to (pool). */
+struct link_keeper {
+	/* Login and connect_query are over: the link is IDLE. */
+	void (*ready)(struct link *);
+	/* It will not come up; CLOSED. error: what the server said, or NULL. */
+	void (*failed)(struct link *, int fault, const char *why,
+	    const struct proto_error_fields *error);
+	/* An idle link was closed by its server, or sent what it may not; CLOSED. */
+	void (*lost)(struct link *, const char *why);
+	/* The last cancel request on a CANCELLING link is over. */
+	void (*cancelled)(struct link *);
+	/* Called once when the link closes, whatever the reason. */
+	void (*closed)(struct link *);
+};
+
+/* Who uses a lent link (session). */
+struct link_user {
+	size_t (*bytes)(struct link *, const uint8_t *p, size_t len);
+	void (*drained)(struct link *);
+	/* The link is gone; CLOSED. */
+	void (*lost)(struct link *, const char *why);
+};
+
+/* Where to and as whom. Strings belong to the snapshot held by topo, or are copied. */
+struct link_target {
+	const struct topo *topo;
+	const struct topo_database *database;
+	unsigned host; /* index into database->hosts */
+	const char *dbname, *role;
+	const char *secret; /* for the login at the server; NULL: none */
+	struct tls *tls;
+};
+
+/* A query of the proxy's own has been answered. ok: no ErrorResponse. */
+typedef void link_ran(struct link *, void *arg, const struct proto_error_fields *error);
+
+#define LINK_MAGIC 0x4c494e4bU
+struct link {
+	struct burial burial;
+	uint32_t magic;
+	enum link_state state; /* written by link_move() alone */
+	struct stream stream;
+	struct worker *worker;
+	const struct link_keeper *keeper;
+	TAILQ_ENTRY(link) entry;      /* the keeper's: all links of a place */
+	TAILQ_ENTRY(link) idle_entry; /* the keeper's: those that are idle */
+	void *place;                  /* the keeper's */
+	const struct link_user *user;
+	void *user_arg;
+	struct vars *vars;
+	struct requests requests;
+	struct prepared_set prepared;
+	struct buf hold;     /* the user's: bytes of a message to be rewritten */
+	uint32_t body_left;  /* of the message that is passing through */
+	char txn;            /* status of the last ReadyForQuery: I T E */
+	bool wants_sync : 1; /* extended messages were sent after the last Sync */
+	bool
+	    skips_to_sync : 1; /* an error in an extended batch: the server ignores until Sync */
+	bool is_copying_in : 1;
+	bool is_dirty : 1; /* close it when it comes back */
+	bool body_is_forwarded : 1;
+	bool wants_close : 1; /* RECONNECT, or its configuration has changed */
+	bool is_new : 1;      /* never lent yet */
+	uint32_t pid;         /* BackendKeyData */
+	uint8_t key_len;
+	uint8_t key[32];
+	unsigned cancels;   /* cancel requests under way */
+	int64_t connect_us; /* when it was opened, monotonic */
+	int64_t connect_wall_us;
+	int64_t request_us; /* when it was lent, or became idle */
+	int64_t query_us;   /* when the statement under way began; 0: none */
+	uint64_t id;
+	uint64_t generation; /* of the snapshot it was opened from */
+	struct addr local, remote;
+	struct sockaddr_storage peer; /* for cancel requests */
+	socklen_t peer_len;
+	struct tls *tls;
+	const char *name;         /* "database/role@host:port", for the log */
+	char host[64];            /* as configured: for the server's certificate */
+	struct link_login *login; /* until the login is over */
+	struct link_run *run;     /* while RUNNING */
+};
+
+/* Begins to open a link. Never fails at once: keeper->failed() comes later, from the loop. */
+struct link *link_open(
+    struct worker *, const struct link_keeper *, void *place, const struct link_target *);
+/* Closes and buries it; in the keeper's or user's hands alike. reason: for the log. */
+void link_close(struct link *, const char *reason);
+const char *link_state_name(enum link_state);
+/* LENT: bytes go to the user. */
+void link_lend(struct link *, const struct link_user *, void *user_arg);
+/* LENT -> IDLE or CANCELLING, as cancel requests allow. */
+void link_give_back(struct link *);
+/* CANCELLING -> IDLE. */
+void link_cancel_over(struct link *);
+/* Runs a simple query of the proxy's own, its rows swallowed; LENT or IDLE before, RUNNING
+ * until ran(), which finds the link in the state that it had. */
+void link_run(struct link *, const char *sql, link_ran *ran, void *arg);
+/* A ParameterStatus of the server: the link's vars follow. */
+void link_note_parameter(struct link *, const char *name, const char *value);
+/* Nothing outstanding, no half message, outside a transaction. */
+bool link_is_at_rest(const struct link *);
+/* Takes an IDLE link out of its worker; and into one. */
+bool link_can_move(const struct link *);
+void link_detach(struct link *);
+void link_attach(struct link *, struct worker *);
+/* Sends a CancelRequest with the link's key over a connection of its own. The link is not
+ * given back before that connection has closed. */
+void link_cancel(struct link *);
+/* Gives up cancel connections older than max_us. */
+void link_cancels_expire(struct worker *, int64_t now_us, int64_t max_us);
+/* The age of the link in seconds. */
+int64_t link_age_s(const struct link *);
+
 #endif

@@ -1,0 +1,119 @@
+/*
+ * Statements prepared on a link, in the order of their use. A statement is known by the hash
+ * of its text and parameter types, and its name on the server is that hash: so every worker
+ * has the same name for it, and a link that moves takes its statements along.
+ */
+#include "link.h"
+#include <stdio.h>
+#include <stdlib.h>
+
+struct prepared_entry {
+	struct table_node node;
+	struct hash128 id;
+	TAILQ_ENTRY(prepared_entry) lru;
+};
+
+void
+prepared_name(struct hash128 id, char out[PREPARED_NAME])
+{
+	static const char digits[] = "0123456789abcdef";
+	uint64_t half[2] = {id.hi, id.lo};
+
+	out[0] = 'p';
+	out[1] = 'g';
+	out[2] = 'w';
+	out[3] = '_';
+	for (unsigned i = 0; i < 32; i++)
+		out[4 + i] = digits[half[i / 16] >> (60 - 4 * (i % 16)) & 15];
+	out[36] = '\0';
+}
+
+static bool
+entry_same(const struct table_node *n, const void *key)
+{
+	const struct prepared_entry *e =
+	    CONTAINER_OF(n, const struct prepared_entry, node);
+	const struct hash128 *id = key;
+
+	return (e->id.hi == id->hi && e->id.lo == id->lo);
+}
+
+static struct prepared_entry *
+entry_find(const struct prepared_set *set, struct hash128 id)
+{
+	struct table_node *n = table_find(&set->table, id.lo, entry_same, &id);
+
+	return (n == NULL ? NULL : CONTAINER_OF(n, struct prepared_entry, node));
+}
+
+static void
+entry_drop(struct prepared_set *set, struct prepared_entry *e)
+{
+	table_remove(&set->table, &e->node);
+	TAILQ_REMOVE(&set->lru, e, lru);
+	free(e);
+}
+
+bool
+prepared_touch(struct prepared_set *set, struct hash128 id)
+{
+	struct prepared_entry *e = entry_find(set, id);
+
+	if (e == NULL)
+		return (false);
+	TAILQ_REMOVE(&set->lru, e, lru);
+	TAILQ_INSERT_TAIL(&set->lru, e, lru);
+	return (true);
+}
+
+void
+prepared_add(struct prepared_set *set, struct hash128 id)
+{
+	struct prepared_entry *e;
+
+	if (prepared_touch(set, id))
+		return;
+	if (set->table.size == 0)
+		TAILQ_INIT(&set->lru);
+	e = mem_alloc(sizeof(*e));
+	e->id = id;
+	table_add(&set->table, &e->node, id.lo);
+	TAILQ_INSERT_TAIL(&set->lru, e, lru);
+}
+
+void
+prepared_forget(struct prepared_set *set, struct hash128 id)
+{
+	struct prepared_entry *e = entry_find(set, id);
+
+	if (e != NULL)
+		entry_drop(set, e);
+}
+
+unsigned
+prepared_count(const struct prepared_set *set)
+{
+	return (set->table.count);
+}
+
+bool
+prepared_evict(struct prepared_set *set, struct hash128 *id)
+{
+	struct prepared_entry *e = set->table.count > 0 ? TAILQ_FIRST(&set->lru) : NULL;
+
+	if (e == NULL)
+		return (false);
+	*id = e->id;
+	entry_drop(set, e);
+	return (true);
+}
+
+void
+prepared_clear(struct prepared_set *set)
+{
+	struct hash128 id;
+
+	while (prepared_evict(set, &id))
+		;
+	table_free(&set->table);
+}

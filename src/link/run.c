@@ -1,0 +1,95 @@
+/* Queries of the proxy's own on a link: parameters, resets, checks, connect_query. */
+#include "private.h"
+#include <inttypes.h>
+#include <stdlib.h>
+
+struct link_run {
+	link_ran *ran;
+	void *arg;
+	enum link_state after;
+	bool failed;
+	struct buf error; /* body of the first ErrorResponse */
+};
+
+void
+link_run(struct link *l, const char *sql, link_ran *ran, void *arg)
+{
+	struct buf out = {0};
+
+	INVARIANT(l->run == NULL && link_is_at_rest(l));
+	l->run = mem_alloc(sizeof(*l->run));
+	*l->run = (struct link_run){.ran = ran,
+	    .arg = arg,
+	    .after = l->state == LINK_LENT ? LINK_LENT : LINK_IDLE};
+	link_move(l, LINK_RUNNING);
+	proto_query(&out, sql);
+	stream_write(&l->stream, out.mem, out.len);
+	buf_free(&out);
+}
+
+void
+link_run_free(struct link *l)
+{
+	if (l->run == NULL)
+		return;
+	buf_free(&l->run->error);
+	free(l->run);
+	l->run = NULL;
+}
+
+/* ReadyForQuery: the link is again what it was, and the one who asked is told. */
+static void
+link_run_over(struct link *l)
+{
+	struct link_run *run = l->run;
+	struct proto_error_fields error = {.severity = "ERROR",
+	    .sqlstate = "XX000",
+	    .message = "malformed error",
+	    .detail = "",
+	    .hint = ""};
+
+	if (run->failed && proto_error_parse(run->error.mem, run->error.len, &error) != 0)
+		log_warning("S-%#" PRIx64 ": %s malformed ErrorResponse", l->id, l->name);
+	l->run = NULL;
+	link_move(l, run->after);
+	run->ran(l, run->arg, run->failed ? &error : NULL);
+	buf_free(&run->error);
+	free(run);
+}
+
+size_t
+link_run_bytes(struct link *l, const uint8_t *p, size_t len)
+{
+	size_t used = 0;
+
+	while (used < len && l->state == LINK_RUNNING) {
+		ssize_t n = link_message_size(p + used, len - used, NET_READ_BYTES * 16);
+		const uint8_t *body = p + used + PROTO_HEAD;
+		char type = (char)p[used];
+
+		if (n == 0)
+			break;
+		if (n < 0 || type == 'G' || type == 'W') {
+			const struct link_user *user = l->user;
+
+			link_close(l, "unexpected answer to a query of the proxy's own");
+			if (user != NULL)
+				user->lost(
+				    l, "unexpected answer to a query of the proxy's own");
+			return (len);
+		}
+		used += (size_t)n;
+		if (type == 'E' && !l->run->failed) {
+			l->run->failed = true;
+			buf_add(&l->run->error, body, (size_t)n - PROTO_HEAD);
+		} else if (type == 'Z' && n == PROTO_HEAD + 1) {
+			l->txn = (char)body[0];
+			link_run_over(l);
+		} else
+			(void)link_note_async(l, type, body, (size_t)n - PROTO_HEAD);
+	}
+	/* What follows is for the next reader, in a later round: it is offered again. */
+	if (used < len && l->state != LINK_RUNNING && l->state != LINK_CLOSED)
+		stream_resume(&l->stream);
+	return (l->state == LINK_CLOSED ? len : used);
+}

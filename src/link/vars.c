@@ -1,0 +1,321 @@
+/*
+ * Sets of session parameters. Equal sets are one object per worker (they are interned by a
+ * hash of their contents), so that "the link has what the session wants" is one comparison
+ * of pointers, and ten thousand idle clients share a handful of sets.
+ */
+#include "private.h"
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+struct var {
+	const char *name, *value; /* into data */
+	enum vars_kind kind;
+};
+
+struct vars {
+	struct table_node node;
+	struct hash128 id;
+	unsigned refs, count;
+	size_t bytes;
+	struct vars *canonical;
+	struct var var[]; /* sorted by name, without regard to case; strings behind it */
+};
+
+/* What PostgreSQL reports and lets a client set (GUC_REPORT, versions 12 to 18). */
+static const char *const settable[] = {"application_name", "client_encoding", "DateStyle",
+    "default_transaction_read_only", "IntervalStyle", "search_path",
+    "standard_conforming_strings", "TimeZone"};
+
+enum vars_kind
+vars_kind_of(const char *name)
+{
+	for (size_t i = 0; i < ARRAY_LEN(settable); i++)
+		if (strcasecmp(name, settable[i]) == 0)
+			return (VARS_REPORTED);
+	return (VARS_FIXED);
+}
+
+static bool
+vars_same(const struct table_node *n, const void *key)
+{
+	const struct vars *a = CONTAINER_OF(n, const struct vars, node);
+	const struct hash128 *id = key;
+
+	return (a->id.hi == id->hi && a->id.lo == id->lo);
+}
+
+/* The one object with these contents, with a reference for the caller. */
+static struct vars *
+vars_intern(struct worker *w, const struct var *list, unsigned count)
+{
+	struct link_worker *lw = link_worker(w);
+	size_t size = sizeof(struct vars) + count * sizeof(struct var), text = 0;
+	struct buf all = {0};
+	struct table_node *n;
+	struct hash128 id;
+	struct vars *v;
+	char *at;
+
+	for (unsigned i = 0; i < count; i++) {
+		buf_add(&all, list[i].name, strlen(list[i].name) + 1);
+		buf_add(&all, list[i].value, strlen(list[i].value) + 1);
+		buf_add(&all, &list[i].kind, sizeof(list[i].kind));
+		text += strlen(list[i].name) + strlen(list[i].value) + 2;
+	}
+	id = hash_pair(all.mem, all.len, "", 0);
+	buf_free(&all);
+	n = table_find(&lw->vars, id.lo, vars_same, &id);
+	if (n != NULL)
+		return (vars_hold(CONTAINER_OF(n, struct vars, node)));
+	v = mem_alloc(size + text);
+	v->id = id;
+	v->refs = 1;
+	v->count = count;
+	v->bytes = size + text;
+	at = (char *)v + size;
+	for (unsigned i = 0; i < count; i++) {
+		size_t nlen = strlen(list[i].name) + 1, vlen = strlen(list[i].value) + 1;
+
+		v->var[i] = (struct var){at, at + nlen, list[i].kind};
+		memcpy(at, list[i].name, nlen);
+		memcpy(at + nlen, list[i].value, vlen);
+		at += nlen + vlen;
+	}
+	table_add(&lw->vars, &v->node, id.lo);
+	lw->vars_bytes += v->bytes;
+	return (v);
+}
+
+struct vars *
+vars_none(struct worker *w)
+{
+	return (vars_intern(w, NULL, 0));
+}
+
+struct vars *
+vars_hold(struct vars *v)
+{
+	v->refs++;
+	return (v);
+}
+
+void
+vars_release(struct worker *w, struct vars *v)
+{
+	struct link_worker *lw = link_worker(w);
+
+	if (v == NULL)
+		return;
+	INVARIANT(v->refs > 0);
+	if (--v->refs > 0)
+		return;
+	table_remove(&lw->vars, &v->node);
+	lw->vars_bytes -= v->bytes;
+	vars_release(w, v->canonical);
+	free(v);
+}
+
+struct vars *
+vars_with(struct worker *w, struct vars *v, const char *name, const char *value,
+    enum vars_kind kind)
+{
+	struct var *list = mem_alloc((v->count + 1) * sizeof(list[0]));
+	struct vars *result;
+	unsigned n = 0, i = 0;
+
+	for (; i < v->count && strcasecmp(v->var[i].name, name) < 0; i++)
+		list[n++] = v->var[i];
+	if (value != NULL)
+		list[n++] = (struct var){name, value, kind};
+	if (i < v->count && strcasecmp(v->var[i].name, name) == 0) {
+		/* The spelling and kind that the server reported stay. */
+		if (value != NULL && v->var[i].kind != VARS_STARTUP) {
+			list[n - 1].name = v->var[i].name;
+			list[n - 1].kind = v->var[i].kind;
+		}
+		i++;
+	}
+	for (; i < v->count; i++)
+		list[n++] = v->var[i];
+	result = vars_intern(w, list, n);
+	free(list);
+	vars_release(w, v);
+	return (result);
+}
+
+struct vars *
+vars_without_startup(struct worker *w, struct vars *v)
+{
+	struct var *list = mem_alloc((v->count + 1) * sizeof(list[0]));
+	struct vars *result;
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < v->count; i++)
+		if (v->var[i].kind != VARS_STARTUP)
+			list[n++] = v->var[i];
+	result = vars_intern(w, list, n);
+	free(list);
+	vars_release(w, v);
+	return (result);
+}
+
+const char *
+vars_get(const struct vars *v, const char *name)
+{
+	for (unsigned i = 0; i < v->count; i++)
+		if (strcasecmp(v->var[i].name, name) == 0)
+			return (v->var[i].value);
+	return (NULL);
+}
+
+unsigned
+vars_count(const struct vars *v)
+{
+	return (v->count);
+}
+
+void
+vars_at(const struct vars *v, unsigned i, const char **name, const char **value,
+    enum vars_kind *kind)
+{
+	INVARIANT(i < v->count);
+	*name = v->var[i].name;
+	*value = v->var[i].value;
+	*kind = v->var[i].kind;
+}
+
+/* A string literal that means the same under both settings of
+ * standard_conforming_strings. */
+static void
+sql_literal(struct buf *out, const char *s)
+{
+	bool has_backslash = strchr(s, '\\') != NULL;
+
+	buf_addstr(out, has_backslash ? " E'" : "'");
+	for (; *s != '\0'; s++) {
+		if (*s == '\'' || *s == '\\')
+			buf_add(out, s, 1);
+		buf_add(out, s, 1);
+	}
+	buf_addstr(out, "'");
+}
+
+/* An identifier of one or two parts (extension.setting). */
+static void
+sql_setting_name(struct buf *out, const char *s)
+{
+	buf_addstr(out, "\"");
+	for (; *s != '\0'; s++) {
+		if (*s == '"')
+			buf_addstr(out, "\"");
+		if (*s == '.')
+			buf_addstr(out, "\".\"");
+		else
+			buf_add(out, s, 1);
+	}
+	buf_addstr(out, "\"");
+}
+
+bool
+vars_sql(const struct vars *is, const struct vars *want, struct buf *out)
+{
+	uint32_t before = out->len;
+	const char *value;
+
+	if (is == want)
+		return (false);
+	for (unsigned i = 0; i < want->count; i++) {
+		const struct var *v = &want->var[i];
+
+		if (v->kind == VARS_FIXED)
+			continue;
+		value = vars_get(is, v->name);
+		if (value != NULL && strcmp(value, v->value) == 0)
+			continue;
+		/* set_config() takes lists (search_path, DateStyle) as they are written; SET
+		 * would take a quoted list for one name. */
+		buf_addstr(
+		    out, before == out->len ? "SELECT set_config(" : ", set_config(");
+		sql_literal(out, v->name);
+		buf_addstr(out, ",");
+		sql_literal(out, v->value);
+		buf_addstr(out, ",false)");
+	}
+	if (out->len > before)
+		buf_addstr(out, ";");
+	for (unsigned i = 0; i < is->count; i++) {
+		const struct var *v = &is->var[i];
+
+		if (v->kind != VARS_STARTUP || vars_get(want, v->name) != NULL)
+			continue;
+		buf_addstr(out, "RESET ");
+		sql_setting_name(out, v->name);
+		buf_addstr(out, ";");
+	}
+	return (out->len > before);
+}
+
+struct vars *
+vars_canonical(const struct vars *v)
+{
+	return (v->canonical);
+}
+
+void
+vars_set_canonical(struct worker *w, struct vars *v, struct vars *canonical)
+{
+	struct link_worker *lw = link_worker(w);
+	struct vars *was = v->canonical, *out;
+
+	if (canonical == v)
+		return;
+	v->canonical = vars_hold(canonical);
+	if (was != NULL) {
+		vars_release(w, was);
+		return;
+	}
+	out = lw->recent[lw->recent_at];
+	lw->recent[lw->recent_at] = vars_hold(v);
+	lw->recent_at = (lw->recent_at + 1) % VARS_RECENT;
+	vars_release(w, out);
+}
+
+void
+vars_forget_recent(struct worker *w)
+{
+	struct link_worker *lw = link_worker(w);
+
+	for (unsigned i = 0; i < VARS_RECENT; i++) {
+		vars_release(w, lw->recent[i]);
+		lw->recent[i] = NULL;
+	}
+}
+
+size_t
+vars_bytes(const struct worker *w)
+{
+	return (link_worker(w)->vars_bytes);
+}
+
+struct vars *
+vars_export(struct vars *v)
+{
+	struct vars *copy = mem_dup(v, v->bytes);
+
+	copy->canonical = NULL;
+	for (unsigned i = 0; i < v->count; i++) {
+		copy->var[i].name = (char *)copy + (v->var[i].name - (const char *)v);
+		copy->var[i].value = (char *)copy + (v->var[i].value - (const char *)v);
+	}
+	return (copy);
+}
+
+struct vars *
+vars_import(struct worker *w, struct vars *copy)
+{
+	struct vars *v = vars_intern(w, copy->var, copy->count);
+
+	free(copy);
+	return (v);
+}

@@ -1,0 +1,314 @@
+/*
+ * Worker threads, their loops and mailboxes.
+ *
+ * A mailbox is a stack of mails that any thread pushes with one compare-and-swap; the owner
+ * takes the whole stack and turns it round. Only the push that finds it empty wakes the
+ * owner, by an eventfd.
+ */
+#include "net.h"
+#include "stream.h"
+#include <errno.h>
+#include <event2/dns.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+static struct worker **workers; /* worker_count of them, then the main thread's */
+static unsigned worker_count;
+
+static void
+mailbox_empty(evutil_socket_t fd, short what, void *arg)
+{
+	struct worker *w = arg;
+	struct mail *m, *next, *turned = NULL;
+	uint64_t n;
+	ssize_t got;
+
+	(void)what;
+	/* Before the exchange: a push behind it finds the box empty and wakes us anew. */
+	got = read(fd, &n, sizeof(n));
+	(void)got;
+	for (m = atomic_exchange(&w->mailbox, NULL); m != NULL; m = next) {
+		next = m->next;
+		m->next = turned;
+		turned = m;
+	}
+	for (m = turned; m != NULL; m = next) {
+		next = m->next;
+		m->run(w, m);
+	}
+}
+
+void
+worker_post(struct worker *w, struct mail *m)
+{
+	struct mail *head = atomic_load_explicit(&w->mailbox, memory_order_relaxed);
+	uint64_t one = 1;
+
+	do
+		m->next = head;
+	while (!atomic_compare_exchange_weak(&w->mailbox, &head, m));
+	if (head == NULL) {
+		ssize_t n = write(w->wake_fd, &one, sizeof(one));
+
+		INVARIANT(n == sizeof(one) || errno == EAGAIN);
+	}
+}
+
+static void
+worker_ticked(evutil_socket_t fd, short what, void *arg)
+{
+	struct worker *w = arg;
+	int64_t now = clock_us();
+
+	(void)fd;
+	(void)what;
+	w->loop_lag_us =
+	    w->tick_due_us != 0 && now > w->tick_due_us ? now - w->tick_due_us : 0;
+	w->tick_due_us = now + WORKER_TICK_US;
+	for (size_t i = 0; w->tick[i] != NULL; i++)
+		w->tick[i](w, now);
+}
+
+static struct worker *
+worker_create(unsigned index, unsigned count)
+{
+	struct worker *w = mem_alloc(sizeof(*w));
+	struct event_config *cfg = event_config_new();
+	struct timeval tick = {.tv_usec = WORKER_TICK_US};
+
+	w->index = index;
+	w->count = count;
+	TAILQ_INIT(&w->ready);
+	STAILQ_INIT(&w->buried);
+	INVARIANT(cfg != NULL);
+	event_config_set_flag(cfg, EVENT_BASE_FLAG_NOLOCK);
+	INVARIANT(event_config_require_features(cfg, EV_FEATURE_ET) == 0);
+	w->base = event_base_new_with_config(cfg);
+	event_config_free(cfg);
+	INVARIANT(w->base != NULL);
+	w->rbuf = mem_alloc(WORKER_RBUF_BYTES);
+	w->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	INVARIANT(w->wake_fd >= 0);
+	w->wake_event =
+	    event_new(w->base, w->wake_fd, EV_READ | EV_PERSIST, mailbox_empty, w);
+	w->tick_event = event_new(w->base, -1, EV_PERSIST, worker_ticked, w);
+	INVARIANT(w->wake_event != NULL && event_add(w->wake_event, NULL) == 0);
+	INVARIANT(w->tick_event != NULL && event_add(w->tick_event, &tick) == 0);
+	return (w);
+}
+
+static void
+worker_burials(struct worker *w)
+{
+	struct burial *b;
+
+	while ((b = STAILQ_FIRST(&w->buried)) != NULL) {
+		STAILQ_REMOVE_HEAD(&w->buried, entry);
+		b->bury(b);
+	}
+}
+
+static void
+worker_destroy(struct worker *w)
+{
+	worker_burials(w);
+	if (w->dns != NULL)
+		evdns_base_free(w->dns, 0);
+	event_free(w->wake_event);
+	event_free(w->tick_event);
+	event_base_free(w->base);
+	close(w->wake_fd);
+	buf_free(&w->wire_out);
+	buf_free(&w->plain_out);
+	free(w->wire_in);
+	free(w->rbuf);
+	free(w);
+}
+
+static void
+worker_run(struct worker *w)
+{
+	struct stream *s, *last;
+
+	while (!w->is_stopping) {
+		event_base_loop(w->base,
+		    TAILQ_EMPTY(&w->ready) ? EVLOOP_ONCE : EVLOOP_ONCE | EVLOOP_NONBLOCK);
+		/* Each at most once a turn: a stream that stays ready waits for the others. */
+		last = TAILQ_LAST(&w->ready, stream_list);
+		while (last != NULL && (s = TAILQ_FIRST(&w->ready)) != NULL) {
+			TAILQ_REMOVE(&w->ready, s, ready_entry);
+			s->is_ready = false;
+			stream_serve(s);
+			if (s == last)
+				break;
+		}
+		for (size_t i = 0; w->turn[i] != NULL; i++)
+			w->turn[i](w);
+		worker_burials(w);
+		w->turns++;
+	}
+}
+
+static void *
+worker_main(void *arg)
+{
+	worker_run(arg);
+	return (NULL);
+}
+
+void
+net_create(unsigned count)
+{
+	INVARIANT(count >= 1 && count <= NET_MAX_WORKERS && workers == NULL);
+	worker_count = count;
+	workers = mem_alloc((count + 1) * sizeof(struct worker *));
+	for (unsigned i = 0; i <= count; i++)
+		workers[i] = worker_create(i, count);
+}
+
+void
+net_destroy(void)
+{
+	for (unsigned i = 0; i <= worker_count; i++)
+		worker_destroy(workers[i]);
+	free(workers);
+	workers = NULL;
+}
+
+unsigned
+net_worker_count(void)
+{
+	return (worker_count);
+}
+
+struct worker *
+net_worker(unsigned i)
+{
+	INVARIANT(i <= worker_count);
+	return (workers[i]);
+}
+
+struct worker *
+net_main(void)
+{
+	return (workers[worker_count]);
+}
+
+int
+net_start(void)
+{
+	sigset_t all, was;
+	int err = 0;
+
+	/* Signals are the main thread's. */
+	sigfillset(&all);
+	pthread_sigmask(SIG_BLOCK, &all, &was);
+	for (unsigned i = 0; i < worker_count && err == 0; i++) {
+		char name[24];
+
+		err = pthread_create(&workers[i]->thread, NULL, worker_main, workers[i]);
+		if (err == 0) {
+			snprintf(name, sizeof(name), "worker %u", i);
+			pthread_setname_np(workers[i]->thread, name);
+		}
+	}
+	pthread_sigmask(SIG_SETMASK, &was, NULL);
+	if (err != 0) {
+		log_fatal("cannot start a worker thread: %s", strerror(err));
+		return (F_SYSTEM);
+	}
+	return (0);
+}
+
+void
+net_run_main(void)
+{
+	worker_run(net_main());
+}
+
+void
+worker_stop(struct worker *w)
+{
+	w->is_stopping = true;
+}
+
+void
+net_join(void)
+{
+	for (unsigned i = 0; i < worker_count; i++)
+		pthread_join(workers[i]->thread, NULL);
+}
+
+/* Takes the first free place of an array of hooks. */
+#define HOOK_ADD(hooks, fn)                                                              \
+	do {                                                                             \
+		size_t hook_at = 0;                                                      \
+                                                                                         \
+		while ((hooks)[hook_at] != NULL)                                         \
+			hook_at++;                                                       \
+		INVARIANT(hook_at < WORKER_TICKS - 1);                                   \
+		(hooks)[hook_at] = (fn);                                                 \
+	} while (0)
+
+void
+worker_on_tick(struct worker *w, void (*fn)(struct worker *, int64_t))
+{
+	HOOK_ADD(w->tick, fn);
+}
+
+void
+worker_on_turn(struct worker *w, void (*fn)(struct worker *))
+{
+	HOOK_ADD(w->turn, fn);
+}
+
+void
+worker_bury(struct worker *w, struct burial *b, void (*bury)(struct burial *))
+{
+	b->bury = bury;
+	STAILQ_INSERT_TAIL(&w->buried, b, entry);
+}
+
+/* A round through all workers: one mail that travels. */
+struct round {
+	struct mail mail;
+	struct worker *from;
+	unsigned at;
+	void (*visit)(struct worker *, void *);
+	void (*done)(struct worker *, void *);
+	void *arg;
+};
+
+static void
+round_run(struct worker *w, struct mail *m)
+{
+	struct round *r = CONTAINER_OF(m, struct round, mail);
+
+	if (r->at == worker_count) {
+		r->done(w, r->arg);
+		free(r);
+		return;
+	}
+	r->visit(w, r->arg);
+	r->at++;
+	worker_post(r->at == worker_count ? r->from : workers[r->at], m);
+}
+
+void
+net_visit(struct worker *from, void (*visit)(struct worker *, void *),
+    void (*done)(struct worker *, void *), void *arg)
+{
+	struct round *r = mem_alloc(sizeof(*r));
+
+	*r = (struct round){.mail = {.run = round_run},
+	    .from = from,
+	    .visit = visit,
+	    .done = done,
+	    .arg = arg};
+	worker_post(workers[0], &r->mail);
+}

@@ -4,6 +4,13 @@
  * A server-side exchange is fed the client's password messages and says what to send; a
  * client-side exchange does the same towards a backend. Sources: RFC 5802, RFC 7677,
  * PostgreSQL documentation "SASL Authentication".
+ *
+ * Passwords are prepared with SASLprep (RFC 4013) without its NFKC normalisation: ASCII and
+ * what is already normalised (nearly everything that is typed) gives what PostgreSQL makes of
+ * it; ligatures, full-width and decomposed letters are taken as they are.
+ *
+ * The keys that SCRAM derives from a plain password (1.3 ms) are remembered for the process,
+ * 1,024 of them: the first login of each plain password pays, those after it do not.
  */
 #ifndef AUTH_H
 #define AUTH_H
@@ -15,8 +22,15 @@
 enum auth_secret_kind { SECRET_NONE, SECRET_PLAIN, SECRET_MD5, SECRET_SCRAM };
 /* By its form: md5 + 32 hex digits, SCRAM-SHA-256$…, otherwise plain. */
 enum auth_secret_kind auth_secret_kind(const char *secret);
-/* A SCRAM verifier "SCRAM-SHA-256$iterations:salt$StoredKey:ServerKey" of a password. */
+/* A SCRAM verifier "SCRAM-SHA-256$iterations:salt$StoredKey:ServerKey" of a password.
+ * iterations: 1 to 10,000,000; PostgreSQL's default is 4096. The caller frees it. */
 char *auth_make_verifier(const char *password, int iterations) MUST_USE;
+
+/* What a client's SCRAM login shows of its password: enough to log in at a backend that has
+ * the same verifier, in place of the password. Secret: overwrite it after use. */
+struct auth_keys {
+	uint8_t client[32], server[32];
+};
 
 /* ---- the proxy as a server: one login of one client ---- */
 
@@ -32,7 +46,9 @@ enum auth_step {
  * Starts the exchange that auth_type asks for with a login that has `secret` (NULL: unknown
  * or without a password: the exchange runs to the same end in the same time, and fails).
  * auth_type: TRUST and ANY are AUTH_DONE at once; MD5 with a SCRAM secret becomes SCRAM, as
- * in PostgreSQL. out: the first Authentication message.
+ * in PostgreSQL; PLAIN takes every kind of secret, SCRAM and MD5 also a plain one; an md5
+ * secret fails SCRAM. AUTH_FAIL: CERT and HBA, which ask for no password, and MD5 where
+ * OpenSSL refuses it. out: the first Authentication message.
  * *server: owned by the caller until auth_server_free(); NULL after AUTH_DONE at once.
  */
 enum auth_step auth_server_start(struct auth_server **server, enum auth_type auth_type,
@@ -45,6 +61,8 @@ enum auth_step auth_server_feed(struct auth_server *, const uint8_t *body, size_
 const char *auth_server_reason(const struct auth_server *);
 /* The password in clear when the exchange has shown it (plain), else NULL. */
 const char *auth_server_password(const struct auth_server *);
+/* After a SCRAM login that succeeded: true, and what it has shown. */
+bool auth_server_keys(const struct auth_server *, struct auth_keys *out) MUST_USE;
 void auth_server_free(struct auth_server *);
 
 /* ---- the proxy as a client: one login at one backend ---- */
@@ -52,6 +70,9 @@ void auth_server_free(struct auth_server *);
 struct auth_client;
 /* secret as in auth_file; NULL: none. Strings are copied. */
 struct auth_client *auth_client_create(const char *user, const char *secret) MUST_USE;
+/* Lets a client whose secret is a SCRAM verifier log in where the server's verifier has the
+ * same salt and iterations. Before the first auth_client_feed(). */
+void auth_client_keys(struct auth_client *, const struct auth_keys *);
 /* Feeds one Authentication request (code and data as from proto_auth_parse). AUTH_SEND:
  * out has the answer, or nothing to be sent (SASLFinal). AUTH_DONE: AuthenticationOk, and
  * when SASL ran, the server has proved itself. AUTH_FAIL: why says it. */

@@ -67,7 +67,8 @@ int proto_startup_each(const struct proto_startup *,
     int (*each)(void *arg, const char *name, const char *value), void *arg) MUST_USE;
 /* Splits the `options` of a startup packet as PostgreSQL does: -c name=value, -cname=value,
  * --name=value, backslash escapes a space; '-' in a name stands for '_'. Anything else is
- * F_PROTO_OPTIONS with the offending word in why. */
+ * F_PROTO_OPTIONS with the offending word in why, for "<the fault's text>: <why>"; each() has
+ * then seen the settings before it. An answer of each() that is not 0 stops and is answered. */
 int proto_options_each(const char *options,
     int (*each)(void *arg, const char *name, const char *value), void *arg, char *why,
     size_t why_len) MUST_USE;
@@ -90,7 +91,8 @@ void proto_auth_sasl_final(struct buf *, const void *data, size_t len);
 void proto_parameter_status(struct buf *, const char *name, const char *value);
 void proto_backend_key(struct buf *, uint32_t pid, const void *key, size_t key_len);
 void proto_ready(struct buf *, char status);
-/* NegotiateProtocolVersion: newest minor version we speak, and the options not known. */
+/* NegotiateProtocolVersion: the newest version we speak (major << 16 | minor, as PostgreSQL
+ * sends it), and the options not known. */
 void proto_negotiate(
     struct buf *, uint32_t version, const char *const *options, size_t count);
 void proto_command_complete(struct buf *, const char *tag);
@@ -106,7 +108,9 @@ void proto_row_description(struct buf *, const struct proto_column *, size_t cou
 /* values[i] NULL: SQL NULL. Text format. */
 void proto_data_row(struct buf *, const char *const *values, size_t count);
 
-/* To a server. */
+/* To a server. proto_startup: version, user, database and options of head (where they are not
+ * NULL), then the params given (without those whose value is NULL); head->params is not
+ * looked at. */
 void proto_startup(struct buf *, const struct proto_startup *head,
     const char *const (*params)[2], size_t count);
 void proto_ssl_request(struct buf *);
@@ -124,7 +128,8 @@ void proto_terminate(struct buf *);
 
 /* ---- messages received: body without the head ---- */
 
-/* Fields of an ErrorResponse or NoticeResponse; point into the body; "" where absent. */
+/* Fields of an ErrorResponse or NoticeResponse; point into the body; "" where absent. This and
+ * all that follow: F_PROTO_MESSAGE when the parts do not fill the body exactly. */
 struct proto_error_fields {
 	const char *severity; /* the V field where present (never translated), else S */
 	const char *sqlstate, *message, *detail, *hint;

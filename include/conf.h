@@ -15,8 +15,19 @@
  * column ("session|transaction|statement"). */
 enum setting_type { SET_STR, SET_INT, SET_TIME, SET_SIZE, SET_BOOL, SET_ENUM };
 /* Where a key may stand: [pgweave], a [database x] or [databases] line, a [users] line. */
-enum setting_scope { SC_GLOBAL = 1, SC_DATABASE = 2, SC_USER = 4 };
-enum setting_apply { AP_RELOAD, AP_RESTART };
+enum setting_scope {
+	SC_GLOBAL = 1,
+	SC_DATABASE = 2,
+	SC_USER = 4,
+	SC_GLOBAL_DATABASE = SC_GLOBAL | SC_DATABASE,
+	SC_GLOBAL_USER = SC_GLOBAL | SC_USER,
+	SC_DATABASE_USER = SC_DATABASE | SC_USER,
+	SC_ANY = SC_GLOBAL | SC_DATABASE | SC_USER
+};
+/* LATER: accepted with its type, so that an existing pgbouncer.ini starts; a warning says
+ * so where it is set to something else than its default. */
+enum setting_apply { AP_RELOAD, AP_RESTART, AP_LATER };
+#define CONF_LATER "accepted so that an existing pgbouncer.ini starts; has no effect yet"
 
 enum pool_mode { POOL_SESSION, POOL_TRANSACTION, POOL_STATEMENT };
 enum auth_type {
@@ -36,6 +47,33 @@ enum ssl_mode {
 	SSL_VERIFY_CA,
 	SSL_VERIFY_FULL
 };
+
+/* The words of the ENUM rows, in the order of the enums; the unit column names the list.
+ * First as a default is written in a row, then as in a file. */
+#define WORDS_POOL_MODE(W)                                                                 \
+	W(session, "session") W(transaction, "transaction") W(statement, "statement")
+#define WORDS_AUTH_TYPE(W)                                                                 \
+	W(any, "any")                                                                      \
+	W(trust, "trust")                                                                  \
+	W(plain, "plain")                                                                  \
+	W(md5, "md5")                                                                      \
+	W(scram, "scram-sha-256")                                                          \
+	W(cert, "cert")                                                                    \
+	W(hba, "hba")
+#define WORDS_SSL_MODE(W)                                                                  \
+	W(disable, "disable")                                                              \
+	W(allow, "allow")                                                                  \
+	W(prefer, "prefer")                                                                \
+	W(require, "require")                                                              \
+	W(verify_ca, "verify-ca")                                                          \
+	W(verify_full, "verify-full")
+#define WORDS_LOAD_BALANCE(W) W(disable, "disable") W(ROUND_ROBIN, "round-robin")
+#define WORDS_SESSION_ATTRS(W)                                                             \
+	W(any, "any")                                                                      \
+	W(read_write, "read-write")                                                        \
+	W(read_only, "read-only")                                                          \
+	W(primary, "primary")                                                              \
+	W(standby, "standby")
 
 #define CT_STR  const char *
 #define CT_INT  int64_t
@@ -57,14 +95,20 @@ struct setting {
 	unsigned scope;
 	const char *dflt; /* as it is written in a file */
 	int64_t min, max; /* in the unit of a plain number; 0, 0: no bounds */
-	const char *
-	    unit; /* of a plain number ("s", "ms", "us", "B", ""), or the words of an ENUM */
+	/* Of a plain number ("s", "ms", "us", "B", ""; "octal": written so; "auto": a word
+	 * for 0), or the words of an ENUM, or of a STR that must be one of them. */
+	const char *unit;
 	enum setting_apply apply;
 	const char *doc;
 	size_t offset; /* into struct settings */
 };
+/* The keys that may stand in [pgweave] (all have SC_GLOBAL). */
 extern const struct setting setting_table[];
 extern const size_t setting_count;
+/* The WORD() rows: keys of a database or a login that are no settings of [pgweave]. They
+ * have no field in struct settings (offset 0). */
+extern const struct setting word_table[];
+extern const size_t word_count;
 
 /* Where a line stands: for messages. */
 struct conf_at {
@@ -72,13 +116,14 @@ struct conf_at {
 	int line;
 };
 struct conf_key {
-	const char *key, *value; /* white space trimmed; ${VAR} replaced */
+	/* White space trimmed; ${VAR} replaced, but not in the one-line forms of
+	 * [databases], [users] and [peers]: there it is replaced word by word. */
+	const char *key, *value;
 	struct conf_at at;
 };
 struct conf_section {
 	const char *kind; /* "pgweave", "databases", "database", "users"… lower case */
-	const char
-	    *name; /* what follows the kind ("primary" of [database primary]), or "" */
+	const char *name; /* what follows the kind ("primary" of [database primary]), or "" */
 	struct conf_at at;
 	struct conf_key *keys;
 	size_t key_count;
@@ -97,12 +142,28 @@ void conf_warning(struct conf_problems *, struct conf_at, const char *fmt, ...)
     PRINTF(3, 4);
 void conf_problems_free(struct conf_problems *);
 
+/* A file as a whole, with a NUL behind it: at most limit bytes, and a regular file unless
+ * any_kind. NULL: why says the reason. The caller frees it. */
+char *conf_read_file(const char *path, size_t limit, bool any_kind, size_t *len, char *why,
+    size_t why_len) MUST_USE;
+/* A path that stands in the configuration: as it is when absolute; otherwise in the
+ * directory of the file where it is written when it exists there; otherwise left to the
+ * working directory, as PgBouncer does. The caller frees it. */
+char *conf_resolve_path(struct conf_at, const char *path) MUST_USE;
+/* A copy of value with each ${NAME} replaced from the environment and $${ standing for ${.
+ * What cannot be replaced is a problem naming key. The caller frees it. */
+char *conf_expand(const char *value, const char *key, struct conf_at,
+    struct conf_problems *) MUST_USE;
+
 /* One configuration file, read with its includes. Owns every string in it. */
 struct conf;
 /* Reads the file and [pgweave]; what is wrong goes to problems (also that the file cannot be
  * read). NULL only when the file itself could not be read; otherwise the caller frees the
  * result, and must not use it for running when problems->count > 0. */
 struct conf *conf_load(const char *path, struct conf_problems *) MUST_USE;
+/* The same from memory, under a name for the messages; %include is refused. Never NULL. */
+struct conf *conf_load_text(
+    const char *name, const char *text, size_t len, struct conf_problems *) MUST_USE;
 void conf_free(struct conf *);
 const char *conf_path(const struct conf *);
 const struct settings *conf_settings(const struct conf *);
@@ -115,8 +176,12 @@ const struct conf_section *conf_section(const struct conf *, size_t i);
 const struct conf_section *conf_section_find(
     const struct conf *, const char *kind, const char *name);
 
-/* The setting of that key, or NULL. Keys are compared without regard to case. */
+/* The setting of [pgweave] of that key, or NULL. Keys are compared without regard to case. */
 const struct setting *setting_find(const char *key);
+/* The row of that key that may stand in one of the scopes, or NULL. */
+const struct setting *setting_find_in(unsigned scopes, const char *key);
+/* Says in why that there is no such key there, where it may stand, and the nearest name. */
+void setting_unknown(unsigned scopes, const char *key, char *why, size_t why_len);
 /* Sets one value from text. why gets a sentence without the key's name. Strings are not
  * copied: text must outlive the settings. 0, or F_NOT_FOUND, F_CONF_VALUE. */
 int setting_put(struct settings *, const struct setting *, const char *text, char *why,

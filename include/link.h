@@ -170,6 +170,8 @@ struct link {
 	TAILQ_ENTRY(link) entry;      /* the keeper's: all links of a place */
 	TAILQ_ENTRY(link) idle_entry; /* the keeper's: those that are idle */
 	void *place;                  /* the keeper's */
+	struct mail mail;             /* the keeper's: to another worker */
+	uint64_t reconnect;           /* the keeper's */
 	const struct link_user *user;
 	void *user_arg;
 	struct vars *vars;
@@ -185,7 +187,8 @@ struct link {
 	bool is_dirty : 1; /* close it when it comes back */
 	bool body_is_forwarded : 1;
 	bool wants_close : 1; /* RECONNECT, or its configuration has changed */
-	bool is_new : 1;      /* never lent yet */
+	bool is_listed : 1;   /* the keeper's: it is among the idle ones */
+	bool was_ready : 1;   /* the keeper's: its login was fine */
 	uint32_t pid;         /* BackendKeyData */
 	uint8_t key_len;
 	uint8_t key[32];
@@ -193,9 +196,9 @@ struct link {
 	int64_t connect_us; /* when it was opened, monotonic */
 	int64_t connect_wall_us;
 	int64_t request_us; /* when it was lent, or became idle */
+	int64_t run_us;     /* when the query of the proxy's own was sent */
 	int64_t query_us;   /* when the statement under way began; 0: none */
 	uint64_t id;
-	uint64_t generation; /* of the snapshot it was opened from */
 	struct addr local, remote;
 	struct sockaddr_storage peer; /* for cancel requests */
 	socklen_t peer_len;
@@ -234,6 +237,8 @@ void link_attach(struct link *, struct worker *);
 void link_cancel(struct link *);
 /* Gives up cancel connections older than max_us. */
 void link_cancels_expire(struct worker *, int64_t now_us, int64_t max_us);
+/* The login has taken too long, as failed() will say. */
+void link_login_expire(struct link *);
 /* The age of the link in seconds. */
 int64_t link_age_s(const struct link *);
 

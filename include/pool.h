@@ -1,5 +1,181 @@
-/* pool */
+/*
+ * pool: links lent to sessions, and the queue for them.
+ *
+ *   pool  = (database, backend role): one for the process; its limit is an atomic count
+ *   seat  = a pool's part in one worker: links, idle links, waiters; no lock
+ *
+ *   worker 0: seat [waiter]   --- "has anybody an idle link?" -->   worker 1: seat [idle]
+ *                             <-- the link itself, by mail -----
+ *
+ * No wake-up is lost: who waits publishes its demand and then looks again at what the others
+ * have; who frees a link offers it and then looks at the demand; a closed link frees a place
+ * and wakes the waiters of every worker; a link that arrives where nobody waits any more is
+ * offered on.
+ */
 #ifndef POOL_H
 #define POOL_H
+#include <pthread.h>
+#include <stdatomic.h>
+
 #include "base.h"
+#include "link.h"
+#include "net.h"
+#include "stat.h"
+#include "topo.h"
+
+/* A worker waits this much longer than another before links go to it first. */
+#define POOL_PATIENCE_US 3000
+
+/* What is shared by all pools of a database name, and by all of a login. Never freed while
+ * the process runs when `is_kept`; see pool_place(). */
+struct pool_place {
+	struct table_node node;
+	char *name;
+	unsigned refs; /* under the registry's lock */
+	_Atomic unsigned links, clients;
+	_Atomic bool is_paused, is_disabled;
+	_Atomic uint64_t reconnect; /* links opened before this many RECONNECTs are old */
+};
+
+struct seat;
+struct pool;
+
+/* One worker's view of a pool, for the others. A cache line of its own. */
+struct pool_share {
+	_Atomic unsigned idle; /* links it could hand over */
+	_Atomic int64_t
+	    oldest_wait_us;     /* when its oldest waiter began to wait; 0: none */
+	_Atomic bool is_nudged; /* a nudge is on its way */
+	struct mail nudge;
+	struct pool *pool;
+	struct seat *seat; /* the worker's own */
+} __attribute__((aligned(64)));
+
+struct pool {
+	struct table_node node;
+	char *database, *role;
+	unsigned refs; /* under the registry's lock */
+	struct pool_place *db, *user;
+	_Atomic unsigned links;   /* open or opening, anywhere */
+	_Atomic unsigned ready;   /* of those, logged in */
+	_Atomic unsigned waiting; /* clients, anywhere */
+	_Atomic int64_t
+	    failed_us; /* when a login last failed; 0: the last one was fine */
+	_Atomic unsigned next_host;
+	pthread_mutex_t error_lock;
+	char error[256]; /* why, in the server's words */
+	char error_state[6];
+	struct pool_share share[]; /* one for each worker */
+};
+
+/* Somebody who waits for a link. Embedded in its owner. */
+struct waiter {
+	TAILQ_ENTRY(waiter) entry;
+	struct seat *seat; /* NULL: does not wait */
+	int64_t start_us;
+	bool
+	    is_login; /* fails when the server cannot be reached, instead of waiting on */
+	/* The link is LENT to nobody yet: the owner calls link_lend() before it returns. */
+	void (*granted)(struct waiter *, struct link *);
+	/* state and message: for the client. */
+	void (*refused)(
+	    struct waiter *, int fault, const char *sqlstate, const char *message);
+};
+
+struct seat {
+	struct pool *pool;
+	struct worker *worker;
+	TAILQ_ENTRY(seat) entry;
+	const struct topo_database
+	    *database; /* of the worker's snapshot; NULL: removed */
+	struct topo_limits limits;
+	const char *secret; /* for the server; the snapshot's; NULL: none */
+	TAILQ_HEAD(link_list, link) links;
+	struct link_list idle; /* first: came back last */
+	TAILQ_HEAD(, waiter) waiters;
+	unsigned link_count, idle_count, opening, waiting;
+	unsigned clients;     /* sessions of this worker */
+	struct vars *welcome; /* what a fresh link has; NULL: not known yet */
+	struct mail ask;      /* travels to a worker with an idle link and back */
+	bool is_asking;
+	unsigned ask_home; /* whose worker asks */
+	int64_t used_us;
+	struct metrics metrics;
+	struct metrics period_start; /* the counters when the stats_period began */
+	struct metrics average;      /* what the last whole one added to them */
+	int64_t period_start_us, average_us;
+};
+
+/* ---- the world: what a worker serves, swapped by reload ---- */
+
+struct pool_worker {
+	const struct topo *topo;
+	struct tls *tls;
+	TAILQ_HEAD(, seat) seats;
+	/* Called in each worker after its snapshot was swapped. */
+	void (*on_world)(struct worker *);
+};
+static inline struct pool_worker *
+pool_worker(const struct worker *w)
+{
+	return (w->slot[WORKER_POOL]);
+}
+static inline const struct settings *
+pool_settings(const struct worker *w)
+{
+	return (topo_settings(pool_worker(w)->topo));
+}
+/* Makes the room's part of a worker; before net_start(). Holds topo and tls. */
+void pool_init(struct worker *, const struct topo *, struct tls *);
+void pool_fini(struct worker *);
+void pool_on_world(struct worker *, void (*fn)(struct worker *));
+/* Sends a new snapshot to every worker and the main thread; they take it over one by one,
+ * each between two turns. */
+void pool_swap_world(const struct topo *, struct tls *);
+
+/* ---- places ---- */
+
+/* The database or user of that name; makes it. Gives a reference. */
+struct pool_place *pool_database(const char *name);
+struct pool_place *pool_user(const char *name);
+void pool_place_release(struct pool_place *);
+/* Calls each() for every database name (or user) known, under the registry's lock: it must be
+ * short and call nothing of the registry. */
+void pool_each_database(void (*each)(void *arg, struct pool_place *), void *arg);
+void pool_each_user(void (*each)(void *arg, struct pool_place *), void *arg);
+
+/* The calling worker's seat at the pool of a database and a login; makes both. dbname: as
+ * the client asked; name: its login, which may be unknown to the snapshot. */
+struct seat *pool_seat(
+    struct worker *, const struct topo_database *, const char *dbname, const char *name);
+
+/* ---- lending ---- */
+
+/* A link at once, or NULL and the waiter is queued: granted() or refused() comes later.
+ * want: parameters that the link should have, when there is a choice. The link is IDLE;
+ * the caller lends it to itself with link_lend(). */
+struct link *pool_lend(struct seat *, struct waiter *, const struct vars *want) MUST_USE;
+/* Stops waiting. */
+void pool_wait_end(struct waiter *);
+/* Takes back a LENT link that is at rest. with_reset: server_reset_query first. */
+void pool_give(struct link *, bool with_reset);
+/* Takes back a LENT link in whatever state: rolls back what can be rolled back, cancels and
+ * closes what runs. */
+void pool_give_broken(struct link *, const char *why);
+/* Does what can be done now for those who wait at this seat. */
+void pool_serve(struct seat *);
+
+/* ---- commands of the console; name NULL: all databases. Any thread where said. ---- */
+
+/* Any thread. Links come back to be closed; clients wait. */
+void pool_pause(const char *name);
+void pool_resume(const char *name);
+/* Any thread: links open now are closed as soon as they are idle. */
+void pool_reconnect(const char *name);
+/* In each worker, by a visit: closes idle links that are old or of paused databases; serves
+ * waiters of resumed ones. */
+void pool_apply(struct worker *);
+/* Links of the database that are open, anywhere; old_only: opened before RECONNECT. */
+unsigned pool_links(const char *name);
+
 #endif

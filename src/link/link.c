@@ -253,11 +253,9 @@ link_open(struct worker *w, const struct link_keeper *keeper, void *place,
 	l->keeper = keeper;
 	l->place = place;
 	l->txn = 'I';
-	l->is_new = true;
 	l->connect_us = l->request_us = clock_us();
 	l->connect_wall_us = clock_wall_us();
 	l->id = link_worker(w)->next_id++ * (w->count + 1) + w->index;
-	l->generation = topo_generation(target->topo);
 	l->vars = vars_none(w);
 	l->name = mem_printf("%s/%s@%s:%u", target->database->name, target->role,
 	    host->host[0] == '/' ? "unix" : host->host, host->port);
@@ -322,7 +320,6 @@ link_lend(struct link *l, const struct link_user *user, void *user_arg)
 	l->user = user;
 	l->user_arg = user_arg;
 	l->request_us = clock_us();
-	l->is_new = false;
 }
 
 void

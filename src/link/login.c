@@ -122,6 +122,12 @@ link_login_start(struct link *l, const struct link_target *t)
 	    resolve_start(l->worker, host->host, host->port, login_resolved, l);
 }
 
+void
+link_login_expire(struct link *l)
+{
+	link_login_failed(l, F_LINK_CONNECT, NULL, "connect timeout");
+}
+
 /* ---- what we say ---- */
 
 static void

@@ -16,7 +16,9 @@ link_run(struct link *l, const char *sql, link_ran *ran, void *arg)
 {
 	struct buf out = {0};
 
-	INVARIANT(l->run == NULL && link_is_at_rest(l));
+	/* A transaction may be open: ROLLBACK is one of these. */
+	INVARIANT(l->run == NULL && l->requests.count == 0 && !l->wants_sync);
+	l->run_us = clock_us();
 	l->run = mem_alloc(sizeof(*l->run));
 	*l->run = (struct link_run){.ran = ran,
 	    .arg = arg,

@@ -1,0 +1,128 @@
+/* Links that go from worker to worker, and the calls for them. */
+#include "private.h"
+#include <stdlib.h>
+
+int
+pool_foreign_demand(const struct seat *seat, int64_t before_us)
+{
+	const struct pool *pool = seat->pool;
+	int64_t oldest = before_us, since;
+	int to = -1;
+
+	for (unsigned i = 0; i < seat->worker->count; i++) {
+		if (i == seat->worker->index)
+			continue;
+		since = atomic_load(&pool->share[i].oldest_wait_us);
+		if (since != 0 && since < oldest) {
+			oldest = since;
+			to = (int)i;
+		}
+	}
+	return (to);
+}
+
+static void
+pool_arrive(struct worker *w, struct mail *m)
+{
+	struct link *l = CONTAINER_OF(m, struct link, mail);
+	struct pool *pool = l->place;
+	struct seat *seat = pool->share[w->index].seat;
+
+	/* A seat outlives the links that its demand has called. */
+	INVARIANT(seat != NULL);
+	l->place = seat;
+	TAILQ_INSERT_TAIL(&seat->links, l, entry);
+	seat->link_count++;
+	link_attach(l, w);
+	METRIC_INC(&seat->metrics, handovers);
+	pool_offer(l);
+}
+
+void
+pool_hand_over(struct link *l, unsigned to)
+{
+	struct seat *seat = l->place;
+
+	TAILQ_REMOVE(&seat->links, l, entry);
+	seat->link_count--;
+	link_detach(l);
+	l->place = seat->pool;
+	l->mail.run = pool_arrive;
+	worker_post(net_worker(to), &l->mail);
+}
+
+/* ---- asking: a mail that travels to a worker with an idle link and comes home ---- */
+
+static void
+pool_asked(struct worker *w, struct mail *m)
+{
+	struct seat *from = CONTAINER_OF(m, struct seat, ask), *seat;
+	unsigned home = from->ask_home;
+	struct link *l;
+
+	if (w->index == home) {
+		from->is_asking = false;
+		pool_serve(from);
+		return;
+	}
+	seat = from->pool->share[w->index].seat;
+	if (seat != NULL && TAILQ_EMPTY(&seat->waiters)) {
+		TAILQ_FOREACH(l, &seat->idle, idle_entry)
+			if (link_can_move(l) && !pool_is_stale(l))
+				break;
+		if (l != NULL) {
+			pool_set_idle(l, false);
+			pool_hand_over(l, home);
+		}
+	}
+	worker_post(net_worker(home), m);
+}
+
+bool
+pool_ask(struct seat *seat)
+{
+	struct pool *pool = seat->pool;
+
+	if (seat->is_asking)
+		return (true);
+	for (unsigned i = 0; i < seat->worker->count; i++) {
+		if (i == seat->worker->index || atomic_load(&pool->share[i].idle) == 0)
+			continue;
+		seat->is_asking = true;
+		seat->ask_home = seat->worker->index;
+		seat->ask.run = pool_asked;
+		worker_post(net_worker(i), &seat->ask);
+		return (true);
+	}
+	return (false);
+}
+
+/* ---- nudges: a place has become free ---- */
+
+static void
+pool_nudged(struct worker *w, struct mail *m)
+{
+	struct pool_share *share = CONTAINER_OF(m, struct pool_share, nudge);
+	struct pool *pool = share->pool;
+
+	/* Before looking: a nudge that comes later than this is a new one. */
+	atomic_store(&share->is_nudged, false);
+	if (pool->share[w->index].seat != NULL)
+		pool_serve(pool->share[w->index].seat);
+	pool_release(pool);
+}
+
+void
+pool_nudge(struct pool *pool)
+{
+	for (unsigned i = 0; i < net_worker_count(); i++) {
+		struct pool_share *share = &pool->share[i];
+
+		if (atomic_load(&share->oldest_wait_us) == 0 ||
+		    atomic_exchange(&share->is_nudged, true))
+			continue;
+		pool_hold(pool);
+		share->nudge.run = pool_nudged;
+		worker_post(net_worker(i), &share->nudge);
+	}
+}

@@ -1,0 +1,336 @@
+/* Lending and taking back: who gets the next link. */
+#include "private.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define LOOK_FOR_VARS 8 /* idle links looked at for one with the parameters wanted */
+
+static int64_t
+waiter_first_us(const struct seat *seat)
+{
+	const struct waiter *first = TAILQ_FIRST(&seat->waiters);
+
+	return (first == NULL ? 0 : first->start_us);
+}
+
+/* The others see since when somebody waits here. Sequentially consistent, as everything
+ * that two workers tell each other about a pool: see the header for why none is lost. */
+void
+pool_publish(struct seat *seat)
+{
+	atomic_store(&seat->pool->share[seat->worker->index].oldest_wait_us,
+	    waiter_first_us(seat));
+}
+
+void
+pool_set_idle(struct link *l, bool is_idle)
+{
+	struct seat *seat = l->place;
+	struct pool_share *share = &seat->pool->share[seat->worker->index];
+
+	l->is_listed = is_idle;
+	if (is_idle) {
+		TAILQ_INSERT_HEAD(&seat->idle, l, idle_entry);
+		seat->idle_count++;
+		atomic_fetch_add(&share->idle, 1);
+	} else {
+		TAILQ_REMOVE(&seat->idle, l, idle_entry);
+		seat->idle_count--;
+		atomic_fetch_sub(&share->idle, 1);
+	}
+}
+
+bool
+pool_is_stale(const struct link *l)
+{
+	const struct seat *seat = l->place;
+
+	return (l->wants_close || seat->database == NULL ||
+		l->reconnect < seat->pool->db->reconnect);
+}
+
+struct link *
+pool_take_idle(struct seat *seat, const struct vars *want)
+{
+	struct link *l, *best = NULL;
+	unsigned looked = 0;
+
+	if (pool_settings(seat->worker)->server_round_robin)
+		best = TAILQ_LAST(&seat->idle, link_list);
+	else
+		TAILQ_FOREACH(l, &seat->idle, idle_entry) {
+			if (best == NULL || l->vars == want)
+				best = l;
+			if (l->vars == want || want == NULL || ++looked == LOOK_FOR_VARS)
+				break;
+		}
+	if (best != NULL)
+		pool_set_idle(best, false);
+	return (best);
+}
+
+static void
+waiter_remove(struct waiter *w)
+{
+	struct seat *seat = w->seat;
+
+	TAILQ_REMOVE(&seat->waiters, w, entry);
+	seat->waiting--;
+	atomic_fetch_sub(&seat->pool->waiting, 1);
+	w->seat = NULL;
+	pool_publish(seat);
+}
+
+void
+pool_wait_end(struct waiter *w)
+{
+	struct seat *seat = w->seat;
+
+	if (seat == NULL)
+		return;
+	METRIC_ADD(&seat->metrics, wait_time, clock_us() - w->start_us);
+	waiter_remove(w);
+}
+
+void
+pool_refuse(struct waiter *w, int fault, const char *sqlstate, const char *message)
+{
+	pool_wait_end(w);
+	w->refused(w, fault, sqlstate, message);
+}
+
+/* To the oldest waiter of this seat. */
+void
+pool_grant(struct seat *seat, struct link *l)
+{
+	struct waiter *w = TAILQ_FIRST(&seat->waiters);
+
+	pool_wait_end(w);
+	METRIC_INC(&seat->metrics, server_assignment_count);
+	w->granted(w, l);
+	INVARIANT(l->state != LINK_IDLE);
+}
+
+static void
+pool_checked(struct link *l, void *arg, const struct proto_error_fields *error)
+{
+	(void)arg;
+	if (error != NULL)
+		link_close(l, "server_check_query failed");
+	else
+		pool_offer(l);
+}
+
+/* An idle link that nobody has heard of for long is asked whether it lives. */
+static bool
+pool_wants_check(const struct link *l)
+{
+	const struct settings *set = pool_settings(l->worker);
+
+	return (set->server_check_query[0] != '\0' &&
+		clock_us() - l->request_us > set->server_check_delay);
+}
+
+static void
+pool_check(struct link *l)
+{
+	const char *query = pool_settings(l->worker)->server_check_query;
+
+	link_run(l, strcmp(query, "<empty>") == 0 ? ";" : query, pool_checked, NULL);
+}
+
+struct link *
+pool_lend(struct seat *seat, struct waiter *w, const struct vars *want)
+{
+	struct link *l;
+
+	INVARIANT(w->seat == NULL);
+	seat->used_us = clock_us();
+	if (TAILQ_EMPTY(&seat->waiters) && !seat->pool->db->is_paused)
+		while ((l = pool_take_idle(seat, want)) != NULL) {
+			if (pool_is_stale(l)) {
+				link_close(l, "database configuration changed");
+				continue;
+			}
+			if (pool_wants_check(l)) {
+				pool_check(l);
+				break;
+			}
+			METRIC_INC(&seat->metrics, server_assignment_count);
+			return (l);
+		}
+	w->seat = seat;
+	w->start_us = seat->used_us;
+	TAILQ_INSERT_TAIL(&seat->waiters, w, entry);
+	seat->waiting++;
+	atomic_fetch_add(&seat->pool->waiting, 1);
+	pool_publish(seat);
+	pool_serve(seat);
+	return (NULL);
+}
+
+/* Refuses those who log in while the server cannot be reached. */
+static void
+pool_refuse_logins(struct seat *seat)
+{
+	struct pool *pool = seat->pool;
+	struct waiter *w, *next;
+	char message[512], state[6];
+
+	if (pool->failed_us == 0 || pool->ready > 0 || seat->opening > 0)
+		return;
+	pthread_mutex_lock(&pool->error_lock);
+	snprintf(message, sizeof(message),
+	    "server login has been failing, cached error: %s (server_login_retry)",
+	    pool->error);
+	text_copy(state, sizeof(state), pool->error_state);
+	pthread_mutex_unlock(&pool->error_lock);
+	for (w = TAILQ_FIRST(&seat->waiters); w != NULL; w = next) {
+		next = TAILQ_NEXT(w, entry);
+		if (w->is_login)
+			pool_refuse(w, F_POOL_DOWN, state, message);
+	}
+}
+
+void
+pool_serve(struct seat *seat)
+{
+	struct link *l;
+
+	if (seat->database == NULL) {
+		while (!TAILQ_EMPTY(&seat->waiters))
+			pool_refuse(TAILQ_FIRST(&seat->waiters), F_POOL_GONE,
+			    fault_info(F_POOL_GONE)->sqlstate,
+			    fault_info(F_POOL_GONE)->text);
+		return;
+	}
+	if (seat->pool->db->is_paused)
+		return;
+	while (!TAILQ_EMPTY(&seat->waiters) && (l = pool_take_idle(seat, NULL)) != NULL) {
+		if (pool_is_stale(l))
+			link_close(l, "database configuration changed");
+		else if (pool_wants_check(l))
+			pool_check(l);
+		else
+			pool_grant(seat, l);
+	}
+	while (seat->opening < seat->waiting && pool_open(seat))
+		;
+	if (seat->waiting > seat->opening && !pool_ask(seat))
+		pool_refuse_logins(seat);
+}
+
+/* A link that is free and fit: to whom? */
+void
+pool_offer(struct link *l)
+{
+	struct seat *seat = l->place;
+	int64_t own = waiter_first_us(seat);
+	int to;
+
+	INVARIANT(l->state == LINK_IDLE);
+	if (pool_is_stale(l) || seat->pool->db->is_paused) {
+		link_close(
+		    l, pool_is_stale(l) ? "database configuration changed" : "paused");
+		return;
+	}
+	to = pool_foreign_demand(seat, own == 0 ? INT64_MAX : own - POOL_PATIENCE_US);
+	if (to >= 0 && link_can_move(l)) {
+		pool_hand_over(l, (unsigned)to);
+		return;
+	}
+	if (own != 0) {
+		pool_grant(seat, l);
+		return;
+	}
+	pool_set_idle(l, true);
+	/* Somebody may have looked before the link was idle, and published before we look. */
+	to = pool_foreign_demand(seat, INT64_MAX);
+	if (to >= 0 && link_can_move(l)) {
+		pool_set_idle(l, false);
+		pool_hand_over(l, (unsigned)to);
+	}
+}
+
+/* ---- taking back ---- */
+
+static void
+pool_back(struct link *l)
+{
+	const struct seat *seat = l->place;
+
+	if (l->is_dirty) {
+		link_close(l, "unclean server");
+		return;
+	}
+	if (clock_us() - l->connect_us > seat->limits.server_lifetime) {
+		link_close(l, "server lifetime over");
+		return;
+	}
+	link_give_back(l);
+	if (l->state == LINK_IDLE)
+		pool_offer(l);
+}
+
+static void
+pool_was_reset(struct link *l, void *arg, const struct proto_error_fields *error)
+{
+	(void)arg;
+	if (error != NULL) {
+		link_close(l, "reset query failed");
+		return;
+	}
+	/* What clients asked for at connect time went with it. */
+	l->vars = vars_without_startup(l->worker, l->vars);
+	prepared_clear(&l->prepared);
+	pool_back(l);
+}
+
+void
+pool_give(struct link *l, bool with_reset)
+{
+	const struct settings *set = pool_settings(l->worker);
+
+	INVARIANT(l->state == LINK_LENT && link_is_at_rest(l));
+	l->user = NULL;
+	l->user_arg = NULL;
+	if ((with_reset || set->server_reset_query_always) &&
+	    set->server_reset_query[0] != '\0' && !l->is_dirty && !pool_is_stale(l))
+		link_run(l, set->server_reset_query, pool_was_reset, NULL);
+	else
+		pool_back(l);
+}
+
+static void
+pool_rolled_back(struct link *l, void *arg, const struct proto_error_fields *error)
+{
+	if (error != NULL || l->txn != 'I')
+		link_close(l, "rollback failed");
+	else
+		pool_give(l, arg != NULL);
+}
+
+void
+pool_give_broken(struct link *l, const char *why)
+{
+	bool with_reset =
+	    ((const struct seat *)l->place)->limits.pool_mode == POOL_SESSION;
+
+	INVARIANT(l->state == LINK_LENT);
+	l->user = NULL;
+	l->user_arg = NULL;
+	if (link_is_at_rest(l)) {
+		pool_give(l, with_reset);
+		return;
+	}
+	if (l->requests.count == 0 && !l->wants_sync && !l->skips_to_sync &&
+	    !l->is_copying_in && l->body_left == 0 && l->hold.len == 0 && !l->is_dirty) {
+		link_run(l, "ROLLBACK", pool_rolled_back, with_reset ? l : NULL);
+		return;
+	}
+	/* Closing alone would leave the statement running until it writes. */
+	if (l->requests.count > 0 || l->is_copying_in)
+		link_cancel(l);
+	link_close(l, why);
+}

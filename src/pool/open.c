@@ -1,0 +1,189 @@
+/* Opening links within the limits, and what becomes of them: the pool as their keeper. */
+#include "private.h"
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+/* One more, unless that would be more than max (0: no limit). */
+static bool
+count_in(_Atomic unsigned *count, int64_t max)
+{
+	unsigned n = atomic_load(count);
+
+	do
+		if (max > 0 && n >= max)
+			return (false);
+	while (!atomic_compare_exchange_weak(count, &n, n + 1));
+	return (true);
+}
+
+/* Clients that have waited long may use the reserve. */
+static int64_t
+pool_room(const struct seat *seat)
+{
+	const struct settings *set = pool_settings(seat->worker);
+	const struct waiter *first = TAILQ_FIRST(&seat->waiters);
+	int64_t room = seat->limits.pool_size;
+
+	if (seat->limits.reserve_pool_size > 0 && set->reserve_pool_timeout > 0 &&
+	    first != NULL && clock_us() - first->start_us >= set->reserve_pool_timeout)
+		room += seat->limits.reserve_pool_size;
+	return (room);
+}
+
+/* Makes room under max_db_connections: an idle link of another pool of this database. */
+static bool
+pool_evict(struct seat *wants)
+{
+	struct link *oldest = NULL;
+	struct seat *seat;
+
+	TAILQ_FOREACH(seat, &pool_worker(wants->worker)->seats, entry) {
+		struct link *l;
+
+		if (seat == wants || seat->pool->db != wants->pool->db)
+			continue;
+		l = TAILQ_LAST(&seat->idle, link_list);
+		if (l != NULL && (oldest == NULL || l->request_us < oldest->request_us))
+			oldest = l;
+	}
+	if (oldest == NULL)
+		return (false);
+	pool_set_idle(oldest, false);
+	link_close(oldest, "evicted: another pool of the database needs the place");
+	return (true);
+}
+
+static bool
+pool_reserve_place(struct seat *seat)
+{
+	struct pool *pool = seat->pool;
+
+	if (!count_in(&pool->links, pool_room(seat)))
+		return (false);
+	if (!count_in(&pool->db->links, seat->limits.max_db_connections) &&
+	    (!pool_evict(seat) ||
+		!count_in(&pool->db->links, seat->limits.max_db_connections))) {
+		atomic_fetch_sub(&pool->links, 1);
+		return (false);
+	}
+	if (!count_in(&pool->user->links, seat->limits.max_user_connections)) {
+		atomic_fetch_sub(&pool->db->links, 1);
+		atomic_fetch_sub(&pool->links, 1);
+		return (false);
+	}
+	return (true);
+}
+
+bool
+pool_open(struct seat *seat)
+{
+	const struct pool_worker *pw = pool_worker(seat->worker);
+	struct pool *pool = seat->pool;
+	const struct topo_database *db = seat->database;
+	struct link_target target = {.topo = pw->topo,
+	    .database = db,
+	    .dbname = db->dbname != NULL ? db->dbname : pool->database,
+	    .role = pool->role,
+	    .secret = seat->secret,
+	    .tls = pw->tls};
+	int64_t failed = pool->failed_us;
+	struct link *l;
+
+	if (failed != 0 &&
+	    clock_us() - failed < topo_settings(pw->topo)->server_login_retry)
+		return (false);
+	if (!pool_reserve_place(seat))
+		return (false);
+	if (db->host_count > 1)
+		target.host =
+		    (unsigned)(db->round_robin_hosts
+				   ? atomic_fetch_add(&pool->next_host, 1) %
+					 db->host_count
+				   : atomic_load(&pool->next_host) % db->host_count);
+	l = link_open(seat->worker, &pool_keeper, seat, &target);
+	l->reconnect = pool->db->reconnect;
+	TAILQ_INSERT_TAIL(&seat->links, l, entry);
+	seat->link_count++;
+	seat->opening++;
+	return (true);
+}
+
+/* ---- the keeper ---- */
+
+static void
+keeper_ready(struct link *l)
+{
+	struct seat *seat = l->place;
+	struct worker *w = seat->worker;
+
+	seat->opening--;
+	l->was_ready = true;
+	atomic_fetch_add(&seat->pool->ready, 1);
+	atomic_store(&seat->pool->failed_us, 0);
+	vars_release(w, seat->welcome);
+	seat->welcome = vars_hold(l->vars);
+	pool_offer(l);
+}
+
+static void
+keeper_failed(
+    struct link *l, int fault, const char *why, const struct proto_error_fields *error)
+{
+	struct seat *seat = l->place;
+	struct pool *pool = seat->pool;
+
+	pthread_mutex_lock(&pool->error_lock);
+	snprintf(pool->error, sizeof(pool->error), "%s", why);
+	text_copy(pool->error_state, sizeof(pool->error_state),
+	    error != NULL && strlen(error->sqlstate) == 5 ? error->sqlstate
+							  : fault_info(fault)->sqlstate);
+	pthread_mutex_unlock(&pool->error_lock);
+	atomic_store(&pool->failed_us, clock_us());
+	if (seat->database != NULL && !seat->database->round_robin_hosts)
+		atomic_fetch_add(&pool->next_host, 1);
+	pool_serve(seat);
+}
+
+static void
+keeper_lost(struct link *l, const char *why)
+{
+	(void)why;
+	pool_serve(l->place);
+}
+
+static void
+keeper_cancelled(struct link *l)
+{
+	link_cancel_over(l);
+	pool_offer(l);
+}
+
+/* Called once a link, whatever the reason: its places are free. */
+static void
+keeper_closed(struct link *l)
+{
+	struct seat *seat = l->place;
+	struct pool *pool = seat->pool;
+
+	if (l->is_listed)
+		pool_set_idle(l, false);
+	TAILQ_REMOVE(&seat->links, l, entry);
+	seat->link_count--;
+	if (l->was_ready)
+		atomic_fetch_sub(&pool->ready, 1);
+	else
+		seat->opening--;
+	atomic_fetch_sub(&pool->user->links, 1);
+	atomic_fetch_sub(&pool->db->links, 1);
+	atomic_fetch_sub(&pool->links, 1);
+	pool_nudge(pool);
+}
+
+const struct link_keeper pool_keeper = {
+    .ready = keeper_ready,
+    .failed = keeper_failed,
+    .lost = keeper_lost,
+    .cancelled = keeper_cancelled,
+    .closed = keeper_closed,
+};

@@ -1,0 +1,41 @@
+/* pool, for its own files. */
+#ifndef POOL_PRIVATE_H
+#define POOL_PRIVATE_H
+#include "pool.h"
+
+extern const struct link_keeper pool_keeper;
+
+struct pool *pool_find(const char *database, const char *role, const char *login);
+void pool_hold(struct pool *);
+void pool_release(struct pool *);
+
+/* ---- lend.c ---- */
+
+/* The link has become free: to the one who has waited longest, or idle. May close it. */
+void pool_offer(struct link *);
+void pool_grant(struct seat *, struct link *);
+void pool_publish(struct seat *);
+struct link *pool_take_idle(struct seat *, const struct vars *want);
+void pool_set_idle(struct link *, bool is_idle);
+void pool_refuse(struct waiter *, int fault, const char *sqlstate, const char *message);
+bool pool_is_stale(const struct link *);
+
+/* ---- handover.c ---- */
+
+/* The other worker whose oldest waiter came before `before_us`, or -1. */
+int pool_foreign_demand(const struct seat *, int64_t before_us);
+void pool_hand_over(struct link *, unsigned to);
+/* Asks a worker that has an idle link for it. False: none has. */
+bool pool_ask(struct seat *);
+/* Wakes the waiters of every worker: there is room. */
+void pool_nudge(struct pool *);
+
+/* ---- open.c ---- */
+
+/* Opens a link when the limits allow one more. */
+bool pool_open(struct seat *);
+
+void pool_seat_destroy(struct seat *);
+void pool_tick(struct worker *, int64_t now_us);
+
+#endif

@@ -1,0 +1,126 @@
+/* What time does to pools: timeouts, lifetimes, the reserve, minimum sizes, averages. */
+#include "private.h"
+
+static void
+tick_waiters(struct seat *seat, int64_t now)
+{
+	int64_t max = seat->limits.query_wait_timeout;
+	struct waiter *w;
+
+	while (max > 0 && (w = TAILQ_FIRST(&seat->waiters)) != NULL &&
+	       now - w->start_us > max)
+		pool_refuse(w, F_QUERY_WAIT, fault_info(F_QUERY_WAIT)->sqlstate,
+		    fault_info(F_QUERY_WAIT)->text);
+	if (TAILQ_EMPTY(&seat->waiters))
+		return;
+	if (seat->idle_count > 0 && !seat->pool->db->is_paused)
+		METRIC_INC(&seat->metrics, rescues);
+	/* The reserve and the next attempt to log in depend on the time alone. */
+	pool_serve(seat);
+}
+
+/* One link: true when it was closed. */
+static bool
+tick_link(struct seat *seat, struct link *l, int64_t now)
+{
+	const struct settings *set = pool_settings(seat->worker);
+
+	if (l->login != NULL && set->server_connect_timeout > 0 &&
+	    now - l->connect_us > set->server_connect_timeout) {
+		link_login_expire(l);
+		return (true);
+	}
+	if (l->state == LINK_RUNNING && l->login == NULL && l->user == NULL &&
+	    set->server_connect_timeout > 0 &&
+	    now - l->run_us > set->server_connect_timeout) {
+		link_close(l, "query of the proxy's own timed out");
+		return (true);
+	}
+	if (l->state == LINK_CANCELLING &&
+	    now - l->request_us > set->cancel_wait_timeout) {
+		link_close(l, "cancel request hangs");
+		return (true);
+	}
+	if (l->state != LINK_IDLE)
+		return (false);
+	if (pool_is_stale(l)) {
+		link_close(l, "database configuration changed");
+		return (true);
+	}
+	if (seat->limits.server_lifetime >= 0 &&
+	    now - l->connect_us > seat->limits.server_lifetime) {
+		link_close(l, "server lifetime over");
+		return (true);
+	}
+	if (set->server_idle_timeout > 0 &&
+	    now - l->request_us > set->server_idle_timeout &&
+	    seat->pool->links > seat->limits.min_pool_size) {
+		link_close(l, "server idle timeout");
+		return (true);
+	}
+	return (false);
+}
+
+static void
+tick_links(struct seat *seat, int64_t now)
+{
+	struct link *l, *next;
+	bool closed_idle = false;
+
+	for (l = TAILQ_FIRST(&seat->links); l != NULL; l = next) {
+		bool was_idle = l->state == LINK_IDLE;
+
+		next = TAILQ_NEXT(l, entry);
+		/* Idle links die one a tick, not all at once. */
+		if (was_idle && closed_idle)
+			continue;
+		if (tick_link(seat, l, now) && was_idle)
+			closed_idle = true;
+	}
+}
+
+static void
+tick_averages(struct seat *seat, int64_t now)
+{
+	if (now - seat->period_start_us < pool_settings(seat->worker)->stats_period)
+		return;
+	seat->average_us = now - seat->period_start_us;
+	for (int i = 0; i < M_COUNT; i++)
+		seat->average.v[i] = seat->metrics.v[i] - seat->period_start.v[i];
+	seat->period_start = seat->metrics;
+	seat->period_start_us = now;
+}
+
+/* Nobody has used it for long, and nothing configured names it. */
+static bool
+seat_is_forgotten(const struct seat *seat, int64_t now)
+{
+	int64_t max = pool_settings(seat->worker)->autodb_idle_timeout;
+
+	if (seat->clients > 0 || seat->link_count > 0 || seat->waiting > 0 ||
+	    seat->is_asking || seat->pool->links > 0)
+		return (false);
+	return (seat->database == NULL ||
+		(seat->database->is_auto && max > 0 && now - seat->used_us > max));
+}
+
+void
+pool_tick(struct worker *w, int64_t now)
+{
+	struct pool_worker *pw = pool_worker(w);
+	struct seat *seat, *next;
+
+	link_cancels_expire(w, now, topo_settings(pw->topo)->cancel_wait_timeout);
+	for (seat = TAILQ_FIRST(&pw->seats); seat != NULL; seat = next) {
+		next = TAILQ_NEXT(seat, entry);
+		tick_waiters(seat, now);
+		tick_links(seat, now);
+		tick_averages(seat, now);
+		if (seat->clients > 0 && seat->database != NULL &&
+		    seat->pool->links < seat->limits.min_pool_size &&
+		    !seat->pool->db->is_paused)
+			(void)pool_open(seat);
+		if (seat_is_forgotten(seat, now))
+			pool_seat_destroy(seat);
+	}
+}

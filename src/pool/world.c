@@ -1,0 +1,184 @@
+/* The snapshot that a worker serves, and its seats: made at logins, carried over reloads. */
+#include "private.h"
+#include <stdlib.h>
+#include <string.h>
+
+void
+pool_init(struct worker *w, const struct topo *topo, struct tls *tls)
+{
+	struct pool_worker *pw = mem_alloc(sizeof(*pw));
+
+	pw->topo = topo_hold(topo);
+	pw->tls = tls_hold(tls);
+	TAILQ_INIT(&pw->seats);
+	w->slot[WORKER_POOL] = pw;
+	worker_on_tick(w, pool_tick);
+}
+
+void
+pool_on_world(struct worker *w, void (*fn)(struct worker *))
+{
+	pool_worker(w)->on_world = fn;
+}
+
+/* What the snapshot says of the seat's database and role. */
+static void
+seat_resolve(struct seat *seat, const struct topo *topo)
+{
+	const struct topo_login *login = topo_login_find(topo, seat->pool->role);
+
+	seat->database = topo_database_find(topo, seat->pool->database);
+	seat->secret = NULL;
+	if (seat->database == NULL)
+		return;
+	topo_limits(topo, seat->database, login, &seat->limits);
+	if (seat->database->password != NULL)
+		seat->secret = seat->database->password;
+	else if (login != NULL)
+		seat->secret = login->secret;
+}
+
+struct seat *
+pool_seat(struct worker *w, const struct topo_database *db, const char *dbname,
+    const char *name)
+{
+	struct pool_worker *pw = pool_worker(w);
+	const char *role = db->user != NULL ? db->user : name;
+	struct pool *pool = pool_find(dbname, role, role);
+	struct seat *seat = pool->share[w->index].seat;
+
+	if (seat != NULL) {
+		pool_release(pool);
+		return (seat);
+	}
+	seat = mem_alloc(sizeof(*seat));
+	seat->pool = pool;
+	seat->worker = w;
+	seat->used_us = seat->period_start_us = clock_us();
+	TAILQ_INIT(&seat->links);
+	TAILQ_INIT(&seat->idle);
+	TAILQ_INIT(&seat->waiters);
+	seat_resolve(seat, pw->topo);
+	TAILQ_INSERT_TAIL(&pw->seats, seat, entry);
+	pool->share[w->index].seat = seat;
+	return (seat);
+}
+
+void
+pool_seat_destroy(struct seat *seat)
+{
+	struct pool *pool = seat->pool;
+
+	INVARIANT(seat->link_count == 0 && seat->waiting == 0 && seat->clients == 0);
+	pool->share[seat->worker->index].seat = NULL;
+	TAILQ_REMOVE(&pool_worker(seat->worker)->seats, seat, entry);
+	vars_release(seat->worker, seat->welcome);
+	free(seat);
+	pool_release(pool);
+}
+
+void
+pool_fini(struct worker *w)
+{
+	struct pool_worker *pw = pool_worker(w);
+	struct seat *seat;
+
+	while ((seat = TAILQ_FIRST(&pw->seats)) != NULL) {
+		struct link *l;
+
+		while ((l = TAILQ_FIRST(&seat->links)) != NULL)
+			link_close(l, "shutdown");
+		pool_seat_destroy(seat);
+	}
+	topo_release(pw->topo);
+	tls_release(pw->tls);
+	free(pw);
+	w->slot[WORKER_POOL] = NULL;
+}
+
+/* ---- reload ---- */
+
+static bool
+text_same(const char *a, const char *b)
+{
+	return (a == b || (a != NULL && b != NULL && strcmp(a, b) == 0));
+}
+
+/* Whether links opened for one serve the other. */
+static bool
+database_same(const struct topo_database *a, const struct topo_database *b)
+{
+	if (a->host_count != b->host_count || a->param_count != b->param_count ||
+	    !text_same(a->dbname, b->dbname) || !text_same(a->user, b->user) ||
+	    !text_same(a->password, b->password) ||
+	    !text_same(a->connect_query, b->connect_query))
+		return (false);
+	for (size_t i = 0; i < a->host_count; i++)
+		if (!text_same(a->hosts[i].host, b->hosts[i].host) ||
+		    a->hosts[i].port != b->hosts[i].port)
+			return (false);
+	for (size_t i = 0; i < a->param_count; i++)
+		if (!text_same(a->params[i].name, b->params[i].name) ||
+		    !text_same(a->params[i].value, b->params[i].value))
+			return (false);
+	return (true);
+}
+
+static void
+seat_carry_over(struct seat *seat, const struct topo *topo)
+{
+	const struct topo_database *was = seat->database;
+	struct link *l, *next;
+
+	seat_resolve(seat, topo);
+	if (was != NULL && seat->database != NULL && database_same(was, seat->database))
+		return;
+	vars_release(seat->worker, seat->welcome);
+	seat->welcome = NULL;
+	for (l = TAILQ_FIRST(&seat->links); l != NULL; l = next) {
+		next = TAILQ_NEXT(l, entry);
+		l->wants_close = true;
+		if (l->state == LINK_IDLE)
+			link_close(l, "database configuration changed");
+	}
+}
+
+struct world_mail {
+	struct mail mail;
+	const struct topo *topo;
+	struct tls *tls;
+};
+
+static void
+world_arrived(struct worker *w, struct mail *m)
+{
+	struct world_mail *wm = CONTAINER_OF(m, struct world_mail, mail);
+	struct pool_worker *pw = pool_worker(w);
+	const struct topo *was = pw->topo;
+	struct seat *seat;
+
+	pw->topo = wm->topo;
+	tls_release(pw->tls);
+	pw->tls = wm->tls;
+	TAILQ_FOREACH(seat, &pw->seats, entry)
+		seat_carry_over(seat, pw->topo);
+	if (pw->on_world != NULL)
+		pw->on_world(w);
+	TAILQ_FOREACH(seat, &pw->seats, entry)
+		pool_serve(seat);
+	topo_release(was);
+	free(wm);
+}
+
+void
+pool_swap_world(const struct topo *topo, struct tls *tls)
+{
+	for (unsigned i = 0; i <= net_worker_count(); i++) {
+		struct world_mail *wm = mem_alloc(sizeof(*wm));
+
+		wm->mail.run = world_arrived;
+		wm->topo = topo_hold(topo);
+		wm->tls = tls_hold(tls);
+		worker_post(net_worker(i), &wm->mail);
+	}
+}

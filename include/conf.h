@@ -50,29 +50,29 @@ enum ssl_mode {
 
 /* The words of the ENUM rows, in the order of the enums; the unit column names the list.
  * First as a default is written in a row, then as in a file. */
-#define WORDS_POOL_MODE(W)                                                                 \
+#define WORDS_POOL_MODE(W)                                                               \
 	W(session, "session") W(transaction, "transaction") W(statement, "statement")
-#define WORDS_AUTH_TYPE(W)                                                                 \
-	W(any, "any")                                                                      \
-	W(trust, "trust")                                                                  \
-	W(plain, "plain")                                                                  \
-	W(md5, "md5")                                                                      \
-	W(scram, "scram-sha-256")                                                          \
-	W(cert, "cert")                                                                    \
+#define WORDS_AUTH_TYPE(W)                                                               \
+	W(any, "any")                                                                    \
+	W(trust, "trust")                                                                \
+	W(plain, "plain")                                                                \
+	W(md5, "md5")                                                                    \
+	W(scram, "scram-sha-256")                                                        \
+	W(cert, "cert")                                                                  \
 	W(hba, "hba")
-#define WORDS_SSL_MODE(W)                                                                  \
-	W(disable, "disable")                                                              \
-	W(allow, "allow")                                                                  \
-	W(prefer, "prefer")                                                                \
-	W(require, "require")                                                              \
-	W(verify_ca, "verify-ca")                                                          \
+#define WORDS_SSL_MODE(W)                                                                \
+	W(disable, "disable")                                                            \
+	W(allow, "allow")                                                                \
+	W(prefer, "prefer")                                                              \
+	W(require, "require")                                                            \
+	W(verify_ca, "verify-ca")                                                        \
 	W(verify_full, "verify-full")
 #define WORDS_LOAD_BALANCE(W) W(disable, "disable") W(ROUND_ROBIN, "round-robin")
-#define WORDS_SESSION_ATTRS(W)                                                             \
-	W(any, "any")                                                                      \
-	W(read_write, "read-write")                                                        \
-	W(read_only, "read-only")                                                          \
-	W(primary, "primary")                                                              \
+#define WORDS_SESSION_ATTRS(W)                                                           \
+	W(any, "any")                                                                    \
+	W(read_write, "read-write")                                                      \
+	W(read_only, "read-only")                                                        \
+	W(primary, "primary")                                                            \
 	W(standby, "standby")
 
 #define CT_STR  const char *
@@ -95,8 +95,9 @@ struct setting {
 	unsigned scope;
 	const char *dflt; /* as it is written in a file */
 	int64_t min, max; /* in the unit of a plain number; 0, 0: no bounds */
-	/* Of a plain number ("s", "ms", "us", "B", ""; "octal": written so; "auto": a word
-	 * for 0), or the words of an ENUM, or of a STR that must be one of them. */
+	/* Of a plain number: "s", "ms", "us", "B", "". Of an INT also "octal": written so;
+	 * "auto": a word for 0; "s": whole seconds, in the field too. Or the words of an
+	 * ENUM, or of a STR that must be one of them. */
 	const char *unit;
 	enum setting_apply apply;
 	const char *doc;
@@ -123,7 +124,8 @@ struct conf_key {
 };
 struct conf_section {
 	const char *kind; /* "pgweave", "databases", "database", "users"… lower case */
-	const char *name; /* what follows the kind ("primary" of [database primary]), or "" */
+	const char
+	    *name; /* what follows the kind ("primary" of [database primary]), or "" */
 	struct conf_at at;
 	struct conf_key *keys;
 	size_t key_count;
@@ -144,16 +146,16 @@ void conf_problems_free(struct conf_problems *);
 
 /* A file as a whole, with a NUL behind it: at most limit bytes, and a regular file unless
  * any_kind. NULL: why says the reason. The caller frees it. */
-char *conf_read_file(const char *path, size_t limit, bool any_kind, size_t *len, char *why,
-    size_t why_len) MUST_USE;
+char *conf_read_file(const char *path, size_t limit, bool any_kind, size_t *len,
+    char *why, size_t why_len) MUST_USE;
 /* A path that stands in the configuration: as it is when absolute; otherwise in the
  * directory of the file where it is written when it exists there; otherwise left to the
  * working directory, as PgBouncer does. The caller frees it. */
 char *conf_resolve_path(struct conf_at, const char *path) MUST_USE;
 /* A copy of value with each ${NAME} replaced from the environment and $${ standing for ${.
  * What cannot be replaced is a problem naming key. The caller frees it. */
-char *conf_expand(const char *value, const char *key, struct conf_at,
-    struct conf_problems *) MUST_USE;
+char *conf_expand(
+    const char *value, const char *key, struct conf_at, struct conf_problems *) MUST_USE;
 
 /* One configuration file, read with its includes. Owns every string in it. */
 struct conf;

@@ -50,7 +50,8 @@ struct topo_database {
 /* A role that may log in: a line of auth_file, of [users], or both. */
 struct topo_login {
 	const char *name;
-	const char *secret; /* as in auth_file: plain, md5…, SCRAM-SHA-256$…; NULL: none */
+	const char
+	    *secret; /* as in auth_file: plain, md5…, SCRAM-SHA-256$…; NULL: none */
 	/* -1 where nothing is said. */
 	int pool_mode;
 	int64_t pool_size, reserve_pool_size;
@@ -91,8 +92,8 @@ struct topo_limits {
 	int64_t pool_size, min_pool_size, reserve_pool_size;
 	int64_t max_db_connections, max_db_client_connections;
 	int64_t max_user_connections, max_user_client_connections;
-	int64_t server_lifetime;                               /* µs; 0: a link is used once */
-	int64_t query_timeout, query_wait_timeout;             /* µs; 0: no limit, as below */
+	int64_t server_lifetime;                   /* µs; 0: a link is used once */
+	int64_t query_timeout, query_wait_timeout; /* µs; 0: no limit, as below */
 	int64_t idle_transaction_timeout, transaction_timeout; /* µs */
 	int64_t client_idle_timeout;                           /* µs */
 };

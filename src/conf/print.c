@@ -30,7 +30,8 @@ add_rules(struct buf *b, const struct setting *s)
 		buf_addstr(b, ".");
 	} else if (s->type == SET_BOOL) {
 		buf_addstr(b, " 1 or 0.");
-	} else if (s->type == SET_TIME) {
+	} else if (s->type == SET_TIME ||
+		   (s->type == SET_INT && strcmp(s->unit, "s") == 0)) {
 		buf_addf(b, " A plain number is in %s.",
 		    strcmp(s->unit, "ms") == 0 ? "milliseconds" : "seconds");
 	} else if (s->type == SET_SIZE) {

@@ -163,7 +163,7 @@ setting_refusal(const char *key, const char *value)
 static const char *
 nearest_key(unsigned scopes, const char *key)
 {
-	const char *names[ARRAY_LEN(setting_table) + ARRAY_LEN(word_table)];
+	const char *names[ARRAY_LEN(setting_table) + ARRAY_LEN(word_table)] = {NULL};
 	size_t n = 0;
 
 	for (size_t i = 0; i < setting_count; i++) {

@@ -14,13 +14,14 @@ struct suffix {
 	const char *name;
 	int64_t factor;
 };
+#define SECOND_US INT64_C(1000000)
 static const struct suffix time_suffixes[] = {
     {"us", 1},
     {"ms", 1000},
-    {"s", 1000000},
-    {"min", 60 * (int64_t)1000000},
-    {"h", 3600 * (int64_t)1000000},
-    {"d", 86400 * (int64_t)1000000},
+    {"s", SECOND_US},
+    {"min", 60 * SECOND_US},
+    {"h", 3600 * SECOND_US},
+    {"d", 86400 * SECOND_US},
     {NULL, 0},
 };
 static const struct suffix size_suffixes[] = {
@@ -49,6 +50,13 @@ static bool
 is_octal(const struct setting *s)
 {
 	return (s->type == SET_INT && strcmp(s->unit, "octal") == 0);
+}
+
+/* Whole seconds: what the kernel counts in. */
+static bool
+is_seconds(const struct setting *s)
+{
+	return (s->type == SET_INT && strcmp(s->unit, "s") == 0);
 }
 
 static bool
@@ -164,7 +172,7 @@ say_allowed(const struct setting *s, struct buf *out)
 		say_number(s, s->min + (is_auto(s) && s->min == 0), out);
 		buf_addstr(out, " to ");
 		say_number(s, s->max, out);
-		if (s->type == SET_TIME)
+		if (s->type == SET_TIME || is_seconds(s))
 			buf_addf(
 			    out, " %s, or a number with us, ms, s, min, h or d", s->unit);
 		else if (s->type == SET_SIZE)
@@ -177,7 +185,7 @@ static void
 say_nearest(const struct setting *s, const char *text, struct buf *out)
 {
 	const char *words = s->unit, *word, *near;
-	char *names[32];
+	char *names[32] = {NULL};
 	size_t n = 0;
 
 	while (*words != '\0' && n < ARRAY_LEN(names)) {
@@ -299,15 +307,20 @@ read_number(
 	const char *what = "is not a number";
 	enum number r;
 
-	if (is_auto(s) && strcasecmp(text, "auto") == 0) {
-		*out = 0;
+	*out = 0;
+	if (is_auto(s) && strcasecmp(text, "auto") == 0)
 		return (F_OK);
-	}
 	if (is_octal(s)) {
 		r = scan_octal(text, out);
 	} else if (s->type == SET_TIME) {
 		r = scan_scaled(text, time_suffixes, factor, out);
 		what = "is not a time";
+	} else if (is_seconds(s)) {
+		r = scan_scaled(text, time_suffixes, SECOND_US, out);
+		what = "is not a time of whole seconds";
+		if (r == NUMBER_FINE && *out % SECOND_US != 0)
+			r = NUMBER_BAD;
+		*out /= SECOND_US;
 	} else if (s->type == SET_SIZE) {
 		r = scan_scaled(text, size_suffixes, factor, out);
 		what = "is not a size";

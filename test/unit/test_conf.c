@@ -184,6 +184,11 @@ times_take_units_and_fractions(void **state)
 	expect_printed("query_timeout", "2 min", "120");
 	expect_printed("query_timeout", "1.5h", "5400");
 	expect_printed("query_timeout", "1d", "86400");
+	expect_printed("tcp_keepidle", "90", "90");
+	expect_printed("tcp_keepidle", "2min", "120");
+	expect_refused("tcp_keepidle", "1500ms",
+	    "\"1500ms\" is not a time of whole seconds, allowed are 0 to 32767 s, or a "
+	    "number with us, ms, s, min, h or d");
 	expect_printed("tcp_user_timeout", "3s", "3000");
 	expect_printed("tcp_user_timeout", "1500us", "1.5");
 	settings_defaults(&s);

@@ -141,7 +141,13 @@ class Link:
         head = self.need(5)
         type_, body = chr(head[0]), self.need(struct.unpack("!I", head[1:])[0] - 4)
         name = pg.FRONTEND.get(type_, type_)
-        got = pg.decode(False, type_, body)
+        try:
+            got = pg.decode(False, type_, body)
+        except (IndexError, ValueError, struct.error):
+            self.server.record(f"{self.number} {self.status} Malformed {name} {body[:60]!r}")
+            self.out += pg.error("08P01", f"invalid {name} message", "FATAL")
+            self.flush()
+            return False
         text = " ".join(f"{k}={v}" for k, v in got.items())
         if len(text) > 300:
             text = text[:300] + "…"

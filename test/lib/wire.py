@@ -15,6 +15,7 @@ A script is a list of blocks; ${name} is replaced when a step runs.
     wait c1 …      signal NAME      kill p1 HUP
     log p1 ~ REGEX              the proxy's log says so, sooner or later
     seen s1 OP N REGEX          how often an `auto` server has received it (>=: sooner or later)
+    order s1 A, B, C            an `auto` server has received these once each, in this order
     killlinks s1                an `auto` server drops all its connections
 
 Steps of both sides (a message's name is that of the protocol's documentation):
@@ -24,7 +25,8 @@ Steps of both sides (a message's name is that of the protocol's documentation):
     rxuntil A|B                 takes all up to A or B; another ErrorResponse is a failure
     rxclose [any]               the peer closes now (any: after whatever it still sends)
     refused [CODE-REGEX]        an ErrorResponse (not to be seen when no code is given) and close
-    quiet SECONDS               nothing arrives
+    rxtorn                      08… and close, close, or a part of a message and close
+    quiet SECONDS               nothing arrives (quietorclosed: or the end)
     save FIELD NAME             ${NAME} from the last message
     ifnext A|CLOSE { … } else { … }   by the next message, which stays; iflast: by the last
     times N [VAR] { … }         serve { … }: again until the peer closes or says Terminate
@@ -45,15 +47,15 @@ Steps of both sides (a message's name is that of the protocol's documentation):
 Steps of a client: connect [PORT] [as NAME], startup k=v…, login user= database= [password=],
 query SQL, parse NAME SQL [OID…], bind PORTAL STATEMENT [VALUE…], describe S|P NAME,
 execute [PORTAL [MAX]], closestmt NAME, closeportal NAME, sync, flush, terminate, copydata TEXT,
-copydone, copyfail TEXT, password TEXT, sslrequest, gssencrequest, rxbyte B,
+copydone, copyfail TEXT, copyby simple|extended, password TEXT, sslrequest, gssencrequest, rxbyte B,
 cancel NAME [wrong] (with the key of that client's login, or a wrong secret), cancel PID HEXKEY.
 
 Steps of a server: accept [NAME], startup [k=v…: must be among the parameters], challenge
-plain|md5|scram user= password= , authok [k=v…: ParameterStatus], authrequest, rowdesc NAME…,
+plain|md5|scram user= password= [bytes=yes: one by one], authok [k=v…: ParameterStatus], authrequest, rowdesc NAME…,
 row VALUE|…, complete TAG, ready [I|T|E], error CODE TEXT, fatal CODE TEXT, notice TEXT, param NAME VALUE,
 notify CHANNEL PAYLOAD, parsecomplete, bindcomplete, closecomplete, paramdesc [OID…], nodata,
 suspended, emptyquery, copyin, copyout, copyboth, copydata TEXT, copydone,
-rxset NAME VALUE (a SET of this parameter, in whatever form; answered),
+rxset NAME VALUE (a SET of this parameter, in whatever form; answered), rxsetraw NAME, rxssl,
 auto [k=v…] (answers by itself from here on, see autopg.py),
 rxcancel NAME (this connection is a CancelRequest with the key of that one)."""
 import os
@@ -391,6 +393,25 @@ class Party(threading.Thread):
             self.check("C", "~", rest)
         self.do_rxclose("")
 
+    def do_quietorclosed(self, rest):
+        try:
+            self.do_quiet(rest)
+        except Closed:
+            self.note("< closed")
+
+    def do_rxtorn(self, rest):
+        """An ErrorResponse and the end, the end alone, or what came of a torn message and the
+        end; never a whole message that the other side has not sent."""
+        try:
+            name, fields = self.receive()
+            if name != "ErrorResponse" or not fields.get("C", "").startswith("08"):
+                raise Fault(f"want a torn message, got {name} {_short(fields)}")
+            self.connection.need(1)
+        except Closed as e:
+            self.note(f"< torn: {e}")
+            return
+        raise Fault("want a closed connection")
+
     def do_refusedor(self, rest):
         """Refused, or answered with this byte."""
         try:
@@ -430,7 +451,7 @@ class Party(threading.Thread):
         options = dict(w.partition("=")[::2] for w in rest.split())
         c = self.connection
         if "cut" in options:
-            cut = int(options["cut"])
+            cut = min(int(options["cut"]), len(data))
             if len(data) - 1 > self.split_max:
                 raise SyntaxError(f"batch of {len(data)} bytes: splitloop must go to {len(data) - 1}")
             self.note(f"> {len(data)} bytes, cut at {cut}")
@@ -594,6 +615,14 @@ class Client(Party):
         w = self.words(rest) or [""]
         self.out(pg.execute(w[0], int(w[1]) if len(w) > 1 else 0), "Execute " + rest)
 
+    def do_copyby(self, rest):
+        """COPY FROM STDIN in the simple or the extended protocol."""
+        if rest == "simple":
+            self.do_query("copy t from stdin")
+        else:
+            self.out(pg.parse("", "copy t from stdin") + pg.bind("", "") + pg.execute() + pg.SYNC,
+                     "Parse Bind Execute Sync: copy t from stdin")
+
     def do_closestmt(self, rest):
         self.out(pg.close("S", self.words(rest)[0]), "Close S " + rest)
 
@@ -686,31 +715,39 @@ class Server(Party):
         how, _, options = rest.partition(" ")
         given, c = self.pairs(options), self.connection
         user, secret = given.get("user", self.user), given["password"]
+
+        def send(data):
+            for i in range(len(data)) if "bytes" in given else ():
+                c.send(data[i:i + 1])
+                c.drained()
+            if "bytes" not in given:
+                c.send(data)
+
         if how == "plain":
-            c.send(pg.auth(3))
+            send(pg.auth(3))
             _, body = c.message()
             fine = body == pg.cstr(secret)
         elif how == "md5":
             salt = os.urandom(4)
-            c.send(pg.auth(5, salt))
+            send(pg.auth(5, salt))
             _, body = c.message()
             fine = body == pg.cstr(pg.md5_answer(user, secret, salt))
         else:
             scram = pg.ScramServer(secret)
-            c.send(pg.auth(10, b"SCRAM-SHA-256\0\0"))
+            send(pg.auth(10, b"SCRAM-SHA-256\0\0"))
             _, body = c.message()
             mechanism, rest_ = body.split(b"\0", 1)
             if mechanism != b"SCRAM-SHA-256":
                 raise Fault(f"mechanism {mechanism!r}")
-            c.send(pg.auth(11, scram.first(rest_[4:])))
+            send(pg.auth(11, scram.first(rest_[4:])))
             _, body = c.message()
             final = scram.final(body)
             fine = final is not None
             if fine:
-                c.send(pg.auth(12, final))
+                send(pg.auth(12, final))
         self.note(f"challenge {how}: {'right' if fine else 'wrong'}")
         if not fine:
-            raise Fault(f"the proxy's answer to the {how} challenge is wrong")
+            raise Fault(f"the proxy's answer to the {how} challenge is wrong: {body!r}")
 
     def do_authrequest(self, rest):
         code, _, data = rest.partition(" ")
@@ -799,6 +836,27 @@ class Server(Party):
                 return
             else:
                 raise Fault(f"want SET {name} {value}, got {got} {_short(fields)}")
+
+    def do_rxsetraw(self, rest):
+        """A SET of this parameter, whatever the value; answered without telling a value."""
+        got, fields = self.receive()
+        if got != "Query":
+            while got != "Sync":
+                got, fields = self.receive()
+            self.out(pg.message("1") + pg.message("2") + pg.complete("SET") + pg.ready("I"), "SET done")
+            return
+        # Outside of string literals there may be no statement but SET or set_config.
+        bare = re.sub(r"\bE?'(?:[^'\\]|''|\\.)*'" if re.search(r"\bE'", fields["sql"])
+                      else r"'(?:[^']|'')*'", "''", fields["sql"])
+        parts = [p.strip() for p in bare.split(";") if p.strip()]
+        if rest not in bare.lower() or not all(re.match(r"(?i)set |select ", p) for p in parts):
+            raise Fault(f"want SET {rest} and nothing else, got {fields['sql']!r}")
+        self.out(pg.complete("SET") * len(parts) + pg.ready("I"), "SET done")
+
+    def do_rxssl(self, rest):
+        size, code = struct.unpack("!II", self.connection.take(8))
+        if code != pg.SSL_REQUEST:
+            raise Fault(f"want an SSLRequest, got code {code}")
 
     def do_rxcancel(self, rest):
         c = self.connection
@@ -998,6 +1056,8 @@ class Script:
             until(lambda: re.search(pattern, proxy.log()), STEP, f"log says {pattern}")
         elif kind == "seen":
             self.seen(self.fill_in(line).split(None, 1)[1])
+        elif kind == "order":
+            self.order(self.fill_in(line).split(None, 1)[1])
         elif kind == "killlinks":
             self.parties[words[1]].auto.kill()
         elif kind == "kill":
@@ -1015,6 +1075,19 @@ class Script:
                 raise Fault(f"{name} has received {pattern} {auto.count(pattern)} times, not {count}")
         else:
             raise SyntaxError(f"seen: {op}")
+
+    def order(self, rest):
+        """`order s1 A, B, C`: an `auto` server has received these in this order."""
+        name, _, texts = rest.partition(" ")
+        auto = self.parties[name].auto
+        places = []
+        for text in texts.split(", "):
+            at = [i for i, s in enumerate(auto.seen) if text in s]
+            if len(at) != 1:
+                raise Fault(f"{name} has received {text!r} {len(at)} times")
+            places += at
+        if places != sorted(places):
+            raise Fault(f"{name} has received {texts!r} in the order of {places}")
 
     def start_proxy(self, name, lines):
         lines = [self.fill_in(line) for _, line, _, _, _ in lines]

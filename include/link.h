@@ -66,8 +66,9 @@ enum request_act {
 };
 struct request {
 	uint8_t kind, act;
-	bool renames; /* an error must speak of the client's name for the statement */
-	void *arg;    /* the user's */
+	bool is_doomed; /* sent to fail: what is prepared stays so */
+	bool renames;   /* an error must speak of the client's name for the statement */
+	void *arg;      /* the user's */
 	struct hash128
 	    id; /* ACT_SKIP and ACT_FORWARD of REQ_PARSE: what is prepared by it */
 };
@@ -172,9 +173,11 @@ struct link {
 	void *place;                  /* the keeper's */
 	struct mail mail;             /* the keeper's: to another worker */
 	uint64_t reconnect;           /* the keeper's */
+	unsigned move_to; /* the keeper's: worker to which it is handed over */
 	const struct link_user *user;
 	void *user_arg;
 	struct vars *vars;
+	struct vars *born; /* what it had after its login */
 	struct requests requests;
 	struct prepared_set prepared;
 	struct buf hold;     /* the user's: bytes of a message to be rewritten */
@@ -184,7 +187,8 @@ struct link {
 	bool
 	    skips_to_sync : 1; /* an error in an extended batch: the server ignores until Sync */
 	bool is_copying_in : 1;
-	bool is_dirty : 1; /* close it when it comes back */
+	bool is_dirty : 1;  /* close it when it comes back */
+	bool saw_fatal : 1; /* the server has said farewell */
 	bool body_is_forwarded : 1;
 	bool wants_close : 1; /* RECONNECT, or its configuration has changed */
 	bool is_listed : 1;   /* the keeper's: it is among the idle ones */
@@ -198,6 +202,7 @@ struct link {
 	int64_t request_us; /* when it was lent, or became idle */
 	int64_t run_us;     /* when the query of the proxy's own was sent */
 	int64_t query_us;   /* when the statement under way began; 0: none */
+	int64_t xact_us;    /* and the transaction */
 	uint64_t id;
 	struct addr local, remote;
 	struct sockaddr_storage peer; /* for cancel requests */
@@ -228,13 +233,17 @@ void link_run(struct link *, const char *sql, link_ran *ran, void *arg);
 void link_note_parameter(struct link *, const char *name, const char *value);
 /* Nothing outstanding, no half message, outside a transaction. */
 bool link_is_at_rest(const struct link *);
-/* Takes an IDLE link out of its worker; and into one. */
+/* An IDLE link goes to another worker in three steps: MOVING, from which on nobody here uses
+ * it; out of its worker, at the end of the turn, when no callback holds it and
+ * stream_can_move() still says so; and into the other. */
 bool link_can_move(const struct link *);
+void link_move_begin(struct link *);
 void link_detach(struct link *);
 void link_attach(struct link *, struct worker *);
 /* Sends a CancelRequest with the link's key over a connection of its own. The link is not
- * given back before that connection has closed. */
-void link_cancel(struct link *);
+ * given back before that connection has closed. done (or NULL) is called then, exactly once,
+ * in this thread, also when the request could not be sent. */
+void link_cancel(struct link *, void (*done)(void *arg), void *arg);
 /* Gives up cancel connections older than max_us. */
 void link_cancels_expire(struct worker *, int64_t now_us, int64_t max_us);
 /* The login has taken too long, as failed() will say. */

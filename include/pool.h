@@ -39,6 +39,7 @@ struct pool_place {
 
 struct seat;
 struct pool;
+TAILQ_HEAD(link_list, link);
 
 /* One worker's view of a pool, for the others. A cache line of its own. */
 struct pool_share {
@@ -90,7 +91,7 @@ struct seat {
 	    *database; /* of the worker's snapshot; NULL: removed */
 	struct topo_limits limits;
 	const char *secret; /* for the server; the snapshot's; NULL: none */
-	TAILQ_HEAD(link_list, link) links;
+	struct link_list links;
 	struct link_list idle; /* first: came back last */
 	TAILQ_HEAD(, waiter) waiters;
 	unsigned link_count, idle_count, opening, waiting;
@@ -112,6 +113,7 @@ struct pool_worker {
 	const struct topo *topo;
 	struct tls *tls;
 	TAILQ_HEAD(, seat) seats;
+	struct link_list leaving; /* links handed over, until the end of the turn */
 	/* Called in each worker after its snapshot was swapped. */
 	void (*on_world)(struct worker *);
 };

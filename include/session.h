@@ -1,5 +1,118 @@
-/* session */
+/*
+ * session: one client from login to close.
+ *
+ *   client bytes -> upstream.c -> link    (which messages need a link, which are rewritten)
+ *   link bytes -> downstream.c -> client  (which answers are the client's, when it is over)
+ *
+ * A session belongs to one worker. It has a link only while the pool mode lets it.
+ */
 #ifndef SESSION_H
 #define SESSION_H
 #include "base.h"
+#include "link.h"
+#include "net.h"
+#include "pool.h"
+#include "rows.h"
+
+enum session_state {
+#define STATE(name, doc) SESSION_##name,
+#define EDGE(...)
+#include "tbl/session_fsm.def"
+#undef STATE
+#undef EDGE
+	SESSION_STATES
+};
+
+struct session_login;
+struct statements;
+struct cancel_order;
+struct console;
+
+#define SESSION_MAGIC 0x53455353U
+struct session {
+	struct burial burial;
+	uint32_t magic;
+	enum session_state state; /* written by session_move() alone */
+	struct stream stream;
+	struct worker *worker;
+	TAILQ_ENTRY(session) entry;
+	struct waiter waiter;
+	struct seat *seat;
+	struct link *link;
+	struct vars *vars;
+	struct pool_place *user; /* the login; NULL before it is known */
+	struct table_node key_node;
+	uint32_t pid, secret; /* BackendKeyData given to the client */
+	uint32_t body_left;   /* of the message that is passing through */
+	bool body_is_dropped : 1;
+	bool is_draining : 1;   /* closes when its transaction is over */
+	bool rewrites : 1;      /* statement names are translated */
+	bool skips_to_sync : 1; /* without a link: an error was sent, Sync is awaited */
+	bool is_refused : 1;    /* what waits was cancelled */
+	bool is_admin : 1;      /* console: may change things */
+	bool holds_clients : 1; /* counted in seat, database and user */
+	struct statements *statements; /* NULL: none yet */
+	struct session_login *login;   /* until READY */
+	struct cancel_order *order;    /* CANCELLING */
+	struct console *console;       /* CONSOLE */
+	int64_t connect_us,
+	    request_us; /* monotonic; request: the last message or answer */
+	struct addr addr;
+};
+
+/* What the room has in each worker. */
+TAILQ_HEAD(session_list, session);
+struct session_worker {
+	struct session_list sessions[SESSION_STATES]; /* by state */
+	unsigned count[SESSION_STATES];
+	struct table keys;  /* sessions by pid */
+	struct table known; /* statements by their id */
+	size_t known_bytes;
+	struct buf scratch[2]; /* new bytes of a batch: to the server, to the client */
+	bool is_draining;      /* shutdown: sessions close at their next rest */
+};
+static inline struct session_worker *
+session_worker(const struct worker *w)
+{
+	return (w->slot[WORKER_SESSION]);
+}
+
+void session_init(struct worker *);
+void session_fini(struct worker *);
+/* In the main thread: gives an accepted socket to the worker with the fewest clients, or
+ * refuses it when max_client_conn is reached. */
+void session_accept(int fd, const struct sockaddr *, socklen_t);
+/* Clients for which there are file descriptors; more are refused as they come. */
+void session_set_hard_max(unsigned max);
+/* Clients connected now, in all workers. */
+unsigned session_total(void);
+const char *session_state_name(enum session_state);
+/* The database's name as the client gave it; "" before it is known. */
+const char *session_database(const struct session *);
+const char *session_user(const struct session *);
+/* Ends a session: tells the client (FATAL) unless message is NULL, gives its link back. */
+void session_close(struct session *, const char *sqlstate, const char *message);
+
+/* ---- what operators do to sessions; in each worker, by a visit ---- */
+
+/* Ends the sessions of a database (NULL: all but the console's). */
+void session_kill(struct worker *, const char *database);
+/* SHUTDOWN: sessions end when their transaction is over; idle ones at once. */
+void session_drain(struct worker *);
+
+/* ---- the console: who answers statements on the pseudo-database ---- */
+
+struct session_console {
+	/* The columns that sql would answer; *columns NULL: none. False: it is not understood
+	 * (run() says why). */
+	bool (*describe)(struct session *, const char *sql, const struct rows_column **,
+	    unsigned *count);
+	/* Runs one statement. Calls end or fail of the sink exactly once, now or later, in the
+	 * session's thread. The sink outlives the session if need be; the session does not:
+	 * after this call returns, a runner that goes on later must not use it. */
+	void (*run)(struct session *, const char *sql, struct rows_sink *);
+};
+/* Before net_start(). */
+void session_set_console(const struct session_console *);
+
 #endif

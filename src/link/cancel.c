@@ -25,6 +25,8 @@ cancel_over(struct cancel *c)
 	explicit_bzero(c->key, sizeof(c->key));
 	tls_release(c->tls);
 	worker_bury(c->worker, &c->burial, cancel_bury);
+	if (c->done != NULL)
+		c->done(c->arg);
 	if (l == NULL)
 		return;
 	INVARIANT(l->cancels > 0);
@@ -95,12 +97,15 @@ static const struct stream_ops cancel_ops = {
 };
 
 void
-link_cancel(struct link *l)
+link_cancel(struct link *l, void (*done)(void *), void *arg)
 {
 	struct cancel *c;
 
-	if (l->peer_len == 0 || l->key_len == 0)
+	if (l->peer_len == 0 || l->key_len == 0) {
+		if (done != NULL)
+			done(arg);
 		return;
+	}
 	c = mem_alloc(sizeof(*c));
 	c->worker = l->worker;
 	c->link = l;
@@ -108,6 +113,8 @@ link_cancel(struct link *l)
 	c->key_len = l->key_len;
 	memcpy(c->key, l->key, l->key_len);
 	c->start_us = clock_us();
+	c->done = done;
+	c->arg = arg;
 	/* As the link itself: a server that wants TLS wants it here too. */
 	if (l->stream.ssl != NULL)
 		c->tls = tls_hold(l->tls);

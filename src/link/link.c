@@ -167,6 +167,8 @@ link_bytes(struct stream *s, const uint8_t *p, size_t len)
 	case LINK_CANCELLING:
 		return (link_idle_bytes(l, p, len));
 	case LINK_MOVING:
+		/* Kept: a link with bytes does not move. */
+		return (0);
 	case LINK_CLOSED:
 	case LINK_STATES:
 	default:
@@ -276,6 +278,7 @@ link_bury(struct burial *b)
 	prepared_clear(&l->prepared);
 	buf_free(&l->hold);
 	vars_release(l->worker, l->vars);
+	vars_release(l->worker, l->born);
 	tls_release(l->tls);
 	explicit_bzero(l->key, sizeof(l->key));
 	free((char *)(uintptr_t)l->name);
@@ -354,14 +357,22 @@ link_can_move(const struct link *l)
 }
 
 void
-link_detach(struct link *l)
+link_move_begin(struct link *l)
 {
-	struct vars *v = vars_export(l->vars);
-
 	INVARIANT(link_can_move(l));
 	link_move(l, LINK_MOVING);
+}
+
+void
+link_detach(struct link *l)
+{
+	struct vars *vars = vars_export(l->vars), *born = vars_export(l->born);
+
+	INVARIANT(l->state == LINK_MOVING && stream_can_move(&l->stream));
 	vars_release(l->worker, l->vars);
-	l->vars = v;
+	vars_release(l->worker, l->born);
+	l->vars = vars;
+	l->born = born;
 	stream_detach(&l->stream);
 	l->worker = NULL;
 }
@@ -372,5 +383,6 @@ link_attach(struct link *l, struct worker *w)
 	link_move(l, LINK_IDLE);
 	l->worker = w;
 	l->vars = vars_import(w, l->vars);
+	l->born = vars_import(w, l->born);
 	stream_attach(&l->stream, w);
 }

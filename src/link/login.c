@@ -248,6 +248,7 @@ login_complete(struct link *l)
 	log_info("S-%#" PRIx64 ": %s new connection to server (from %s:%u)", l->id,
 	    l->name, local, l->local.port);
 	link_login_free(l);
+	l->born = vars_hold(l->vars);
 	l->request_us = clock_us();
 	l->keeper->ready(l);
 }

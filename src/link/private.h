@@ -34,6 +34,8 @@ struct cancel {
 	uint8_t key_len;
 	uint8_t key[32];
 	int64_t start_us;
+	void (*done)(void *arg);
+	void *arg;
 	TAILQ_ENTRY(cancel) entry;
 };
 

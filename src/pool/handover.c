@@ -35,20 +35,41 @@ pool_arrive(struct worker *w, struct mail *m)
 	seat->link_count++;
 	link_attach(l, w);
 	METRIC_INC(&seat->metrics, handovers);
+	if (seat->welcome == NULL)
+		seat->welcome = vars_hold(l->born);
 	pool_offer(l);
 }
 
+/* The link may be on the stack of its own callback: it leaves at the end of the turn. */
 void
 pool_hand_over(struct link *l, unsigned to)
 {
-	struct seat *seat = l->place;
+	link_move_begin(l);
+	l->move_to = to;
+	TAILQ_INSERT_TAIL(&pool_worker(l->worker)->leaving, l, idle_entry);
+}
 
-	TAILQ_REMOVE(&seat->links, l, entry);
-	seat->link_count--;
-	link_detach(l);
-	l->place = seat->pool;
-	l->mail.run = pool_arrive;
-	worker_post(net_worker(to), &l->mail);
+void
+pool_turn(struct worker *w)
+{
+	struct pool_worker *pw = pool_worker(w);
+	struct link *l;
+
+	while ((l = TAILQ_FIRST(&pw->leaving)) != NULL) {
+		struct seat *seat = l->place;
+
+		TAILQ_REMOVE(&pw->leaving, l, idle_entry);
+		if (!stream_can_move(&l->stream)) {
+			link_close(l, "unexpected message from an idle server");
+			continue;
+		}
+		TAILQ_REMOVE(&seat->links, l, entry);
+		seat->link_count--;
+		link_detach(l);
+		l->place = seat->pool;
+		l->mail.run = pool_arrive;
+		worker_post(net_worker(l->move_to), &l->mail);
+	}
 }
 
 /* ---- asking: a mail that travels to a worker with an idle link and comes home ---- */

@@ -331,6 +331,6 @@ pool_give_broken(struct link *l, const char *why)
 	}
 	/* Closing alone would leave the statement running until it writes. */
 	if (l->requests.count > 0 || l->is_copying_in)
-		link_cancel(l);
+		link_cancel(l, NULL, NULL);
 	link_close(l, why);
 }

@@ -122,7 +122,7 @@ keeper_ready(struct link *l)
 	atomic_fetch_add(&seat->pool->ready, 1);
 	atomic_store(&seat->pool->failed_us, 0);
 	vars_release(w, seat->welcome);
-	seat->welcome = vars_hold(l->vars);
+	seat->welcome = vars_hold(l->born);
 	pool_offer(l);
 }
 

@@ -25,6 +25,8 @@ bool pool_is_stale(const struct link *);
 /* The other worker whose oldest waiter came before `before_us`, or -1. */
 int pool_foreign_demand(const struct seat *, int64_t before_us);
 void pool_hand_over(struct link *, unsigned to);
+/* Sends off the links that leave. */
+void pool_turn(struct worker *);
 /* Asks a worker that has an idle link for it. False: none has. */
 bool pool_ask(struct seat *);
 /* Wakes the waiters of every worker: there is room. */

@@ -11,8 +11,10 @@ pool_init(struct worker *w, const struct topo *topo, struct tls *tls)
 	pw->topo = topo_hold(topo);
 	pw->tls = tls_hold(tls);
 	TAILQ_INIT(&pw->seats);
+	TAILQ_INIT(&pw->leaving);
 	w->slot[WORKER_POOL] = pw;
 	worker_on_tick(w, pool_tick);
+	worker_on_turn(w, pool_turn);
 }
 
 void

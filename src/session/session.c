@@ -1,1 +1,347 @@
-#include "session.h"
+/* A session's life: its states, who gets its bytes in which, its end. */
+#include "private.h"
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char *const state_names[SESSION_STATES] = {
+#define STATE(name, doc) [SESSION_##name] = #name,
+#define EDGE(...)
+#include "tbl/session_fsm.def"
+#undef STATE
+#undef EDGE
+};
+
+static const bool edges[SESSION_STATES][SESSION_STATES] = {
+#define STATE(...)
+#define EDGE(from, to, why) [SESSION_##from][SESSION_##to] = true,
+#include "tbl/session_fsm.def"
+#undef STATE
+#undef EDGE
+};
+
+const char *
+session_state_name(enum session_state state)
+{
+	return (state_names[state]);
+}
+
+void
+session_move(struct session *s, enum session_state to)
+{
+	struct session_worker *sw = session_worker(s->worker);
+
+	INVARIANT(s->magic == SESSION_MAGIC);
+	if (UNLIKELY(!edges[s->state][to])) {
+		log_line(LOG_FATAL_, "session: no edge %s -> %s", state_names[s->state],
+		    state_names[to]);
+		INVARIANT(!"a move that is not in session_fsm.def");
+	}
+	TAILQ_REMOVE(&sw->sessions[s->state], s, entry);
+	sw->count[s->state]--;
+	s->state = to;
+	TAILQ_INSERT_TAIL(&sw->sessions[to], s, entry);
+	sw->count[to]++;
+}
+
+const char *
+session_database(const struct session *s)
+{
+	if (s->seat != NULL)
+		return (s->seat->pool->database);
+	if (s->state == SESSION_CONSOLE)
+		return ("pgweave");
+	if (s->login != NULL && s->login->startup.database != NULL)
+		return (s->login->startup.database);
+	return ("");
+}
+
+const char *
+session_user(const struct session *s)
+{
+	if (s->user != NULL)
+		return (s->user->name);
+	if (s->login != NULL && s->login->startup.user != NULL)
+		return (s->login->startup.user);
+	return ("");
+}
+
+void
+session_log(const struct session *s, enum log_level level, const char *fmt, ...)
+{
+	const char *database = session_database(s), *user = session_user(s);
+	char text[1024], addr[ADDR_TEXT];
+	va_list ap;
+
+	if (!log_wants(level))
+		return;
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	addr_text(&s->addr, addr, sizeof(addr));
+	log_line(level, "C-%#" PRIx32 ": %s/%s@%s:%u %s", s->pid,
+	    database[0] != '\0' ? database : "(nodb)",
+	    user[0] != '\0' ? user : "(nouser)", addr, s->addr.port, text);
+}
+
+/* ---- what is said to the client ---- */
+
+void
+session_error(struct session *s, const char *severity, const char *sqlstate,
+    const char *message, const char *detail, const char *hint)
+{
+	struct buf out = {0};
+
+	if (pool_settings(s->worker)->log_pooler_errors)
+		session_log(s, LOG_WARNING_, "pooler error: %s", message);
+	proto_error(&out, severity, sqlstate, message, detail, hint);
+	stream_write(&s->stream, out.mem, out.len);
+	buf_free(&out);
+}
+
+void
+session_ready(struct session *s, char status)
+{
+	uint8_t ready[] = {'Z', 0, 0, 0, 5, (uint8_t)status};
+
+	stream_write(&s->stream, ready, sizeof(ready));
+}
+
+/* ---- bytes ---- */
+
+static size_t
+session_bytes(struct stream *stream, const uint8_t *p, size_t len)
+{
+	struct session *s = CONTAINER_OF(stream, struct session, stream);
+
+	INVARIANT(s->magic == SESSION_MAGIC);
+	switch (s->state) {
+	case SESSION_IDLE:
+	case SESSION_ACTIVE:
+	case SESSION_WAITING:
+		return (session_feed(s, p, len));
+	case SESSION_STARTUP:
+		return (session_startup_bytes(s, p, len));
+	case SESSION_AUTH:
+		return (session_auth_bytes(s, p, len));
+	case SESSION_CONSOLE:
+		return (session_console_bytes(s, p, len));
+	case SESSION_WELCOME:
+		/* Not before the greeting. */
+		stream_pause(stream);
+		return (0);
+	case SESSION_CANCELLING:
+	case SESSION_CLOSED:
+	case SESSION_STATES:
+	default:
+		return (len);
+	}
+}
+
+static void
+session_drained(struct stream *stream)
+{
+	struct session *s = CONTAINER_OF(stream, struct session, stream);
+
+	session_flow(s);
+}
+
+static void
+session_lost(struct stream *stream, int err)
+{
+	struct session *s = CONTAINER_OF(stream, struct session, stream);
+
+	session_end(s, err < 0 ? stream_tls_error()
+		       : s->state == SESSION_STARTUP
+			   ? "client unexpected eof during startup"
+			   : "client unexpected eof");
+}
+
+static const struct stream_ops session_stream_ops = {
+    .bytes = session_bytes,
+    .drained = session_drained,
+    .lost = session_lost,
+};
+
+/* ---- life ---- */
+
+void
+session_init(struct worker *w)
+{
+	struct session_worker *sw = mem_alloc(sizeof(*sw));
+
+	for (unsigned i = 0; i < SESSION_STATES; i++)
+		TAILQ_INIT(&sw->sessions[i]);
+	w->slot[WORKER_SESSION] = sw;
+	worker_on_tick(w, session_tick);
+	pool_on_world(w, session_on_world);
+}
+
+void
+session_fini(struct worker *w)
+{
+	struct session_worker *sw = session_worker(w);
+	struct session *s;
+
+	for (unsigned i = 0; i < SESSION_CLOSED; i++)
+		while ((s = TAILQ_FIRST(&sw->sessions[i])) != NULL)
+			session_close(s, "57P01", "pooler is shutting down");
+	while (!STAILQ_EMPTY(&w->buried)) {
+		struct burial *b = STAILQ_FIRST(&w->buried);
+
+		STAILQ_REMOVE_HEAD(&w->buried, entry);
+		b->bury(b);
+	}
+	table_free(&sw->keys);
+	table_free(&sw->known);
+	buf_free(&sw->scratch[0]);
+	buf_free(&sw->scratch[1]);
+	free(sw);
+	w->slot[WORKER_SESSION] = NULL;
+}
+
+void
+session_open(struct worker *w, int fd, const struct sockaddr *sa, bool is_surplus)
+{
+	struct session_worker *sw = session_worker(w);
+	struct session *s = mem_alloc(sizeof(*s));
+
+	s->magic = SESSION_MAGIC;
+	s->state = SESSION_STARTUP;
+	s->worker = w;
+	s->connect_us = s->request_us = clock_us();
+	addr_from_socket(&s->addr, sa, fd);
+	s->login = mem_alloc(sizeof(*s->login));
+	s->login->is_surplus = is_surplus;
+	TAILQ_INSERT_TAIL(&sw->sessions[SESSION_STARTUP], s, entry);
+	sw->count[SESSION_STARTUP]++;
+	session_key_create(s);
+	stream_open(&s->stream, w, fd, sa->sa_family == AF_UNIX, &session_stream_ops);
+	if (log_wants(LOG_DEBUG_))
+		session_log(s, LOG_DEBUG_, "got connection");
+}
+
+static void
+session_bury(struct burial *b)
+{
+	struct session *s = CONTAINER_OF(b, struct session, burial);
+
+	TAILQ_REMOVE(&session_worker(s->worker)->sessions[SESSION_CLOSED], s, entry);
+	session_worker(s->worker)->count[SESSION_CLOSED]--;
+	s->magic = 0;
+	free(s);
+}
+
+void
+session_end(struct session *s, const char *reason)
+{
+	if (s->state == SESSION_CLOSED)
+		return;
+	if (pool_settings(s->worker)->log_disconnections)
+		session_log(s, LOG_INFO_, "closing because: %s (age=%" PRId64 "s)",
+		    reason, (clock_us() - s->connect_us) / 1000000);
+	pool_wait_end(&s->waiter);
+	session_give_link(s, "client disconnect while server was not ready");
+	if (s->state == SESSION_CONSOLE)
+		session_console_free(s);
+	session_order_forget(s);
+	session_key_destroy(s);
+	session_move(s, SESSION_CLOSED);
+	stream_close(&s->stream);
+	session_login_free(s);
+	statements_free(s);
+	vars_release(s->worker, s->vars);
+	s->vars = NULL;
+	if (s->holds_clients) {
+		s->seat->clients--;
+		atomic_fetch_sub(&s->seat->pool->db->clients, 1);
+		atomic_fetch_sub(&s->user->clients, 1);
+	}
+	pool_place_release(s->user);
+	s->user = NULL;
+	atomic_fetch_sub(&s->worker->clients, 1);
+	worker_bury(s->worker, &s->burial, session_bury);
+}
+
+void
+session_close(struct session *s, const char *sqlstate, const char *message)
+{
+	if (s->state == SESSION_CLOSED)
+		return;
+	if (message != NULL)
+		session_error(s, "FATAL", sqlstate, message, NULL, NULL);
+	session_end(s, message != NULL ? message : "closed");
+}
+
+/* ---- operators ---- */
+
+/* Calls act() for every session that is logged in to a database, or to that one. */
+static void
+session_each(struct worker *w, const char *database, void (*act)(struct session *))
+{
+	struct session_worker *sw = session_worker(w);
+	struct session *s, *next;
+
+	for (unsigned i = 0; i < SESSION_CLOSED; i++)
+		for (s = TAILQ_FIRST(&sw->sessions[i]); s != NULL; s = next) {
+			next = TAILQ_NEXT(s, entry);
+			if (s->seat != NULL &&
+			    (database == NULL ||
+				strcmp(database, session_database(s)) == 0))
+				act(s);
+		}
+}
+
+static void
+act_kill(struct session *s)
+{
+	session_close(
+	    s, fault_info(F_POOL_KILLED)->sqlstate, fault_info(F_POOL_KILLED)->text);
+}
+
+void
+session_kill(struct worker *w, const char *database)
+{
+	session_each(w, database, act_kill);
+}
+
+static void
+act_drain(struct session *s)
+{
+	s->is_draining = true;
+	if (s->state == SESSION_IDLE ||
+	    (s->state == SESSION_ACTIVE && s->link->state == LINK_LENT &&
+		link_is_at_rest(s->link)))
+		session_close(s, "57P01", "pooler is shutting down");
+}
+
+void
+session_drain(struct worker *w)
+{
+	session_worker(w)->is_draining = true;
+	session_each(w, NULL, act_drain);
+}
+
+static void
+act_world(struct session *s)
+{
+	if (s->seat->database == NULL)
+		session_close(
+		    s, fault_info(F_POOL_GONE)->sqlstate, fault_info(F_POOL_GONE)->text);
+	else
+		s->rewrites = session_rewrites(s);
+}
+
+void
+session_on_world(struct worker *w)
+{
+	session_each(w, NULL, act_world);
+}
+
+bool
+session_rewrites(const struct session *s)
+{
+	return (s->seat->limits.pool_mode != POOL_SESSION &&
+		pool_settings(s->worker)->max_prepared_statements > 0);
+}

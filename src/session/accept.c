@@ -1,0 +1,83 @@
+/*
+ * Accepted sockets are dealt to the worker with the fewest clients: left to the kernel, a
+ * few clients would often crowd on one worker while links idle on another.
+ */
+#include "private.h"
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define SURPLUS 64 /* over max_client_conn: they get as far as an error that says so */
+
+static unsigned hard_max; /* clients for which there are file descriptors */
+
+struct deal {
+	struct mail mail;
+	int fd;
+	bool is_surplus;
+	struct sockaddr_storage addr;
+};
+
+unsigned
+session_total(void)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < net_worker_count(); i++)
+		n += atomic_load(&net_worker(i)->clients);
+	return (n);
+}
+
+void
+session_set_hard_max(unsigned max)
+{
+	hard_max = max;
+}
+
+static void
+deal_arrived(struct worker *w, struct mail *m)
+{
+	struct deal *d = CONTAINER_OF(m, struct deal, mail);
+
+	session_open(w, d->fd, (struct sockaddr *)&d->addr, d->is_surplus);
+	free(d);
+}
+
+/* No session is made of it: the error is all that it gets. */
+static void
+accept_refuse(int fd)
+{
+	struct buf out = {0};
+
+	stat_count(M_clients_refused, 1);
+	proto_fault(&out, "FATAL", F_TOO_MANY_CLIENTS, NULL);
+	(void)!send(fd, out.mem, out.len, MSG_NOSIGNAL | MSG_DONTWAIT);
+	buf_free(&out);
+	close(fd);
+}
+
+void
+session_accept(int fd, const struct sockaddr *sa, socklen_t len)
+{
+	const struct settings *set = pool_settings(net_main());
+	struct worker *fewest = net_worker(0);
+	unsigned clients = session_total();
+	struct deal *d;
+
+	if (clients >= hard_max || clients >= (uint64_t)set->max_client_conn + SURPLUS) {
+		accept_refuse(fd);
+		return;
+	}
+	for (unsigned i = 1; i < net_worker_count(); i++)
+		if (atomic_load(&net_worker(i)->clients) < atomic_load(&fewest->clients))
+			fewest = net_worker(i);
+	socket_tune(fd, sa->sa_family == AF_UNIX, set);
+	stat_count(M_clients_accepted, 1);
+	d = mem_alloc(sizeof(*d));
+	d->mail.run = deal_arrived;
+	d->fd = fd;
+	d->is_surplus = clients >= (uint64_t)set->max_client_conn;
+	memcpy(&d->addr, sa, len);
+	atomic_fetch_add(&fewest->clients, 1);
+	worker_post(fewest, &d->mail);
+}

@@ -1,0 +1,133 @@
+/*
+ * Cancel requests. The key that a client gets is the proxy's own: 8 bits of the pid name the
+ * worker, the other 23 and the secret are random. A request is taken to the worker of its
+ * target, from there to the server, and the connection that brought it closes when the
+ * server has closed the one that took it on: then the signal has been sent, and cannot hit
+ * what the client does next.
+ */
+#include "private.h"
+#include <stdlib.h>
+
+struct cancel_order {
+	struct mail mail;
+	struct session *from; /* NULL: hung up meanwhile */
+	struct worker *home;
+	uint32_t pid, secret;
+};
+
+static bool
+key_same(const struct table_node *n, const void *key)
+{
+	return (CONTAINER_OF(n, const struct session, key_node)->pid ==
+		*(const uint32_t *)key);
+}
+
+static struct session *
+key_find(struct worker *w, uint32_t pid)
+{
+	struct table_node *n = table_find(&session_worker(w)->keys, pid, key_same, &pid);
+
+	return (n == NULL ? NULL : CONTAINER_OF(n, struct session, key_node));
+}
+
+void
+session_key_create(struct session *s)
+{
+	uint32_t random[2];
+
+	do {
+		random_bytes(random, sizeof(random));
+		s->pid = (uint32_t)s->worker->index << 23 | (random[0] & 0x7fffff);
+	} while (s->pid == 0 || key_find(s->worker, s->pid) != NULL);
+	s->secret = random[1];
+	table_add(&session_worker(s->worker)->keys, &s->key_node, s->pid);
+}
+
+void
+session_key_destroy(struct session *s)
+{
+	table_remove(&session_worker(s->worker)->keys, &s->key_node);
+}
+
+void
+session_order_forget(struct session *s)
+{
+	if (s->order != NULL)
+		s->order->from = NULL;
+	s->order = NULL;
+}
+
+static void
+order_home(struct worker *w, struct mail *m)
+{
+	struct cancel_order *o = CONTAINER_OF(m, struct cancel_order, mail);
+	struct session *s = o->from;
+
+	(void)w;
+	if (s != NULL) {
+		s->order = NULL;
+		session_end(s, "cancel request is over");
+	}
+	free(o);
+}
+
+static void
+order_done(void *arg)
+{
+	struct cancel_order *o = arg;
+
+	o->mail.run = order_home;
+	worker_post(o->home, &o->mail);
+}
+
+/* The statement has not been sent: it is answered here when it is read. */
+static void
+cancel_waiting(struct session *s)
+{
+	pool_wait_end(&s->waiter);
+	session_move(s, SESSION_IDLE);
+	s->is_refused = true;
+	session_flow(s);
+}
+
+static void
+order_arrived(struct worker *w, struct mail *m)
+{
+	struct cancel_order *o = CONTAINER_OF(m, struct cancel_order, mail);
+	struct session *s = key_find(w, o->pid);
+
+	if (s == NULL || !same_secret(&s->secret, &o->secret, sizeof(s->secret))) {
+		order_done(o);
+		return;
+	}
+	stat_count(M_cancels, 1);
+	if (s->state == SESSION_WAITING) {
+		cancel_waiting(s);
+		order_done(o);
+	} else if (s->link != NULL && s->link->state == LINK_LENT &&
+		   s->link->requests.count > 0)
+		link_cancel(s->link, order_done, o);
+	else
+		order_done(o);
+}
+
+void
+session_cancel_order(struct session *s, const struct proto_startup *st)
+{
+	unsigned index = st->pid >> 23;
+	struct cancel_order *o;
+
+	session_move(s, SESSION_CANCELLING);
+	if (st->key_len != 4 || index >= s->worker->count) {
+		session_end(s, "cancel request for nobody");
+		return;
+	}
+	o = mem_alloc(sizeof(*o));
+	o->mail.run = order_arrived;
+	o->from = s;
+	o->home = s->worker;
+	o->pid = st->pid;
+	o->secret = proto_get32(st->key);
+	s->order = o;
+	worker_post(net_worker(index), &o->mail);
+}

@@ -1,0 +1,380 @@
+/*
+ * From the server to the client. Heads are walked in the buffer where the bytes were read;
+ * what is the client's goes on from there with one write. The head of the link's queue of
+ * requests says whose an answer is:
+ *
+ *   forward   the client's
+ *   skip      the proxy's own, swallowed
+ *   fake      nothing was sent for it: made here when its turn has come
+ *
+ * An error ends an extended batch: the server answers nothing more until Sync, so what
+ * stands in the queue before it is undone, newest first.
+ */
+#include "private.h"
+#include <string.h>
+
+#define WHOLE_SMALL                                                                      \
+	65536 /* messages that are looked into are not longer, but for errors */
+
+struct down {
+	struct session *s;
+	struct link *l;
+	const uint8_t *p;
+	size_t len, used;
+	struct batch batch;
+};
+
+enum verdict { DOWN_GO_ON, DOWN_STOP };
+
+static void
+request_done(struct session *s, struct request *r)
+{
+	if (r->arg != NULL)
+		stmt_name_unpend(s, r->arg);
+}
+
+/* The server will never do what this request asks. */
+static void
+request_undo(struct session *s, struct link *l, struct request *r)
+{
+	struct stmt_name *n = r->arg;
+
+	if (r->kind == REQ_PARSE && r->act != ACT_FAKE && !r->is_doomed)
+		prepared_forget(&l->prepared, r->id);
+	if (r->kind == REQ_CLOSE && r->act == ACT_SKIP)
+		prepared_add(&l->prepared, r->id);
+	if (n == NULL)
+		return;
+	if (r->kind == REQ_PARSE && !r->is_doomed && n->is_listed)
+		stmt_name_take_out(s, n);
+	else if (r->kind == REQ_CLOSE && !n->is_listed)
+		stmt_name_put_back(s, n);
+	stmt_name_unpend(s, n);
+}
+
+void
+session_disown_requests(struct session *s, struct link *l)
+{
+	for (uint32_t i = l->requests.count; i-- > 0;) {
+		struct request *r = requests_at(&l->requests, i);
+
+		request_undo(s, l, r);
+		r->arg = NULL;
+	}
+}
+
+void
+session_emit_fakes(struct session *s, struct batch *b)
+{
+	static const uint8_t parse_complete[] = {'1', 0, 0, 0, 4};
+	static const uint8_t close_complete[] = {'3', 0, 0, 0, 4};
+	struct link *l = s->link;
+	struct request *r;
+
+	while ((r = requests_head(&l->requests)) != NULL && r->act == ACT_FAKE) {
+		batch_pass(b, r->kind == REQ_PARSE ? parse_complete : close_complete, 5);
+		request_done(s, r);
+		requests_pop(&l->requests);
+	}
+}
+
+/* What the server sends makes no sense: no byte of it goes to a client. */
+static enum verdict
+down_broken(struct down *d, const char *why)
+{
+	struct session *s = d->s;
+
+	batch_flush(&d->batch);
+	session_log(s, LOG_WARNING_, "server broke the protocol: %s", why);
+	d->l->is_dirty = true;
+	session_close(
+	    s, fault_info(F_LINK_PROTOCOL)->sqlstate, fault_info(F_LINK_PROTOCOL)->text);
+	return (DOWN_STOP);
+}
+
+/* Drops a whole message, or lets it pass. */
+static enum verdict
+down_body(struct down *d, uint32_t size, bool is_forwarded)
+{
+	d->l->body_left = size + 1;
+	d->l->body_is_forwarded = is_forwarded;
+	return (DOWN_GO_ON);
+}
+
+/* The answer that the head of the queue waited for. */
+static enum verdict
+down_answer(struct down *d, uint32_t size, enum request_kind kind, const char *what)
+{
+	struct request *r = requests_head(&d->l->requests);
+	bool is_forwarded;
+
+	if (r == NULL || r->kind != kind)
+		return (down_broken(d, what));
+	is_forwarded = r->act == ACT_FORWARD;
+	if (kind == REQ_PARSE)
+		METRIC_INC(&d->s->seat->metrics, server_parse_count);
+	request_done(d->s, r);
+	requests_pop(&d->l->requests);
+	return (down_body(d, size, is_forwarded));
+}
+
+/* Statements go when the client, or DISCARD ALL, says so. */
+static void
+down_tag(struct down *d, const char *tag, size_t len)
+{
+	static const char deallocate[] = "DEALLOCATE ALL", discard[] = "DISCARD ALL";
+
+	if (len == sizeof(deallocate) && memcmp(tag, deallocate, len) == 0) {
+		prepared_clear(&d->l->prepared);
+		statements_clear(d->s);
+	} else if (len == sizeof(discard) && memcmp(tag, discard, len) == 0) {
+		prepared_clear(&d->l->prepared);
+		statements_clear(d->s);
+		d->l->vars = vars_without_startup(d->l->worker, d->l->vars);
+	}
+}
+
+/* CommandComplete, EmptyQueryResponse, PortalSuspended. */
+static enum verdict
+down_complete(struct down *d, char type, const uint8_t *body, uint32_t size)
+{
+	struct request *r = requests_head(&d->l->requests);
+
+	if (r == NULL || (r->kind != REQ_EXECUTE && r->kind != REQ_QUERY))
+		return (down_broken(d, "a command is complete that was not sent"));
+	if (type == 'C' && size > 4 && body[0] == 'D')
+		down_tag(d, (const char *)body, size - 4);
+	d->l->is_copying_in = false;
+	if (r->kind == REQ_EXECUTE)
+		requests_pop(&d->l->requests);
+	return (down_body(d, size, true));
+}
+
+/* CopyInResponse. In the extended protocol the server ignores every Sync that it reads until
+ * the copy is over, also those that are on the way already. */
+static enum verdict
+down_copy_in(struct down *d, uint32_t size)
+{
+	struct requests *q = &d->l->requests;
+	struct request *r = requests_head(q);
+
+	if (r == NULL || (r->kind != REQ_EXECUTE && r->kind != REQ_QUERY))
+		return (down_broken(d, "copy data is asked for that nobody offered"));
+	d->l->is_copying_in = true;
+	if (r->kind == REQ_EXECUTE)
+		while (q->count > 1 && requests_at(q, q->count - 1)->kind == REQ_SYNC) {
+			q->count--;
+			d->l->wants_sync = true;
+		}
+	return (down_body(d, size, true));
+}
+
+static enum verdict
+down_error(struct down *d, const uint8_t *body, uint32_t size)
+{
+	struct link *l = d->l;
+	struct request *r = requests_head(&l->requests);
+	struct proto_error_fields error;
+	char server_name[PREPARED_NAME];
+	uint32_t until = 0;
+	bool renamed = false;
+
+	if (proto_error_parse(body, size - 4, &error) != 0)
+		return (down_broken(d, "malformed ErrorResponse"));
+	if (strcmp(error.severity, "FATAL") == 0 || strcmp(error.severity, "PANIC") == 0)
+		l->saw_fatal = true;
+	l->is_copying_in = false;
+	if (r != NULL && r->renames) {
+		const struct stmt_name *n = r->arg;
+
+		prepared_name(n->stmt->id, server_name);
+		renamed = proto_error_rename(batch_make(&d->batch), body, size - 4,
+			      server_name, n->name) == 0;
+		batch_made(&d->batch);
+	}
+	if (r != NULL && r->kind != REQ_QUERY && r->kind != REQ_FUNCTION &&
+	    r->kind != REQ_SYNC) {
+		while (until < l->requests.count &&
+		       requests_at(&l->requests, until)->kind != REQ_SYNC)
+			until++;
+		l->skips_to_sync = until == l->requests.count;
+		/* Newest first, so that a name closed and given anew is undone in order. */
+		for (uint32_t i = until; i-- > 0;)
+			request_undo(d->s, l, requests_at(&l->requests, i));
+		while (until-- > 0)
+			requests_pop(&l->requests);
+	}
+	return (down_body(d, size, !renamed));
+}
+
+static enum verdict
+down_ready(struct down *d, const uint8_t *body, uint32_t size)
+{
+	struct session *s = d->s;
+	struct link *l = d->l;
+	struct request *r = requests_head(&l->requests);
+	struct metrics *m = &s->seat->metrics;
+	int64_t now = clock_us();
+
+	if (size != 5 || strchr("ITE", body[0]) == NULL)
+		return (down_broken(d, "malformed ReadyForQuery"));
+	if (r != NULL && r->kind != REQ_SYNC && r->kind != REQ_QUERY &&
+	    r->kind != REQ_FUNCTION)
+		return (down_broken(d, "ready before it has answered"));
+	if (r == NULL && !l->is_dirty)
+		return (down_broken(d, "ready for nothing that was sent"));
+	if (r != NULL)
+		requests_pop(&l->requests);
+	l->txn = (char)body[0];
+	s->request_us = now;
+	METRIC_INC(m, query_count);
+	if (l->query_us != 0)
+		METRIC_ADD(m, query_time, now - l->query_us);
+	l->query_us = l->requests.count > 0 ? now : 0;
+	if (l->txn == 'I') {
+		METRIC_INC(m, xact_count);
+		if (l->xact_us != 0)
+			METRIC_ADD(m, xact_time, now - l->xact_us);
+		l->xact_us = l->requests.count > 0 ? now : 0;
+	}
+	return (down_body(d, size, true));
+}
+
+static enum verdict
+down_parameter(struct down *d, const uint8_t *body, uint32_t size)
+{
+	const char *name, *value;
+
+	if (proto_parameter_parse(body, size - 4, &name, &value) != 0)
+		return (down_broken(d, "malformed ParameterStatus"));
+	link_note_parameter(d->l, name, value);
+	return (down_body(d, size, true));
+}
+
+/* RowDescription answers a Describe, or belongs to a simple query. */
+static enum verdict
+down_description(struct down *d, uint32_t size)
+{
+	struct request *r = requests_head(&d->l->requests);
+
+	if (r != NULL && r->kind == REQ_DESCRIBE)
+		return (down_answer(d, size, REQ_DESCRIBE, ""));
+	if (r == NULL || (r->kind != REQ_QUERY && r->kind != REQ_EXECUTE))
+		return (down_broken(d, "rows are described that nobody asked for"));
+	return (down_body(d, size, true));
+}
+
+static enum verdict
+down_data(struct down *d, uint32_t size)
+{
+	struct request *r = requests_head(&d->l->requests);
+
+	if (r == NULL || r->act == ACT_SKIP)
+		return (down_broken(d, "data that nobody asked for"));
+	return (down_body(d, size, true));
+}
+
+static enum verdict
+down_message(struct down *d)
+{
+	const uint8_t *head = d->p + d->used, *body = head + PROTO_HEAD;
+	size_t have = d->len - d->used;
+	uint32_t size;
+	char type;
+
+	if (have < PROTO_HEAD)
+		return (DOWN_STOP);
+	type = (char)head[0];
+	size = proto_get32(head + 1);
+	if (size < 4 || size > 0x7fffffff)
+		return (down_broken(d, "message of an impossible length"));
+	if (strchr("ZSCEKR", type) != NULL && have < (size_t)size + 1) {
+		if (size > (type == 'E' ? WHOLE_SMALL * 16 : WHOLE_SMALL))
+			return (down_broken(d, "message of an impossible length"));
+		return (DOWN_STOP);
+	}
+	switch (type) {
+	case 'D':
+	case 'd':
+	case 't':
+	case 'c':
+	case 'V':
+	case 'H':
+	case 'W':
+		return (down_data(d, size));
+	case 'T':
+		return (down_description(d, size));
+	case 'Z':
+		return (down_ready(d, body, size));
+	case 'C':
+		return (down_complete(d, type, body, size));
+	case 'I':
+	case 's':
+		return (down_complete(d, type, NULL, size));
+	case '1':
+		return (down_answer(
+		    d, size, REQ_PARSE, "a Parse is complete that was not sent"));
+	case '2':
+		return (down_answer(
+		    d, size, REQ_BIND, "a Bind is complete that was not sent"));
+	case '3':
+		return (down_answer(
+		    d, size, REQ_CLOSE, "a Close is complete that was not sent"));
+	case 'n':
+		return (down_answer(
+		    d, size, REQ_DESCRIBE, "a description that nobody asked for"));
+	case 'E':
+		return (down_error(d, body, size));
+	case 'G':
+		return (down_copy_in(d, size));
+	case 'S':
+		return (down_parameter(d, body, size));
+	case 'N':
+	case 'A':
+		return (down_body(d, size, true));
+	default:
+		return (down_broken(d, "unknown message"));
+	}
+}
+
+static void
+down_pass(struct down *d)
+{
+	struct link *l = d->l;
+	size_t n = d->len - d->used;
+
+	if (n > l->body_left)
+		n = l->body_left;
+	if (l->body_is_forwarded)
+		batch_pass(&d->batch, d->p + d->used, n);
+	l->body_left -= (uint32_t)n;
+	d->used += n;
+}
+
+size_t
+session_link_bytes(struct link *l, const uint8_t *p, size_t len)
+{
+	struct session *s = l->user_arg;
+	struct down d = {.s = s, .l = l, .p = p, .len = len};
+
+	INVARIANT(s->magic == SESSION_MAGIC && s->link == l);
+	batch_begin(&d.batch, &s->stream, &session_worker(s->worker)->scratch[1]);
+	while (d.used < len && s->state != SESSION_CLOSED) {
+		if (l->body_left > 0)
+			down_pass(&d);
+		else if (down_message(&d) == DOWN_STOP)
+			break;
+		if (l->body_left == 0 && s->link == l && l->requests.count > 0 &&
+		    requests_head(&l->requests)->act == ACT_FAKE)
+			session_emit_fakes(s, &d.batch);
+	}
+	if (s->state == SESSION_CLOSED)
+		return (len);
+	METRIC_ADD(&s->seat->metrics, sent, d.batch.bytes);
+	batch_flush(&d.batch);
+	if (d.used == len)
+		session_release_if_done(s);
+	if (s->state != SESSION_CLOSED && s->link == l)
+		session_flow(s);
+	return (d.used);
+}

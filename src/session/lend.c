@@ -1,0 +1,268 @@
+/*
+ * A session and its link: taking one, setting the session's parameters on it, holding either
+ * side back while the other is full, giving it back, losing it.
+ */
+#include "private.h"
+#include <string.h>
+
+static void session_link_drained(struct link *l);
+static void session_link_lost(struct link *l, const char *why);
+
+const struct link_user session_link_user = {
+    .bytes = session_link_bytes,
+    .drained = session_link_drained,
+    .lost = session_link_lost,
+};
+
+void
+session_flow(struct session *s)
+{
+	struct link *l = s->link;
+	bool hold_client =
+	    s->state == SESSION_WAITING || s->state == SESSION_WELCOME ||
+	    stream_is_full(&s->stream) ||
+	    (l != NULL && (l->state != LINK_LENT || stream_is_full(&l->stream) ||
+			      l->requests.count >= REQUESTS_MAX));
+	bool hold_link = l != NULL && l->state == LINK_LENT && stream_is_full(&s->stream);
+
+	if (hold_client != s->stream.is_paused) {
+		if (hold_client)
+			stream_pause(&s->stream);
+		else
+			stream_resume(&s->stream);
+	}
+	if (l != NULL && hold_link != l->stream.is_paused) {
+		if (hold_link)
+			stream_pause(&l->stream);
+		else
+			stream_resume(&l->stream);
+	}
+	/* A client that hangs up while it waits gives up its place in the queue. */
+	s->stream.tells_hangup = hold_client && !stream_is_full(&s->stream);
+}
+
+static void
+session_link_drained(struct link *l)
+{
+	session_flow(l->user_arg);
+}
+
+/* ---- parameters ---- */
+
+static void
+vars_applied(struct link *l, void *arg, const struct proto_error_fields *error)
+{
+	struct session *s = arg;
+	struct vars *want = s->login != NULL ? s->login->want : s->vars;
+	const char *name, *value;
+	enum vars_kind kind;
+
+	if (error == NULL) {
+		/* Those that the server does not report are known from what was asked. */
+		l->vars = vars_without_startup(l->worker, l->vars);
+		for (unsigned i = 0; i < vars_count(want); i++) {
+			vars_at(want, i, &name, &value, &kind);
+			if (kind == VARS_STARTUP)
+				l->vars =
+				    vars_with(l->worker, l->vars, name, value, kind);
+		}
+	} else
+		l->is_dirty = true;
+	if (s->state == SESSION_WELCOME) {
+		session_welcome_applied(s, error);
+		return;
+	}
+	if (error != NULL) {
+		session_close(s, error->sqlstate, error->message);
+		return;
+	}
+	vars_release(s->worker, s->vars);
+	s->vars = vars_hold(l->vars);
+	session_flow(s);
+}
+
+bool
+session_apply_vars(struct session *s, struct vars *want)
+{
+	struct link *l = s->link;
+	struct buf sql = {0};
+	bool differs = l->vars != want && vars_sql(l->vars, want, &sql);
+
+	if (differs) {
+		buf_add(&sql, "", 1);
+		link_run(l, (const char *)sql.mem, vars_applied, s);
+	}
+	buf_free(&sql);
+	return (differs);
+}
+
+/* ---- taking ---- */
+
+/* The link is ours; true when it can be used at once. */
+static bool
+session_take(struct session *s, struct link *l)
+{
+	link_lend(l, &session_link_user, s);
+	s->link = l;
+	s->request_us = l->request_us;
+	if (s->state == SESSION_WELCOME) {
+		session_welcome_link(s, l);
+		return (false);
+	}
+	session_move(s, SESSION_ACTIVE);
+	return (!session_apply_vars(s, s->vars));
+}
+
+bool
+session_get_link(struct session *s)
+{
+	struct link *l;
+	bool usable = false;
+
+	s->waiter.granted = session_granted;
+	s->waiter.refused = session_refused;
+	s->waiter.is_login = false;
+	l = pool_lend(s->seat, &s->waiter, s->vars);
+	if (l != NULL)
+		usable = session_take(s, l);
+	else if (s->state == SESSION_IDLE)
+		session_move(s, SESSION_WAITING);
+	if (s->state != SESSION_CLOSED)
+		session_flow(s);
+	return (usable);
+}
+
+void
+session_granted(struct waiter *w, struct link *l)
+{
+	struct session *s = CONTAINER_OF(w, struct session, waiter);
+
+	(void)session_take(s, l);
+	if (s->state != SESSION_CLOSED)
+		session_flow(s);
+}
+
+void
+session_refused(struct waiter *w, int fault, const char *sqlstate, const char *message)
+{
+	struct session *s = CONTAINER_OF(w, struct session, waiter);
+
+	(void)fault;
+	session_close(s, sqlstate, message);
+}
+
+/* ---- giving back ---- */
+
+/* What the session knows of its link goes with it. */
+static struct link *
+session_let_go(struct session *s)
+{
+	struct link *l = s->link;
+
+	s->link = NULL;
+	if (s->vars != NULL && s->vars != l->vars && s->state != SESSION_WELCOME) {
+		vars_release(s->worker, s->vars);
+		s->vars = vars_hold(l->vars);
+	}
+	if (l->stream.is_paused)
+		stream_resume(&l->stream);
+	if (s->state == SESSION_ACTIVE)
+		session_move(s, SESSION_IDLE);
+	return (l);
+}
+
+void
+session_give_link(struct session *s, const char *why)
+{
+	struct link *l = s->link;
+
+	if (l == NULL)
+		return;
+	if (l->state != LINK_LENT) {
+		/* A query of the proxy's own runs for this session: its end would find nobody. */
+		s->link = NULL;
+		l->user = NULL;
+		link_close(l, why);
+		return;
+	}
+	session_disown_requests(s, l);
+	if (s->body_left > 0 && !s->body_is_dropped)
+		l->is_dirty = true;
+	(void)session_let_go(s);
+	pool_give_broken(l, why);
+}
+
+void
+session_release_if_done(struct session *s)
+{
+	struct link *l = s->link;
+	enum pool_mode mode = s->seat->limits.pool_mode;
+
+	if (!link_is_at_rest(l) || s->body_left > 0) {
+		if (mode == POOL_STATEMENT && l->txn != 'I' && l->requests.count == 0)
+			session_close(s, "0A000",
+			    "transaction blocks not allowed in statement pooling mode");
+		return;
+	}
+	if (s->is_draining || session_worker(s->worker)->is_draining) {
+		session_close(s, "57P01", "pooler is shutting down");
+		return;
+	}
+	if (mode == POOL_SESSION)
+		return;
+	(void)session_let_go(s);
+	pool_give(l, false);
+	if (s->state != SESSION_CLOSED)
+		session_flow(s);
+}
+
+/* ---- losing ---- */
+
+/* How many answers that end with ReadyForQuery the client still waits for. */
+static unsigned
+owed_readies(const struct link *l)
+{
+	unsigned n = 0;
+
+	for (uint32_t i = 0; i < l->requests.count; i++) {
+		uint8_t kind = requests_at(&l->requests, i)->kind;
+
+		n += kind == REQ_QUERY || kind == REQ_FUNCTION || kind == REQ_SYNC;
+	}
+	return (n);
+}
+
+static void
+session_link_lost(struct link *l, const char *why)
+{
+	struct session *s = l->user_arg;
+	unsigned owed = owed_readies(l);
+	bool is_cut = l->body_left > 0 && l->body_is_forwarded;
+	bool goes_on = s->state == SESSION_ACTIVE && l->txn == 'I' && s->body_left == 0 &&
+		       s->seat->limits.pool_mode != POOL_SESSION && !l->saw_fatal;
+
+	session_disown_requests(s, l);
+	s->link = NULL;
+	if (is_cut || l->saw_fatal) {
+		session_end(s, why);
+		return;
+	}
+	if (!goes_on) {
+		session_close(s, fault_info(F_LINK_LOST)->sqlstate, why);
+		return;
+	}
+	/* Nothing but what was under way is lost: each statement gets its error, and the
+	 * session goes on with another link. */
+	session_move(s, SESSION_IDLE);
+	for (unsigned i = 0; i < owed; i++) {
+		session_error(
+		    s, "ERROR", fault_info(F_LINK_LOST)->sqlstate, why, NULL, NULL);
+		session_ready(s, 'I');
+	}
+	if (l->wants_sync) {
+		session_error(
+		    s, "ERROR", fault_info(F_LINK_LOST)->sqlstate, why, NULL, NULL);
+		s->skips_to_sync = true;
+	}
+	session_flow(s);
+}

@@ -1,0 +1,152 @@
+/* session, for its own files. */
+#ifndef SESSION_PRIVATE_H
+#define SESSION_PRIVATE_H
+#include "auth.h"
+#include "proto.h"
+#include "session.h"
+
+/* A message that must be seen whole (Parse of a named statement, names) may be this long. */
+#define SESSION_WHOLE_MAX (64 * 1024 * 1024)
+
+/* The only place that writes session->state. */
+void session_move(struct session *, enum session_state to);
+/* "C-0x12: db/user@1.2.3.4:5678 text" */
+void session_log(const struct session *, enum log_level, const char *fmt, ...)
+    PRINTF(3, 4);
+/* Ends a session without a word to the client; reason: for the log. */
+void session_end(struct session *, const char *reason);
+/* An ErrorResponse of severity ERROR or FATAL, logged when the settings say so. */
+void session_error(struct session *, const char *severity, const char *sqlstate,
+    const char *message, const char *detail, const char *hint);
+void session_ready(struct session *, char status);
+void session_on_world(struct worker *);
+/* Whether the client's statement names are translated. */
+bool session_rewrites(const struct session *);
+
+/* ---- accept.c ---- */
+
+void session_open(struct worker *, int fd, const struct sockaddr *, bool is_surplus);
+
+/* ---- login.c ---- */
+
+struct session_login {
+	struct buf packet; /* the startup packet; the fields of startup point into it */
+	struct proto_startup startup;
+	struct auth_server *auth;
+	const struct topo_database *database; /* valid until the next turn only */
+	struct vars *want; /* what it asked for, before a server has made it canonical */
+	bool has_asked_tls, has_asked_gss;
+	bool is_surplus;  /* one more than max_client_conn */
+	bool is_applying; /* a link is setting `want` */
+};
+size_t session_startup_bytes(struct session *, const uint8_t *p, size_t len);
+size_t session_auth_bytes(struct session *, const uint8_t *p, size_t len);
+void session_login_free(struct session *);
+
+/* ---- welcome.c ---- */
+
+/* Authenticated: learns and sets parameters, then greets. */
+void session_welcome(struct session *);
+void session_welcome_link(struct session *, struct link *);
+void session_welcome_applied(struct session *, const struct proto_error_fields *error);
+/* AuthenticationOk, parameters, key, ReadyForQuery. */
+void session_greet(struct session *);
+
+/* ---- lend.c ---- */
+
+extern const struct link_user session_link_user;
+/* IDLE -> ACTIVE with a link that can be used at once (true), or one that is being made
+ * ready, or WAITING (false: the client is paused). */
+bool session_get_link(struct session *);
+void session_granted(struct waiter *, struct link *);
+void session_refused(
+    struct waiter *, int fault, const char *sqlstate, const char *message);
+/* Begins to make the link's parameters those wanted; false: they are already. */
+bool session_apply_vars(struct session *, struct vars *want);
+/* Gives the link back, in whatever state it is. */
+void session_give_link(struct session *, const char *why);
+/* Gives it back when the pool mode says so and nothing is owed. */
+void session_release_if_done(struct session *);
+/* Whether the client may send more now. */
+void session_flow(struct session *);
+
+/* ---- batch.c: parts of one write, some of them where they were read, some new ---- */
+
+#define BATCH_PARTS 64
+struct batch {
+	struct stream *to;
+	struct buf *scratch;
+	struct part {
+		const uint8_t *p; /* NULL: in the scratch buffer */
+		size_t at, len;
+	} parts[BATCH_PARTS];
+	unsigned count;
+	size_t bytes;
+};
+void batch_begin(struct batch *, struct stream *to, struct buf *scratch);
+/* Bytes that stay where they are until the flush. */
+void batch_pass(struct batch *, const uint8_t *p, size_t len);
+/* Room for new bytes: append them to the buffer that this answers, then batch_made(). */
+struct buf *batch_make(struct batch *);
+void batch_made(struct batch *);
+void batch_flush(struct batch *);
+
+/* ---- statements.c ---- */
+
+/* A statement's text and types; one object per worker, for all clients that prepared it. */
+struct stmt {
+	struct table_node node;
+	struct hash128 id;
+	unsigned refs;
+	uint32_t sql_len, types_len;
+	uint8_t data[]; /* text, NUL, types */
+};
+/* A client's name for one. Lives until nobody waits for an answer about it. */
+struct stmt_name {
+	struct table_node node;
+	struct stmt *stmt;
+	unsigned pending;
+	bool is_listed;
+	char name[];
+};
+struct statements {
+	struct table names;
+};
+struct stmt *stmt_intern(struct worker *, const struct proto_parse *);
+void stmt_release(struct worker *, struct stmt *);
+struct stmt_name *stmt_name_find(const struct session *, const char *name);
+/* Takes over the reference to stmt. */
+struct stmt_name *stmt_name_add(struct session *, const char *name, struct stmt *);
+void stmt_name_take_out(struct session *, struct stmt_name *);
+void stmt_name_put_back(struct session *, struct stmt_name *);
+/* One answer less to wait for. */
+void stmt_name_unpend(struct session *, struct stmt_name *);
+void statements_clear(struct session *);
+void statements_free(struct session *);
+
+/* ---- upstream.c, downstream.c ---- */
+
+size_t session_feed(struct session *, const uint8_t *p, size_t len);
+size_t session_link_bytes(struct link *, const uint8_t *p, size_t len);
+/* Answers that need no server and whose turn has come. */
+void session_emit_fakes(struct session *, struct batch *);
+/* The session will not see the answers any more; the requests stay owed to nobody. */
+void session_disown_requests(struct session *, struct link *);
+
+/* ---- cancel.c ---- */
+
+void session_key_create(struct session *);
+void session_key_destroy(struct session *);
+/* The session brought a cancel request. */
+void session_cancel_order(struct session *, const struct proto_startup *);
+void session_order_forget(struct session *);
+
+void session_tick(struct worker *, int64_t now_us);
+
+/* ---- console.c ---- */
+
+void session_console_start(struct session *);
+size_t session_console_bytes(struct session *, const uint8_t *p, size_t len);
+void session_console_free(struct session *);
+
+#endif

@@ -1,0 +1,141 @@
+/*
+ * Prepared statements of clients: client name -> statement. A statement is known by its text
+ * and parameter types; links know it by the hash of both, whatever the client calls it.
+ */
+#include "private.h"
+#include <stdlib.h>
+#include <string.h>
+
+static bool
+stmt_same(const struct table_node *n, const void *key)
+{
+	const struct stmt *st = CONTAINER_OF(n, const struct stmt, node);
+	const struct hash128 *id = key;
+
+	return (st->id.hi == id->hi && st->id.lo == id->lo);
+}
+
+struct stmt *
+stmt_intern(struct worker *w, const struct proto_parse *p)
+{
+	struct session_worker *sw = session_worker(w);
+	struct hash128 id = hash_pair(p->sql, p->sql_len, p->types, p->types_len);
+	struct table_node *n = table_find(&sw->known, id.lo, stmt_same, &id);
+	struct stmt *st;
+
+	if (n != NULL) {
+		st = CONTAINER_OF(n, struct stmt, node);
+		st->refs++;
+		return (st);
+	}
+	st = mem_alloc(sizeof(*st) + p->sql_len + 1 + p->types_len);
+	st->id = id;
+	st->refs = 1;
+	st->sql_len = (uint32_t)p->sql_len;
+	st->types_len = (uint32_t)p->types_len;
+	memcpy(st->data, p->sql, p->sql_len);
+	memcpy(st->data + p->sql_len + 1, p->types, p->types_len);
+	table_add(&sw->known, &st->node, id.lo);
+	sw->known_bytes += sizeof(*st) + st->sql_len + st->types_len + 1;
+	return (st);
+}
+
+void
+stmt_release(struct worker *w, struct stmt *st)
+{
+	struct session_worker *sw = session_worker(w);
+
+	INVARIANT(st->refs > 0);
+	if (--st->refs > 0)
+		return;
+	table_remove(&sw->known, &st->node);
+	sw->known_bytes -= sizeof(*st) + st->sql_len + st->types_len + 1;
+	free(st);
+}
+
+static bool
+name_same(const struct table_node *n, const void *key)
+{
+	return (strcmp(CONTAINER_OF(n, struct stmt_name, node)->name, key) == 0);
+}
+
+struct stmt_name *
+stmt_name_find(const struct session *s, const char *name)
+{
+	struct table_node *n;
+
+	if (s->statements == NULL)
+		return (NULL);
+	n = table_find(
+	    &s->statements->names, hash_bytes(name, strlen(name)), name_same, name);
+	return (n == NULL ? NULL : CONTAINER_OF(n, struct stmt_name, node));
+}
+
+struct stmt_name *
+stmt_name_add(struct session *s, const char *name, struct stmt *st)
+{
+	size_t len = strlen(name);
+	struct stmt_name *n = mem_alloc(sizeof(*n) + len + 1);
+
+	if (s->statements == NULL)
+		s->statements = mem_alloc(sizeof(*s->statements));
+	n->stmt = st;
+	memcpy(n->name, name, len + 1);
+	stmt_name_put_back(s, n);
+	return (n);
+}
+
+void
+stmt_name_put_back(struct session *s, struct stmt_name *n)
+{
+	table_add(&s->statements->names, &n->node, hash_bytes(n->name, strlen(n->name)));
+	n->is_listed = true;
+}
+
+static void
+stmt_name_free_if_done(struct session *s, struct stmt_name *n)
+{
+	if (n->is_listed || n->pending > 0)
+		return;
+	stmt_release(s->worker, n->stmt);
+	free(n);
+}
+
+void
+stmt_name_take_out(struct session *s, struct stmt_name *n)
+{
+	INVARIANT(n->is_listed);
+	table_remove(&s->statements->names, &n->node);
+	n->is_listed = false;
+	stmt_name_free_if_done(s, n);
+}
+
+void
+stmt_name_unpend(struct session *s, struct stmt_name *n)
+{
+	INVARIANT(n->pending > 0);
+	n->pending--;
+	stmt_name_free_if_done(s, n);
+}
+
+void
+statements_clear(struct session *s)
+{
+	struct table_node *n;
+
+	if (s->statements == NULL)
+		return;
+	while ((n = table_first(&s->statements->names)) != NULL)
+		stmt_name_take_out(s, CONTAINER_OF(n, struct stmt_name, node));
+}
+
+void
+statements_free(struct session *s)
+{
+	if (s->statements == NULL)
+		return;
+	statements_clear(s);
+	table_free(&s->statements->names);
+	free(s->statements);
+	s->statements = NULL;
+}

@@ -1,0 +1,85 @@
+/* What time does to sessions. */
+#include "private.h"
+
+static void
+tick_logins(struct session_worker *sw, enum session_state state, int64_t now, int64_t max)
+{
+	struct session *s, *next;
+
+	if (max <= 0)
+		return;
+	for (s = TAILQ_FIRST(&sw->sessions[state]); s != NULL; s = next) {
+		next = TAILQ_NEXT(s, entry);
+		if (now - s->connect_us > max)
+			session_close(s, "08P01", "client_login_timeout");
+	}
+}
+
+/* A statement, or a transaction, that takes too long. */
+static void
+tick_active(struct session *s, int64_t now)
+{
+	const struct topo_limits *max = &s->seat->limits;
+	const struct link *l = s->link;
+	bool is_running = l->requests.count > 0;
+
+	if (max->query_timeout > 0 && is_running && l->query_us != 0 &&
+	    now - l->query_us > max->query_timeout)
+		session_close(s, "57014", "query_timeout");
+	else if (max->transaction_timeout > 0 && l->xact_us != 0 && l->txn != 'I' &&
+		 now - l->xact_us > max->transaction_timeout)
+		session_close(s, "25P04", "transaction_timeout");
+	else if (max->idle_transaction_timeout > 0 && !is_running && l->txn != 'I' &&
+		 now - s->request_us > max->idle_transaction_timeout)
+		session_close(s, "25P03", "idle_transaction_timeout");
+	else if (max->client_idle_timeout > 0 && !is_running && l->txn == 'I' &&
+		 now - s->request_us > max->client_idle_timeout)
+		session_close(s, "57P05", "client_idle_timeout");
+}
+
+static void
+tick_idle(struct session *s, int64_t now)
+{
+	int64_t max = s->seat->limits.client_idle_timeout;
+
+	if (max > 0 && now - s->request_us > max)
+		session_close(s, "57P05", "client_idle_timeout");
+}
+
+static void
+tick_each(struct session_list *list, int64_t now, void (*fn)(struct session *, int64_t))
+{
+	struct session *s, *next;
+
+	for (s = TAILQ_FIRST(list); s != NULL; s = next) {
+		next = TAILQ_NEXT(s, entry);
+		fn(s, now);
+	}
+}
+
+/* Whether any idle client can time out: walking ten thousand of them is not free. */
+static bool
+has_idle_timeout(const struct worker *w)
+{
+	const struct seat *seat;
+
+	TAILQ_FOREACH(seat, &pool_worker(w)->seats, entry)
+		if (seat->clients > 0 && seat->limits.client_idle_timeout > 0)
+			return (true);
+	return (false);
+}
+
+void
+session_tick(struct worker *w, int64_t now)
+{
+	struct session_worker *sw = session_worker(w);
+	int64_t max = pool_settings(w)->client_login_timeout;
+
+	tick_logins(sw, SESSION_STARTUP, now, max);
+	tick_logins(sw, SESSION_AUTH, now, max);
+	tick_logins(sw, SESSION_WELCOME, now, max);
+	tick_logins(sw, SESSION_CANCELLING, now, max);
+	tick_each(&sw->sessions[SESSION_ACTIVE], now, tick_active);
+	if (has_idle_timeout(w))
+		tick_each(&sw->sessions[SESSION_IDLE], now, tick_idle);
+}

@@ -1,0 +1,433 @@
+/*
+ * From the client to the server. Message heads are walked in the buffer where they were
+ * read; whole runs go on from there with one write. What must be known of a message:
+ *
+ *   Q F S E H d c f      only that it passes (and what answer it is owed)
+ *   P B D C              names of statements, when clients share links: each text has one
+ *                        name per server, and is prepared where it is missing
+ *   X                    the end
+ *
+ * A link is taken at the first message that needs one. Errors about statements (no such
+ * name, a name given twice) are made by the server itself, so that the transaction fails as
+ * it would without a proxy.
+ */
+#include "private.h"
+#include <string.h>
+
+struct up {
+	struct session *s;
+	const uint8_t *p;
+	size_t len, used;
+	struct batch batch;
+	int64_t now_us;
+};
+
+enum verdict { UP_GO_ON, UP_STOP };
+
+/* A protocol error that leaves no way to go on. */
+static enum verdict
+up_broken(struct up *u, const char *message)
+{
+	batch_flush(&u->batch);
+	session_close(u->s, "08P01", message);
+	return (UP_STOP);
+}
+
+/* The next `total` bytes pass, or are dropped. */
+static enum verdict
+up_body(struct up *u, uint32_t total, bool is_dropped)
+{
+	u->s->body_left = total;
+	u->s->body_is_dropped = is_dropped;
+	return (UP_GO_ON);
+}
+
+static struct request *
+up_owe(struct up *u, enum request_kind kind, enum request_act act)
+{
+	struct link *l = u->s->link;
+
+	if (l->query_us == 0)
+		l->query_us = u->now_us;
+	if (l->xact_us == 0)
+		l->xact_us = u->now_us;
+	if (kind != REQ_QUERY && kind != REQ_FUNCTION)
+		l->wants_sync = kind != REQ_SYNC;
+	return (requests_push(&l->requests, kind, act));
+}
+
+/* ---- prepared statements ---- */
+
+/* Statements used longest ago make room. */
+static void
+up_evict(struct up *u)
+{
+	struct link *l = u->s->link;
+	int64_t max = pool_settings(u->s->worker)->max_prepared_statements;
+	char name[PREPARED_NAME];
+	struct hash128 id;
+
+	while (prepared_count(&l->prepared) > max && prepared_evict(&l->prepared, &id)) {
+		prepared_name(id, name);
+		proto_close_statement(batch_make(&u->batch), name);
+		batch_made(&u->batch);
+		up_owe(u, REQ_CLOSE, ACT_SKIP)->id = id;
+	}
+}
+
+static void
+up_prepare(struct up *u, const struct stmt *st, const char *sql, enum request_act act)
+{
+	struct link *l = u->s->link;
+	char name[PREPARED_NAME];
+
+	prepared_name(st->id, name);
+	proto_parse(
+	    batch_make(&u->batch), name, sql, st->data + st->sql_len + 1, st->types_len);
+	batch_made(&u->batch);
+	up_owe(u, REQ_PARSE, act)->id = st->id;
+	prepared_add(&l->prepared, st->id);
+}
+
+/* The link has the statement, or is told it now. */
+static void
+up_ensure(struct up *u, const struct stmt *st)
+{
+	if (prepared_touch(&u->s->link->prepared, st->id))
+		return;
+	up_prepare(u, st, (const char *)st->data, ACT_SKIP);
+	up_evict(u);
+}
+
+/* The last request is about a client's name for a statement. */
+static void
+up_about(struct request *r, struct stmt_name *n)
+{
+	r->arg = n;
+	r->renames = true;
+	n->pending++;
+}
+
+static enum verdict
+up_parse(struct up *u, const uint8_t *body, size_t len)
+{
+	struct session *s = u->s;
+	struct seat *seat = s->seat;
+	struct proto_parse parse;
+	struct stmt_name *n;
+	struct stmt *st;
+	struct request *r;
+
+	if (proto_parse_parse(body, len, &parse) != 0)
+		return (up_broken(u, "invalid Parse message"));
+	METRIC_INC(&seat->metrics, client_parse_count);
+	n = stmt_name_find(s, parse.name);
+	if (n != NULL) {
+		/* The name is taken: the server says so when it is asked to take its own name
+		 * twice. */
+		up_ensure(u, n->stmt);
+		up_prepare(u, n->stmt, "", ACT_FORWARD);
+		r = requests_at(&s->link->requests, s->link->requests.count - 1);
+		up_about(r, n);
+		r->is_doomed = true;
+		return (UP_GO_ON);
+	}
+	st = stmt_intern(s->worker, &parse);
+	n = stmt_name_add(s, parse.name, st);
+	if (prepared_touch(&s->link->prepared, st->id))
+		r = up_owe(u, REQ_PARSE, ACT_FAKE);
+	else {
+		up_prepare(u, st, (const char *)st->data, ACT_FORWARD);
+		r = requests_at(&s->link->requests, s->link->requests.count - 1);
+	}
+	up_about(r, n);
+	up_evict(u);
+	return (UP_GO_ON);
+}
+
+/* Bind: the statement's name is replaced, the rest passes where it stands. */
+static enum verdict
+up_bind(struct up *u, const uint8_t *head, size_t have, uint32_t size)
+{
+	struct session *s = u->s;
+	const char *portal, *statement;
+	char name[PREPARED_NAME];
+	struct stmt_name *n;
+	struct buf *out;
+	uint8_t *at;
+	size_t rest, portal_len;
+	int fault = proto_bind_names(head + PROTO_HEAD, have, &portal, &statement, &rest);
+
+	if (fault == F_AGAIN && have < size - 4)
+		return (UP_STOP);
+	if (fault != 0 || rest > size - 4)
+		return (up_broken(u, "invalid Bind message"));
+	METRIC_INC(&s->seat->metrics, bind_count);
+	n = statement[0] != '\0' ? stmt_name_find(s, statement) : NULL;
+	if (n == NULL) {
+		up_owe(u, REQ_BIND, ACT_FORWARD);
+		return (up_body(u, size + 1, false));
+	}
+	up_ensure(u, n->stmt);
+	up_about(up_owe(u, REQ_BIND, ACT_FORWARD), n);
+	prepared_name(n->stmt->id, name);
+	portal_len = strlen(portal) + 1;
+	out = batch_make(&u->batch);
+	at = buf_room(out, PROTO_HEAD);
+	at[0] = 'B';
+	proto_put32(
+	    at + 1, (uint32_t)(4 + portal_len + PREPARED_NAME + (size - 4 - rest)));
+	out->len += PROTO_HEAD;
+	buf_add(out, portal, portal_len);
+	buf_add(out, name, PREPARED_NAME);
+	batch_made(&u->batch);
+	u->used += PROTO_HEAD + rest;
+	return (up_body(u, (uint32_t)(size - 4 - rest), false));
+}
+
+/* Describe or Close of a statement by the client's name. */
+static enum verdict
+up_target(struct up *u, char type, const uint8_t *body, uint32_t size)
+{
+	struct session *s = u->s;
+	enum request_kind kind = type == 'D' ? REQ_DESCRIBE : REQ_CLOSE;
+	char what, server_name[PREPARED_NAME + 1] = "S";
+	struct stmt_name *n = NULL;
+	const char *name;
+	struct request *r;
+
+	if (proto_target_parse(body, size - 4, &what, &name) != 0)
+		return (up_broken(u, "invalid Describe or Close message"));
+	if (what == 'S' && name[0] != '\0')
+		n = stmt_name_find(s, name);
+	if (kind == REQ_CLOSE && what == 'S' && name[0] != '\0') {
+		/* The server keeps the statement for others; only the client's name goes. */
+		r = up_owe(u, REQ_CLOSE, ACT_FAKE);
+		if (n != NULL) {
+			up_about(r, n);
+			stmt_name_take_out(s, n);
+		}
+		return (up_body(u, size + 1, true));
+	}
+	if (n == NULL) {
+		up_owe(u, kind, ACT_FORWARD);
+		return (up_body(u, size + 1, false));
+	}
+	up_ensure(u, n->stmt);
+	up_about(up_owe(u, kind, ACT_FORWARD), n);
+	prepared_name(n->stmt->id, server_name + 1);
+	proto_message(batch_make(&u->batch), type, server_name, sizeof(server_name));
+	batch_made(&u->batch);
+	return (up_body(u, size + 1, true));
+}
+
+/* P B D C of a client that shares its links with others. */
+static enum verdict
+up_rewritten(struct up *u, char type, uint32_t size)
+{
+	const uint8_t *head = u->p + u->used;
+	size_t have = u->len - u->used - PROTO_HEAD;
+	enum verdict v;
+
+	if (have > size - 4)
+		have = size - 4;
+	if (type == 'B')
+		return (up_bind(u, head, have, size));
+	if (type == 'P' && have > 0 && head[PROTO_HEAD] == '\0') {
+		up_owe(u, REQ_PARSE, ACT_FORWARD);
+		return (up_body(u, size + 1, false));
+	}
+	if (size > SESSION_WHOLE_MAX) {
+		batch_flush(&u->batch);
+		session_close(u->s, "54000", "message of a named statement is too long");
+		return (UP_STOP);
+	}
+	if (have < size - 4)
+		return (UP_STOP);
+	if (type != 'P')
+		return (up_target(u, type, head + PROTO_HEAD, size));
+	v = up_parse(u, head + PROTO_HEAD, have);
+	return (v == UP_GO_ON ? up_body(u, size + 1, true) : v);
+}
+
+/* ---- messages ---- */
+
+/* Without a link: true when the message needs none; *v says how to go on. */
+static bool
+up_without_link(struct up *u, char type, uint32_t size, enum verdict *v)
+{
+	struct session *s = u->s;
+	bool is_extended = strchr("PBDECH", type) != NULL;
+
+	*v = UP_GO_ON;
+	if (type == 'S') {
+		s->skips_to_sync = false;
+		session_ready(s, 'I');
+		up_body(u, size + 1, true);
+		return (true);
+	}
+	if (s->is_refused && (is_extended || type == 'Q' || type == 'F')) {
+		s->is_refused = false;
+		session_error(s, "ERROR", fault_info(F_CANCELLED)->sqlstate,
+		    fault_info(F_CANCELLED)->text, NULL, NULL);
+		s->skips_to_sync = is_extended;
+		if (!is_extended)
+			session_ready(s, 'I');
+		up_body(u, size + 1, true);
+		return (true);
+	}
+	/* Copy data that nobody expects, a flush of nothing: the server would ignore it too. */
+	if (s->skips_to_sync || strchr("Hdcf", type) != NULL) {
+		up_body(u, size + 1, true);
+		return (true);
+	}
+	return (false);
+}
+
+/* Sync does not end a batch while copy data flows: the server ignores it there. */
+static enum verdict
+up_sync(struct up *u, uint32_t size)
+{
+	struct link *l = u->s->link;
+
+	if (l->is_copying_in)
+		l->is_dirty = true;
+	else {
+		l->skips_to_sync = false;
+		up_owe(u, REQ_SYNC, ACT_FORWARD);
+	}
+	return (up_body(u, size + 1, false));
+}
+
+static enum verdict
+up_linked(struct up *u, char type, uint32_t size)
+{
+	struct session *s = u->s;
+	struct link *l = s->link;
+
+	if (l->skips_to_sync && type != 'S')
+		return (up_body(u, size + 1, true));
+	if (s->rewrites && strchr("PBDC", type) != NULL)
+		return (up_rewritten(u, type, size));
+	switch (type) {
+	case 'Q':
+		if (pool_settings(s->worker)->disable_pqexec)
+			return (up_broken(u, "PQexec disabled"));
+		up_owe(u, REQ_QUERY, ACT_FORWARD);
+		break;
+	case 'F':
+		up_owe(u, REQ_FUNCTION, ACT_FORWARD);
+		break;
+	case 'S':
+		return (up_sync(u, size));
+	case 'P':
+		up_owe(u, REQ_PARSE, ACT_FORWARD);
+		break;
+	case 'B':
+		up_owe(u, REQ_BIND, ACT_FORWARD);
+		break;
+	case 'D':
+		up_owe(u, REQ_DESCRIBE, ACT_FORWARD);
+		break;
+	case 'E':
+		up_owe(u, REQ_EXECUTE, ACT_FORWARD);
+		break;
+	case 'C':
+		up_owe(u, REQ_CLOSE, ACT_FORWARD);
+		break;
+	case 'c':
+	case 'f':
+		l->is_copying_in = false;
+		break;
+	default: /* d H */
+		break;
+	}
+	return (up_body(u, size + 1, false));
+}
+
+static enum verdict
+up_message(struct up *u)
+{
+	const uint8_t *head = u->p + u->used;
+	struct session *s = u->s;
+	enum verdict v;
+	uint32_t size;
+	char type;
+
+	if (u->len - u->used < PROTO_HEAD)
+		return (UP_STOP);
+	type = (char)head[0];
+	size = proto_get32(head + 1);
+	if (size < 4 || size > (uint64_t)pool_settings(s->worker)->max_packet_size ||
+	    strchr("QPBDECHSFdcfXp", type) == NULL || type == '\0')
+		return (up_broken(u, "invalid frontend message"));
+	if (type == 'p')
+		return (up_broken(u, "unexpected password message"));
+	if (type == 'X') {
+		batch_flush(&u->batch);
+		session_end(s, "client close request");
+		return (UP_STOP);
+	}
+	if (s->link == NULL && up_without_link(u, type, size, &v))
+		return (v);
+	if (s->link == NULL && !session_get_link(s))
+		return (UP_STOP);
+	if (u->batch.to != &s->link->stream) {
+		batch_flush(&u->batch);
+		batch_begin(&u->batch, &s->link->stream, u->batch.scratch);
+	}
+	if (s->link->state != LINK_LENT || s->stream.is_paused)
+		return (UP_STOP);
+	return (up_linked(u, type, size));
+}
+
+/* Bytes of the message that is passing. */
+static void
+up_pass(struct up *u)
+{
+	struct session *s = u->s;
+	size_t n = u->len - u->used;
+
+	if (n > s->body_left)
+		n = s->body_left;
+	if (!s->body_is_dropped && s->link != NULL)
+		batch_pass(&u->batch, u->p + u->used, n);
+	s->body_left -= (uint32_t)n;
+	u->used += n;
+}
+
+size_t
+session_feed(struct session *s, const uint8_t *p, size_t len)
+{
+	struct up u = {.s = s, .p = p, .len = len, .now_us = clock_us()};
+	struct session_worker *sw = session_worker(s->worker);
+
+	s->request_us = u.now_us;
+	batch_begin(&u.batch, s->link != NULL ? &s->link->stream : NULL, &sw->scratch[0]);
+	while (u.used < len && s->state != SESSION_CLOSED) {
+		if (s->body_left > 0)
+			up_pass(&u);
+		else if (s->stream.is_paused || up_message(&u) == UP_STOP)
+			break;
+		/* A long run of small messages must not outrun what the client reads. */
+		if (s->link != NULL && s->body_left == 0)
+			session_flow(s);
+	}
+	if (s->state == SESSION_CLOSED)
+		return (len);
+	METRIC_ADD(&s->seat->metrics, received, u.used);
+	if (s->link == NULL)
+		return (u.used);
+	batch_flush(&u.batch);
+	if (s->link->requests.count > 0 &&
+	    requests_head(&s->link->requests)->act == ACT_FAKE &&
+	    s->link->body_left == 0) {
+		batch_begin(&u.batch, &s->stream, &sw->scratch[1]);
+		session_emit_fakes(s, &u.batch);
+		batch_flush(&u.batch);
+		session_release_if_done(s);
+	}
+	if (s->state != SESSION_CLOSED && s->link != NULL)
+		session_flow(s);
+	return (u.used);
+}

@@ -1,0 +1,286 @@
+/*
+ * From authenticated to ready: the database, the limits, the parameters.
+ *
+ * What the client asked for in its startup packet and what its server would say are joined
+ * to one set of parameters. When the set is one that a server has made canonical before,
+ * the client is greeted at once; otherwise a link is taken to set them, which also finds the
+ * mistakes in them.
+ */
+#include "private.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+/* ---- parameters of the startup packet ---- */
+
+struct wanted {
+	struct session *s;
+	struct vars *vars;
+	bool only_name; /* nothing but application_name differs */
+	char error[256];
+};
+
+static bool
+in_list(const char *list, const char *name)
+{
+	size_t len = strlen(name);
+
+	for (const char *at = list; *at != '\0';) {
+		size_t n;
+
+		at += strspn(at, ", \t");
+		n = strcspn(at, ", \t");
+		if (n == len && strncasecmp(at, name, n) == 0)
+			return (true);
+		at += n;
+	}
+	return (false);
+}
+
+/* A name that the server takes as it is. */
+static bool
+is_plain(const char *value)
+{
+	if (strlen(value) > 63)
+		return (false);
+	for (; *value != '\0'; value++)
+		if (*value < ' ' || *value > '~')
+			return (false);
+	return (true);
+}
+
+static int
+want_parameter(void *arg, const char *name, const char *value)
+{
+	struct wanted *w = arg;
+	struct session *s = w->s;
+	const struct settings *set = pool_settings(s->worker);
+	enum vars_kind kind =
+	    vars_kind_of(name) == VARS_REPORTED ? VARS_REPORTED : VARS_STARTUP;
+	const char *known;
+	char full[256], addr[ADDR_TEXT];
+
+	if (strcmp(name, "user") == 0 || strcmp(name, "database") == 0 ||
+	    strncmp(name, "_pq_.", 5) == 0 ||
+	    in_list(set->ignore_startup_parameters, name))
+		return (0);
+	if (strcmp(name, "replication") == 0) {
+		if (strcasecmp(value, "off") == 0 || strcasecmp(value, "false") == 0 ||
+		    strcasecmp(value, "no") == 0 || strcmp(value, "0") == 0)
+			return (0);
+		snprintf(w->error, sizeof(w->error),
+		    "replication connections cannot be pooled; connect to the server itself");
+		return (F_PROTO_OPTIONS);
+	}
+	if (strcmp(name, "options") == 0)
+		return (proto_options_each(
+		    value, want_parameter, w, w->error, sizeof(w->error)));
+	if (strcasecmp(name, "application_name") == 0) {
+		if (set->application_name_add_host) {
+			addr_text(&s->addr, addr, sizeof(addr));
+			snprintf(full, sizeof(full), "%.150s - %s:%u", value, addr,
+			    s->addr.port);
+			value = full;
+		}
+		if (!is_plain(value))
+			w->only_name = false;
+	} else {
+		known = vars_get(w->vars, name);
+		if (known == NULL || strcmp(known, value) != 0)
+			w->only_name = false;
+	}
+	w->vars = vars_with(s->worker, w->vars, name, value, kind);
+	return (0);
+}
+
+/* ---- limits ---- */
+
+/* One more client, unless that would be more than max (0: no limit). */
+static bool
+count_client(_Atomic unsigned *count, int64_t max)
+{
+	if (atomic_fetch_add(count, 1) >= (uint64_t)max && max > 0) {
+		atomic_fetch_sub(count, 1);
+		return (false);
+	}
+	return (true);
+}
+
+static void
+refuse(struct session *s, const char *sqlstate, const char *what, const char *name)
+{
+	char *message = mem_printf("%s: %s", what, name);
+
+	session_close(s, sqlstate, message);
+	free(message);
+}
+
+/* The seat, and the counts of clients; false: refused. */
+static bool
+welcome_seat(struct session *s, const struct topo *topo)
+{
+	const char *dbname = s->login->startup.database, *user = s->login->startup.user;
+	const struct topo_database *db = topo_database_find(topo, dbname);
+	struct topo_limits limits;
+	struct seat *seat;
+
+	if (db == NULL) {
+		refuse(s, "3D000", "no such database", dbname);
+		return (false);
+	}
+	if (topo_settings(topo)->auth_type == AUTH_ANY && db->user == NULL) {
+		refuse(s, "28000",
+		    "auth_type=any needs a configured user for the database", dbname);
+		return (false);
+	}
+	topo_limits(topo, db, topo_login_find(topo, user), &limits);
+	seat = pool_seat(s->worker, db, dbname, user);
+	if (seat->pool->db->is_disabled) {
+		refuse(s, "57P03", "database does not allow connections", dbname);
+		return (false);
+	}
+	if (!count_client(&seat->pool->db->clients, limits.max_db_client_connections)) {
+		session_close(s, "53300",
+		    "client connections exceeded (max_db_client_connections)");
+		return (false);
+	}
+	if (!count_client(&s->user->clients, limits.max_user_client_connections)) {
+		atomic_fetch_sub(&seat->pool->db->clients, 1);
+		session_close(s, "53300",
+		    "client connections exceeded (max_user_client_connections)");
+		return (false);
+	}
+	s->seat = seat;
+	s->holds_clients = true;
+	seat->clients++;
+	seat->used_us = clock_us();
+	s->rewrites = session_rewrites(s);
+	return (true);
+}
+
+/* ---- the way to the greeting ---- */
+
+/* Needs a link: to learn what the server says, or to set what the client wants. */
+static void
+welcome_take_link(struct session *s)
+{
+	struct link *l;
+
+	s->waiter.granted = session_granted;
+	s->waiter.refused = session_refused;
+	s->waiter.is_login = true;
+	l = pool_lend(s->seat, &s->waiter, s->login->want);
+	if (l != NULL)
+		session_granted(&s->waiter, l);
+	else if (s->state != SESSION_CLOSED)
+		session_flow(s);
+}
+
+/* The set of parameters that the client wants, on top of what the server has. False:
+ * refused. */
+static bool
+welcome_want(struct session *s, bool *is_known)
+{
+	struct session_login *login = s->login;
+	struct wanted w = {
+	    .s = s, .vars = vars_hold(s->seat->welcome), .only_name = true};
+	struct vars *canonical;
+
+	if (proto_startup_each(&login->startup, want_parameter, &w) != 0) {
+		vars_release(s->worker, w.vars);
+		session_close(s, strstr(w.error, "replication") ? "0A000" : "08P01",
+		    w.error[0] != '\0' ? w.error : "invalid startup parameters");
+		return (false);
+	}
+	vars_release(s->worker, login->want);
+	login->want = w.vars;
+	canonical = vars_canonical(login->want);
+	*is_known = w.only_name || canonical != NULL;
+	if (*is_known)
+		s->vars = vars_hold(canonical != NULL ? canonical : login->want);
+	return (true);
+}
+
+void
+session_welcome(struct session *s)
+{
+	bool is_known;
+
+	session_move(s, SESSION_WELCOME);
+	if (!welcome_seat(s, pool_worker(s->worker)->topo))
+		return;
+	stream_pause(&s->stream);
+	if (s->seat->welcome == NULL) {
+		welcome_take_link(s);
+		return;
+	}
+	if (!welcome_want(s, &is_known))
+		return;
+	if (is_known)
+		session_greet(s);
+	else
+		welcome_take_link(s);
+}
+
+void
+session_welcome_link(struct session *s, struct link *l)
+{
+	bool is_known;
+
+	if (s->seat->welcome == NULL)
+		s->seat->welcome = vars_hold(l->born);
+	if (s->login->want == NULL) {
+		if (!welcome_want(s, &is_known))
+			return;
+		if (is_known) {
+			session_greet(s);
+			return;
+		}
+	}
+	if (!session_apply_vars(s, s->login->want))
+		session_welcome_applied(s, NULL);
+}
+
+void
+session_welcome_applied(struct session *s, const struct proto_error_fields *error)
+{
+	struct link *l = s->link;
+
+	if (error != NULL) {
+		session_close(s, error->sqlstate, error->message);
+		return;
+	}
+	s->vars = vars_hold(l->vars);
+	vars_set_canonical(s->worker, s->login->want, l->vars);
+	session_greet(s);
+}
+
+void
+session_greet(struct session *s)
+{
+	struct link *l = s->link;
+	struct buf out = {0};
+	const char *name, *value;
+	enum vars_kind kind;
+	uint8_t secret[4];
+
+	proto_auth_ok(&out);
+	for (unsigned i = 0; i < vars_count(s->vars); i++) {
+		vars_at(s->vars, i, &name, &value, &kind);
+		if (kind != VARS_STARTUP)
+			proto_parameter_status(&out, name, value);
+	}
+	proto_put32(secret, s->secret);
+	proto_backend_key(&out, s->pid, secret, sizeof(secret));
+	proto_ready(&out, 'I');
+	stream_write(&s->stream, out.mem, out.len);
+	buf_free(&out);
+	session_login_free(s);
+	session_move(s, SESSION_IDLE);
+	if (l != NULL) {
+		s->link = NULL;
+		pool_give(l, false);
+	}
+	session_flow(s);
+}

@@ -1,0 +1,39 @@
+"""Certificates for the TLS tests: one authority, a certificate for a server (localhost,
+127.0.0.1), one for a client, and another authority that signed neither."""
+import os
+import subprocess
+
+
+def _openssl(*args):
+    subprocess.run(["openssl", *args], check=True, stdout=subprocess.DEVNULL,
+                   stderr=subprocess.DEVNULL)
+
+
+def _authority(d, name):
+    _openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
+             "-days", "2", "-subj", f"/CN={name}", "-keyout", f"{d}/{name}.key",
+             "-out", f"{d}/{name}.crt")
+
+
+def _certificate(d, name, subject, alt=None):
+    _openssl("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj",
+             f"/CN={subject}", "-keyout", f"{d}/{name}.key", "-out", f"{d}/{name}.csr")
+    ext = f"{d}/{name}.ext"
+    with open(ext, "w") as f:
+        f.write(f"subjectAltName={alt}\n" if alt else "basicConstraints=CA:FALSE\n")
+    _openssl("x509", "-req", "-in", f"{d}/{name}.csr", "-CA", f"{d}/ca.crt", "-CAkey",
+             f"{d}/ca.key", "-CAcreateserial", "-days", "2", "-extfile", ext, "-out",
+             f"{d}/{name}.crt")
+
+
+def make(directory):
+    _authority(directory, "ca")
+    _authority(directory, "other-ca")
+    _certificate(directory, "server", "localhost", "DNS:localhost,IP:127.0.0.1")
+    _certificate(directory, "stranger", "elsewhere.example", "DNS:elsewhere.example")
+    _certificate(directory, "client", "alice")
+    for name in os.listdir(directory):
+        os.chmod(os.path.join(directory, name), 0o644)
+    for name in ("client.key",):
+        os.chmod(os.path.join(directory, name), 0o600)
+    return directory

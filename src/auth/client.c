@@ -137,7 +137,7 @@ answer_md5(
 static bool
 offers_scram(const uint8_t *data, size_t len)
 {
-	const char *p = (const char *)data, *end = p + len;
+	const char *p = len == 0 ? "" : (const char *)data, *end = p + len;
 	bool found = false;
 
 	while (p < end && *p != '\0') {

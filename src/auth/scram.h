@@ -22,6 +22,15 @@
 struct scram_rest {
 	const char *p, *end;
 };
+/* What there is to read; an empty message may be at NULL. */
+static inline struct scram_rest
+scram_rest_of(const void *data, size_t len)
+{
+	const char *p = len == 0 ? "" : data;
+
+	return ((struct scram_rest){p, p + len});
+}
+
 /* Takes one attribute and the comma behind it; name 0: whichever it is. False: it is not
  * there, or the message ends in a comma. */
 bool scram_take(struct scram_rest *, char name, const char **value, size_t *len) MUST_USE;

@@ -25,7 +25,7 @@ const char *
 scram_client_read(
     struct scram_client *c, const void *data, size_t len, struct scram_offer *offer)
 {
-	struct scram_rest r = {data, (const char *)data + len};
+	struct scram_rest r = scram_rest_of(data, len);
 	size_t ours = c->said.len - BARE_NONCE, salt_len, number_len;
 	const char *salt, *number;
 	ssize_t n;
@@ -78,7 +78,7 @@ scram_client_final(struct scram_client *c, const struct scram_offer *offer,
 const char *
 scram_client_check(const struct scram_client *c, const void *data, size_t len)
 {
-	struct scram_rest r = {data, (const char *)data + len};
+	struct scram_rest r = scram_rest_of(data, len);
 	uint8_t signature[SHA256_SIZE];
 	const char *value;
 	size_t value_len;

@@ -64,7 +64,7 @@ const char *
 scram_server_first(struct scram_server *s, const void *data, size_t len, const char *salt,
     size_t salt_len, int iterations, struct buf *out)
 {
-	struct scram_rest r = {data, (const char *)data + len};
+	struct scram_rest r = scram_rest_of(data, len);
 	const char *bare, *value, *nonce, *why;
 	uint8_t random[NONCE_SIZE];
 	char ours[BASE64_SIZE(NONCE_SIZE) + 1];
@@ -115,7 +115,7 @@ check_proof(struct scram_server *s, const uint8_t proof[SHA256_SIZE])
 const char *
 scram_server_final(struct scram_server *s, const void *data, size_t len, bool *proved)
 {
-	struct scram_rest r = {data, (const char *)data + len};
+	struct scram_rest r = scram_rest_of(data, len);
 	const char *binding, *nonce, *value, *last;
 	size_t binding_len, nonce_len, value_len;
 	uint8_t proof[SHA256_SIZE];

@@ -98,6 +98,10 @@ void worker_stop(struct worker *);
 /* Waits for the end of the worker threads. */
 void net_join(void);
 
+/* When no worker thread runs: delivers the mails that are still on their way, and buries what
+ * has died. */
+void net_settle(void);
+
 /* From any thread. The mail must stay valid until it runs. Mails of one sender arrive in the
  * order in which they were sent. */
 void worker_post(struct worker *, struct mail *);

@@ -129,6 +129,8 @@ pool_settings(const struct worker *w)
 }
 /* Makes the room's part of a worker; before net_start(). Holds topo and tls. */
 void pool_init(struct worker *, const struct topo *, struct tls *);
+/* When the threads have ended: closes all links; then, settled, frees the rest. */
+void pool_end_all(struct worker *);
 void pool_fini(struct worker *);
 void pool_on_world(struct worker *, void (*fn)(struct worker *));
 /* Sends a new snapshot to every worker and the main thread; they take it over one by one,

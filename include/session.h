@@ -78,6 +78,8 @@ session_worker(const struct worker *w)
 }
 
 void session_init(struct worker *);
+/* When the threads have ended: closes all sessions; then, settled, frees the rest. */
+void session_end_all(struct worker *);
 void session_fini(struct worker *);
 /* In the main thread: gives an accepted socket to the worker with the fewest clients, or
  * refuses it when max_client_conn is reached. */

@@ -244,6 +244,21 @@ net_join(void)
 		pthread_join(workers[i]->thread, NULL);
 }
 
+void
+net_settle(void)
+{
+	bool any = true;
+
+	while (any) {
+		any = false;
+		for (unsigned i = 0; i <= worker_count; i++) {
+			any |= atomic_load(&workers[i]->mailbox) != NULL;
+			mailbox_empty(workers[i]->wake_fd, EV_READ, workers[i]);
+			worker_burials(workers[i]);
+		}
+	}
+}
+
 /* Takes the first free place of an array of hooks. */
 #define HOOK_ADD(hooks, fn)                                                              \
 	do {                                                                             \

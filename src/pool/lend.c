@@ -109,7 +109,6 @@ pool_grant(struct seat *seat, struct link *l)
 	pool_wait_end(w);
 	METRIC_INC(&seat->metrics, server_assignment_count);
 	w->granted(w, l);
-	INVARIANT(l->state != LINK_IDLE);
 }
 
 static void

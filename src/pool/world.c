@@ -80,18 +80,24 @@ pool_seat_destroy(struct seat *seat)
 }
 
 void
+pool_end_all(struct worker *w)
+{
+	struct seat *seat;
+	struct link *l;
+
+	TAILQ_FOREACH (seat, &pool_worker(w)->seats, entry)
+		while ((l = TAILQ_FIRST(&seat->links)) != NULL)
+			link_close(l, "shutdown");
+}
+
+void
 pool_fini(struct worker *w)
 {
 	struct pool_worker *pw = pool_worker(w);
 	struct seat *seat;
 
-	while ((seat = TAILQ_FIRST(&pw->seats)) != NULL) {
-		struct link *l;
-
-		while ((l = TAILQ_FIRST(&seat->links)) != NULL)
-			link_close(l, "shutdown");
+	while ((seat = TAILQ_FIRST(&pw->seats)) != NULL)
 		pool_seat_destroy(seat);
-	}
 	topo_release(pw->topo);
 	tls_release(pw->tls);
 	free(pw);

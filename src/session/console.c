@@ -496,8 +496,7 @@ session_console_start(struct session *s)
 	struct buf out = {0};
 	uint8_t secret[4];
 
-	/* The name that PgBouncer gives to who runs it. */
-	if (topo_is_console(session_user(s)) && s->addr.family == AF_UNIX)
+	if (session_is_operator(s))
 		role = TOPO_CONSOLE_ADMIN;
 	if (role == TOPO_CONSOLE_NO || runner == NULL) {
 		session_close(s, "42501", "not allowed");

@@ -77,12 +77,13 @@ startup_negotiate(struct session *s)
 	buf_free(&out);
 }
 
-/* PgBouncer's rule: who runs the proxy may always look at it from the same machine. */
-static bool
-is_own_operator(const struct session *s, const char *user)
+bool
+session_is_operator(const struct session *s)
 {
+	const struct proto_startup *st = &s->login->startup;
+
 	return (s->addr.family == AF_UNIX && s->addr.of.peer.uid == getuid() &&
-		topo_is_console(s->login->startup.database) && topo_is_console(user));
+		topo_is_console(st->database) && topo_is_console(st->user));
 }
 
 static void
@@ -151,7 +152,7 @@ auth_begin(struct session *s)
 		session_log(s, LOG_INFO_, "login attempt: db=%s user=%s tls=%s",
 		    s->login->startup.database, user,
 		    s->stream.ssl != NULL ? "yes" : "no");
-	if (is_own_operator(s, user)) {
+	if (session_is_operator(s)) {
 		auth_passed(s);
 		return;
 	}

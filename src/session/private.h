@@ -42,6 +42,8 @@ struct session_login {
 size_t session_startup_bytes(struct session *, const uint8_t *p, size_t len);
 size_t session_auth_bytes(struct session *, const uint8_t *p, size_t len);
 void session_login_free(struct session *);
+/* Who runs the proxy may look at it from the same machine without a password. */
+bool session_is_operator(const struct session *);
 
 /* ---- welcome.c ---- */
 

@@ -179,7 +179,7 @@ session_init(struct worker *w)
 }
 
 void
-session_fini(struct worker *w)
+session_end_all(struct worker *w)
 {
 	struct session_worker *sw = session_worker(w);
 	struct session *s;
@@ -187,12 +187,13 @@ session_fini(struct worker *w)
 	for (unsigned i = 0; i < SESSION_CLOSED; i++)
 		while ((s = TAILQ_FIRST(&sw->sessions[i])) != NULL)
 			session_close(s, "57P01", "pooler is shutting down");
-	while (!STAILQ_EMPTY(&w->buried)) {
-		struct burial *b = STAILQ_FIRST(&w->buried);
+}
 
-		STAILQ_REMOVE_HEAD(&w->buried, entry);
-		b->bury(b);
-	}
+void
+session_fini(struct worker *w)
+{
+	struct session_worker *sw = session_worker(w);
+
 	table_free(&sw->keys);
 	table_free(&sw->known);
 	buf_free(&sw->scratch[0]);

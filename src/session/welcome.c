@@ -50,6 +50,21 @@ is_plain(const char *value)
 	return (true);
 }
 
+static int want_parameter(void *arg, const char *name, const char *value);
+
+/* The words of -c name=value. */
+static int
+want_options(struct wanted *w, const char *options)
+{
+	char word[128] = "";
+	int fault = proto_options_each(options, want_parameter, w, word, sizeof(word));
+
+	if (fault != 0 && w->error[0] == '\0')
+		snprintf(w->error, sizeof(w->error),
+		    "invalid command-line argument for server process: %s", word);
+	return (fault);
+}
+
 static int
 want_parameter(void *arg, const char *name, const char *value)
 {
@@ -74,8 +89,7 @@ want_parameter(void *arg, const char *name, const char *value)
 		return (F_PROTO_OPTIONS);
 	}
 	if (strcmp(name, "options") == 0)
-		return (proto_options_each(
-		    value, want_parameter, w, w->error, sizeof(w->error)));
+		return (want_options(w, value));
 	if (strcasecmp(name, "application_name") == 0) {
 		if (set->application_name_add_host) {
 			addr_text(&s->addr, addr, sizeof(addr));

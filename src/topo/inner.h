@@ -25,6 +25,9 @@ struct topo {
 	_Atomic uint64_t refs;
 	uint64_t generation;
 	struct conf *conf;
+	/* A snapshot made by topo_with(): everything but its settings is the base's. */
+	const struct topo *base;
+	struct settings *own;
 	char **strings; /* those that are not the conf's; may be secrets */
 	size_t string_count;
 	struct database_node **databases;
@@ -37,6 +40,9 @@ struct topo {
 	struct name_list admins, stats;
 };
 
+/* "a, b" to its names; empty ones are left out. */
+void topo_read_names(struct topo *, const char *text, struct name_list *);
+uint64_t topo_next_generation(void);
 /* Takes over s; it lives as long as the snapshot. */
 const char *topo_keep(struct topo *, char *s);
 /* The database of exactly that name, or NULL. */

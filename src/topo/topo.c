@@ -77,9 +77,8 @@ topo_login_get(struct topo *t, const char *name)
 	return (n);
 }
 
-/* "a, b" to its names; empty ones are left out. */
-static void
-read_names(struct topo *t, const char *text, struct name_list *list)
+void
+topo_read_names(struct topo *t, const char *text, struct name_list *list)
 {
 	while (*text != '\0') {
 		size_t len, end;
@@ -138,8 +137,25 @@ check_sections(const struct conf *c, struct conf_problems *problems)
 }
 
 static void
+topo_free_strings(struct topo *t)
+{
+	free(t->admins.names);
+	free(t->stats.names);
+	for (size_t i = 0; i < t->string_count; i++)
+		mem_free_secret(t->strings[i], strlen(t->strings[i]));
+	free(t->strings);
+}
+
+static void
 topo_free(struct topo *t)
 {
+	if (t->base != NULL) {
+		topo_free_strings(t);
+		topo_release(t->base);
+		free(t->own);
+		free(t);
+		return;
+	}
 	for (size_t i = 0; i < t->database_count; i++) {
 		free(t->databases[i]->db.hosts);
 		free(t->databases[i]->db.params);
@@ -151,30 +167,33 @@ topo_free(struct topo *t)
 	free(t->logins);
 	table_free(&t->by_database);
 	table_free(&t->by_login);
-	free(t->admins.names);
-	free(t->stats.names);
-	for (size_t i = 0; i < t->string_count; i++)
-		mem_free_secret(t->strings[i], strlen(t->strings[i]));
-	free(t->strings);
+	topo_free_strings(t);
 	conf_free(t->conf);
 	free(t);
+}
+
+uint64_t
+topo_next_generation(void)
+{
+	static _Atomic uint64_t generations;
+
+	return (atomic_fetch_add(&generations, 1) + 1);
 }
 
 struct topo *
 topo_build(struct conf *c, struct conf_problems *problems)
 {
-	static _Atomic uint64_t generations;
 	struct topo *t = mem_alloc(sizeof(*t));
 
 	t->conf = c;
 	t->refs = 1;
-	t->generation = atomic_fetch_add(&generations, 1) + 1;
+	t->generation = topo_next_generation();
 	check_sections(c, problems);
 	logins_read(t, problems);
 	databases_read(t, problems);
 	peers_read(t, problems);
-	read_names(t, topo_settings(t)->admin_users, &t->admins);
-	read_names(t, topo_settings(t)->stats_users, &t->stats);
+	topo_read_names(t, topo_settings(t)->admin_users, &t->admins);
+	topo_read_names(t, topo_settings(t)->stats_users, &t->stats);
 	if (t->database_count == 0)
 		conf_warning(problems, (struct conf_at){.file = conf_path(c)},
 		    "no database is configured: only the console can be reached");
@@ -219,7 +238,7 @@ topo_release(const struct topo *t)
 const struct settings *
 topo_settings(const struct topo *t)
 {
-	return (conf_settings(t->conf));
+	return (t->own != NULL ? t->own : conf_settings(t->conf));
 }
 
 uint64_t

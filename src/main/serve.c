@@ -1,0 +1,456 @@
+/*
+ * Start, reload, stop. The main thread listens, hears signals and reloads; the workers serve.
+ *
+ *   start:  configuration -> log -> workers (not running) -> TLS -> sockets -> user, pid file
+ *           -> threads -> ready
+ *   stop:   INT   accept no more, end each session when its transaction is over
+ *           TERM  accept no more, wait until the clients have gone; again: end now
+ */
+#include "link.h"
+#include "main.h"
+#include "pool.h"
+#include "session.h"
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define SPARE_DESCRIPTORS 64 /* log, event loops, listeners, configuration files… */
+
+static const struct options *options;
+static const struct topo *world; /* what was swapped in last; main thread only */
+static struct tls *world_tls;
+static enum stopping { RUNNING, WAITING_FOR_CLIENTS, DRAINING, ENDING } stopping;
+static struct event *stop_event, *stats_event;
+static struct event *signal_events[8];
+
+/* ---- configuration ---- */
+
+/* Says what is wrong, to the terminal at start and to the log at reload. */
+static void
+problems_say(struct conf_problems *p, bool to_log)
+{
+	for (size_t i = 0; i < p->count; i++) {
+		if (to_log)
+			log_error("%s", p->lines[i]);
+		else
+			fprintf(stderr, "pgweave: %s\n", p->lines[i]);
+	}
+	for (size_t i = 0; i < p->warning_count; i++) {
+		if (to_log)
+			log_warning("%s", p->warnings[i]);
+		else
+			fprintf(stderr, "pgweave: warning: %s\n", p->warnings[i]);
+	}
+}
+
+/* The snapshot that a file describes, or NULL; why: the first problem. */
+static const struct topo *
+world_read(const char *path, bool to_log, char *why, size_t why_len)
+{
+	struct conf_problems problems = {0};
+	struct conf *conf = conf_load(path, &problems);
+	const struct topo *topo = NULL;
+
+	if (conf != NULL)
+		topo = topo_build(conf, &problems);
+	problems_say(&problems, to_log);
+	if (problems.count > 0)
+		snprintf(why, why_len, "%s", problems.lines[0]);
+	conf_problems_free(&problems);
+	return (topo);
+}
+
+static int
+world_log(const struct topo *topo, char *why, size_t why_len)
+{
+	const struct settings *set = topo_settings(topo);
+	struct log_options o = {.file = set->logfile[0] != '\0' ? set->logfile : NULL,
+	    .to_stderr = !options->quiet && !options->daemon,
+	    .to_syslog = set->syslog,
+	    .syslog_ident = set->syslog_ident,
+	    .syslog_facility = set->syslog_facility,
+	    .verbose =
+		options->verbose > set->verbose ? options->verbose : (int)set->verbose};
+
+	return (log_open(&o, why, why_len));
+}
+
+static void
+note_restart(void *arg, const struct setting *s, bool needs_restart)
+{
+	(void)arg;
+	if (needs_restart)
+		log_warning("%s has changed: it takes effect at the next start", s->key);
+}
+
+/* Takes over the reference to topo. */
+static int
+world_swap(const struct topo *topo, char *why, size_t why_len)
+{
+	struct tls *tls = tls_create(topo_settings(topo), why, why_len);
+
+	if (tls == NULL || world_log(topo, why, why_len) != 0) {
+		tls_release(tls);
+		topo_release(topo);
+		return (F_CONF);
+	}
+	settings_diff(topo_settings(world), topo_settings(topo), note_restart, NULL);
+	pool_swap_world(topo, tls);
+	topo_release(world);
+	tls_release(world_tls);
+	world = topo;
+	world_tls = tls;
+	return (0);
+}
+
+static int
+host_reload(char *why, size_t why_len)
+{
+	const char *path = topo_settings(world)->conffile;
+	const struct topo *topo;
+	int fault;
+
+	notify("RELOADING=1");
+	topo = world_read(path[0] != '\0' ? path : options->config, true, why, why_len);
+	fault = topo == NULL ? F_CONF : world_swap(topo, why, why_len);
+	if (fault == 0)
+		log_info("the configuration was read again");
+	else
+		log_error("reload failed, nothing has changed: %s", why);
+	notify("READY=1");
+	return (fault);
+}
+
+static int
+host_set(const char *key, const char *value, char *why, size_t why_len)
+{
+	const struct setting *s = setting_find(key);
+	const struct topo *topo;
+
+	if (s == NULL) {
+		snprintf(why, why_len, "there is no such setting");
+		return (F_NOT_FOUND);
+	}
+	if (s->apply == AP_RESTART) {
+		snprintf(why, why_len, "cannot be changed while running");
+		return (F_CONF_VALUE);
+	}
+	topo = topo_with(world, s, value, why, why_len);
+	return (topo == NULL ? F_CONF_VALUE : world_swap(topo, why, why_len));
+}
+
+/* ---- stopping ---- */
+
+static void
+stop_worker(struct worker *w, void *arg)
+{
+	(void)arg;
+	worker_stop(w);
+}
+
+static void
+stop_main(struct worker *w, void *arg)
+{
+	(void)arg;
+	worker_stop(w);
+}
+
+static void
+stop_now(void)
+{
+	if (stopping == ENDING)
+		return;
+	stopping = ENDING;
+	net_listen_close();
+	net_visit(net_main(), stop_worker, stop_main, NULL);
+}
+
+static void
+visit_drain(struct worker *w, void *arg)
+{
+	(void)arg;
+	session_drain(w);
+}
+
+static void
+visit_drained(struct worker *w, void *arg)
+{
+	(void)w;
+	(void)arg;
+}
+
+/* Looks now and then whether the clients have gone. */
+static void
+stop_look(evutil_socket_t fd, short what, void *arg)
+{
+	(void)fd;
+	(void)what;
+	(void)arg;
+	if (session_total() == 0)
+		stop_now();
+}
+
+static void
+stop_begin(enum stopping how)
+{
+	struct timeval every = {.tv_usec = 50000};
+
+	if (how == ENDING || stopping >= how) {
+		stop_now();
+		return;
+	}
+	log_info("shutting down: %s", how == DRAINING ? "waiting for transactions to end"
+						      : "waiting for clients to leave");
+	notify("STOPPING=1");
+	net_listen_close();
+	if (stopping == RUNNING) {
+		stop_event = event_new(net_main()->base, -1, EV_PERSIST, stop_look, NULL);
+		INVARIANT(stop_event != NULL && event_add(stop_event, &every) == 0);
+	}
+	stopping = how;
+	if (how == DRAINING)
+		net_visit(net_main(), visit_drain, visit_drained, NULL);
+}
+
+static void
+host_shutdown(enum admin_shutdown mode)
+{
+	switch (mode) {
+	case ADMIN_SHUTDOWN_WAIT_FOR_SERVERS:
+		stop_begin(DRAINING);
+		break;
+	case ADMIN_SHUTDOWN_WAIT_FOR_CLIENTS:
+		stop_begin(WAITING_FOR_CLIENTS);
+		break;
+	case ADMIN_SHUTDOWN_NOW:
+	default:
+		stop_now();
+		break;
+	}
+}
+
+/* ---- signals ---- */
+
+static void
+visit_apply(struct worker *w, void *arg)
+{
+	(void)arg;
+	pool_apply(w);
+}
+
+static void
+on_signal(evutil_socket_t sig, short what, void *arg)
+{
+	char why[512] = "";
+
+	(void)what;
+	(void)arg;
+	log_info("got signal %s", strsignal((int)sig));
+	switch (sig) {
+	case SIGHUP:
+		(void)!host_reload(why, sizeof(why));
+		break;
+	case SIGINT:
+		stop_begin(DRAINING);
+		break;
+	case SIGTERM:
+		stop_begin(WAITING_FOR_CLIENTS);
+		break;
+	case SIGQUIT:
+		stop_now();
+		break;
+	case SIGUSR1:
+	case SIGUSR2:
+		if (sig == SIGUSR1)
+			pool_pause(NULL);
+		else
+			pool_resume(NULL);
+		net_visit(net_main(), visit_apply, visit_drained, NULL);
+		break;
+	default:
+		break;
+	}
+}
+
+static void
+signals_watch(void)
+{
+	static const int signals[] = {SIGHUP, SIGINT, SIGTERM, SIGQUIT, SIGUSR1, SIGUSR2};
+
+	signal(SIGPIPE, SIG_IGN);
+	for (size_t i = 0; i < ARRAY_LEN(signals); i++) {
+		signal_events[i] =
+		    evsignal_new(net_main()->base, signals[i], on_signal, NULL);
+		INVARIANT(
+		    signal_events[i] != NULL && event_add(signal_events[i], NULL) == 0);
+	}
+}
+
+/* ---- start ---- */
+
+static void
+stats_due(evutil_socket_t fd, short what, void *arg)
+{
+	(void)fd;
+	(void)what;
+	(void)arg;
+	if (topo_settings(world)->log_stats)
+		admin_log_stats(net_main());
+}
+
+static unsigned
+workers_wanted(const struct settings *set)
+{
+	long cores = sysconf(_SC_NPROCESSORS_ONLN);
+
+	if (set->workers > 0)
+		return ((unsigned)set->workers);
+	return (cores < 1                 ? 1
+		: cores > NET_MAX_WORKERS ? NET_MAX_WORKERS
+					  : (unsigned)cores);
+}
+
+/* File descriptors that clients may have: those of links are set aside. */
+static unsigned
+clients_possible(const struct topo *topo, unsigned descriptors)
+{
+	int64_t links = 0;
+
+	for (size_t i = 0; i < topo_database_count(topo); i++) {
+		const struct topo_database *db = topo_database(topo, i);
+		struct topo_limits limits;
+
+		topo_limits(topo, db, NULL, &limits);
+		links += limits.pool_size + limits.reserve_pool_size;
+	}
+	/* Many databases, or many roles, share what there is. */
+	if (links > descriptors / 3)
+		links = descriptors / 3;
+	if (descriptors < SPARE_DESCRIPTORS + links + 16)
+		return (16);
+	return (descriptors - SPARE_DESCRIPTORS - (unsigned)links);
+}
+
+static const struct admin_host admin_hooks = {
+    .reload = host_reload,
+    .set = host_set,
+    .shutdown = host_shutdown,
+};
+
+static void
+rooms_init(void)
+{
+	for (unsigned i = 0; i <= net_worker_count(); i++) {
+		link_init(net_worker(i));
+		pool_init(net_worker(i), world, world_tls);
+		if (i < net_worker_count())
+			session_init(net_worker(i));
+	}
+	admin_set_host(&admin_hooks);
+	session_set_console(&admin_console);
+}
+
+static void
+rooms_fini(void)
+{
+	for (unsigned i = 0; i < net_worker_count(); i++)
+		session_end_all(net_worker(i));
+	net_settle();
+	for (unsigned i = 0; i <= net_worker_count(); i++)
+		pool_end_all(net_worker(i));
+	net_settle();
+	for (unsigned i = 0; i <= net_worker_count(); i++) {
+		if (i < net_worker_count())
+			session_fini(net_worker(i));
+		pool_fini(net_worker(i));
+		link_fini(net_worker(i));
+	}
+	net_settle();
+}
+
+/* Everything that can fail before the first client. */
+static enum exit_code
+start(char *why, size_t why_len)
+{
+	const struct settings *set = topo_settings(world);
+	const char *user = options->user != NULL ? options->user : set->user;
+	struct timeval period = {.tv_sec = set->stats_period / 1000000};
+	unsigned descriptors = descriptors_raise();
+
+	world_tls = tls_create(set, why, why_len);
+	if (world_tls == NULL)
+		return (EXIT_BAD_CONFIG);
+	if (options->daemon && set->pidfile[0] == '\0') {
+		snprintf(why, why_len, "-d needs a pidfile");
+		return (EXIT_BAD_CONFIG);
+	}
+	if (net_listen(set, session_accept, why, why_len) != 0 ||
+	    (user[0] != '\0' && become_user(user, why, why_len) != 0) ||
+	    world_log(world, why, why_len) != 0 ||
+	    pidfile_write(set->pidfile, why, why_len) != 0)
+		return (EXIT_NO_START);
+	rooms_init();
+	session_set_hard_max(clients_possible(world, descriptors));
+	signals_watch();
+	stats_event = event_new(net_main()->base, -1, EV_PERSIST, stats_due, NULL);
+	INVARIANT(stats_event != NULL && event_add(stats_event, &period) == 0);
+	log_info("process up: %s, %u workers, file descriptors: %u, max_client_conn: %d",
+	    "pgweave", net_worker_count(), descriptors, (int)set->max_client_conn);
+	if (net_start() != 0) {
+		snprintf(why, why_len, "cannot start threads");
+		return (EXIT_NO_START);
+	}
+	return (EXIT_FINE);
+}
+
+static void
+events_free(void)
+{
+	for (size_t i = 0; i < ARRAY_LEN(signal_events); i++)
+		if (signal_events[i] != NULL)
+			event_free(signal_events[i]);
+	if (stop_event != NULL)
+		event_free(stop_event);
+	if (stats_event != NULL)
+		event_free(stats_event);
+}
+
+enum exit_code
+serve(const struct options *o)
+{
+	enum exit_code code;
+	char why[512] = "";
+
+	options = o;
+	world = world_read(o->config, false, why, sizeof(why));
+	if (world == NULL)
+		return (EXIT_BAD_CONFIG);
+	if (o->daemon)
+		daemon_begin();
+	net_create(workers_wanted(topo_settings(world)));
+	code = start(why, sizeof(why));
+	if (code != EXIT_FINE) {
+		fprintf(stderr, "pgweave: %s\n", why);
+		log_fatal("%s", why);
+		daemon_ready(code);
+		net_listen_close();
+		pidfile_remove();
+		exit(code);
+	}
+	daemon_ready(EXIT_FINE);
+	notify("READY=1");
+	net_run_main();
+	net_join();
+	rooms_fini();
+	events_free();
+	net_listen_close();
+	net_destroy();
+	tls_release(world_tls);
+	topo_release(world);
+	pidfile_remove();
+	log_info("stopped");
+	return (EXIT_FINE);
+}

@@ -1,0 +1,40 @@
+/* topo/with.c: a snapshot that differs from another in one setting. */
+#include "inner.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+const struct topo *
+topo_with(const struct topo *base, const struct setting *setting, const char *value,
+    char *why, size_t why_len)
+{
+	const struct topo *root = base->base != NULL ? base->base : base;
+	struct topo *t = mem_alloc(sizeof(*t));
+
+	/* Tables and arrays are shared with the root, which this one holds. */
+	memcpy(t, root, sizeof(*t));
+	t->refs = 1;
+	t->generation = topo_next_generation();
+	t->base = topo_hold(root);
+	t->own = mem_dup(topo_settings(base), sizeof(*t->own));
+	t->strings = NULL;
+	t->string_count = 0;
+	t->admins = t->stats = (struct name_list){0};
+	/* Strings set before belong to the snapshot that this one follows. */
+	for (size_t i = 0; i < setting_count; i++) {
+		const char **at;
+
+		if (setting_table[i].type != SET_STR)
+			continue;
+		at = (const char **)(void *)((char *)t->own + setting_table[i].offset);
+		*at = topo_keep(t, mem_str(*at));
+	}
+	if (setting_put(t->own, setting, topo_keep(t, mem_str(value)), why, why_len) !=
+	    0) {
+		topo_release(t);
+		return (NULL);
+	}
+	topo_read_names(t, t->own->admin_users, &t->admins);
+	topo_read_names(t, t->own->stats_users, &t->stats);
+	return (t);
+}

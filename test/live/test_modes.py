@@ -1,0 +1,127 @@
+"""Pool modes: what each keeps and what each gives up; server_reset_query; per-database and per-user
+modes."""
+import psycopg
+import pytest
+
+from raw import Raw
+
+
+def pid(c):
+    return c.execute("select pg_backend_pid()").fetchone()[0]
+
+
+def test_session_keeps_its_link(proxy, pg):
+    door = proxy(pg, pool_mode="session", default_pool_size=2)
+    with door.connect() as a, door.connect() as b:
+        mine, theirs = pid(a), pid(b)
+        assert mine != theirs
+        for _ in range(5):
+            assert (pid(a), pid(b)) == (mine, theirs)
+        a.execute("create temp table t_mine (a int)")
+        a.execute("insert into t_mine values (1)")
+        a.execute("set work_mem = '5MB'")
+        a.execute("prepare p as select 7")
+        assert a.execute("select a from t_mine").fetchone() == (1,)
+        assert a.execute("execute p").fetchone() == (7,)
+        with pytest.raises(psycopg.errors.UndefinedTable):
+            b.execute("select a from t_mine")
+
+
+def test_session_is_reset(proxy, pg):
+    """server_reset_query: what one client left is gone for the next on the same link."""
+    door = proxy(pg, pool_mode="session", default_pool_size=1)
+    with door.connect() as c:
+        first = pid(c)
+        c.execute("create temp table t_left (a int)")
+        c.execute("set work_mem = '5MB'")
+        c.execute("set datestyle to 'German'")
+        c.execute("prepare left_behind as select 1")
+        c.execute("select pg_advisory_lock(4711)")
+        c.execute("listen left_channel")
+        c.execute("declare left_cursor cursor with hold for select 1")
+        c.prepare_threshold = 0
+        c.execute("select %s::int", [1])
+    with door.connect() as c:
+        assert pid(c) == first, "the link was not reused"
+        assert c.execute("select to_regclass('t_left')").fetchone() == (None,)
+        assert c.execute("show work_mem").fetchone() == ("4MB",)
+        assert c.execute("show datestyle").fetchone() == ("ISO, MDY",)
+        assert c.execute("select count(*) from pg_prepared_statements").fetchone() == (0,)
+        assert c.execute("select count(*) from pg_cursors where is_holdable").fetchone() == (0,)
+        assert c.execute("select count(*) from pg_locks where locktype = 'advisory'").fetchone() == (0,)
+        assert c.execute("select count(*) from pg_listening_channels()").fetchone() == (0,)
+
+
+def test_session_prepared_names_are_free_again(proxy, pg, only_pgweave):
+    """Protocol-level names of one session mean nothing in the next, of the same text or another."""
+    door = proxy(pg, pool_mode="session", default_pool_size=1)
+    for n in range(4):
+        with door.connect() as c:
+            c.prepare_threshold = 0
+            assert c.execute(f"select %s::int + {n % 2}", [n]).fetchone() == (n + n % 2,)
+
+
+def test_session_waits_for_a_link(proxy, pg):
+    door = proxy(pg, pool_mode="session", default_pool_size=1, query_wait_timeout=1)
+    with door.connect() as a:
+        a.execute("select 1")
+        with pytest.raises(psycopg.OperationalError):
+            with door.connect() as b:
+                b.execute("select 2")
+    with door.connect() as c:
+        assert c.execute("select 3").fetchone() == (3,)
+
+
+def test_transaction_shares_links(proxy, pg):
+    door = proxy(pg, pool_mode="transaction", default_pool_size=1)
+    with door.connect(autocommit=False) as a, door.connect(autocommit=False) as b:
+        one = pid(a)
+        a.commit()
+        assert pid(b) == one
+        b.commit()
+        assert pid(a) == one
+
+
+def test_statement_mode(proxy, pg):
+    door = proxy(pg, pool_mode="statement", default_pool_size=1)
+    with door.connect() as a, door.connect() as b:
+        assert pid(a) == pid(b)
+        assert a.execute("select 1").fetchone() == (1,)
+    with Raw(door.port) as r:
+        assert r.login("alice", "shop") is None
+        rows, error = r.query("begin")
+        assert error, "BEGIN is refused in statement mode"
+    with Raw(door.port) as r:
+        assert r.login("alice", "shop") is None
+        rows, error = r.query("begin; select 1")
+        assert error
+    with door.connect() as c:
+        assert c.execute("select pg_current_xact_id_if_assigned() is null").fetchone() == (True,)
+    with pg.connect() as d:
+        assert d.execute("select count(*) from pg_stat_activity where state like 'idle in%' and "
+                         "usename = 'alice'").fetchone() == (0,)
+
+
+def test_mode_by_database_and_user(proxy, pg):
+    at = f"host=127.0.0.1 port={pg.port} dbname=shop pool_size=1"
+    door = proxy(pg, {"s": at + " pool_mode=session", "t": at + " pool_mode=transaction"},
+                 users={"bob": "pool_mode=session"}, pool_mode="statement")
+    with Raw(door.port) as a, Raw(door.port) as b:
+        assert a.login("alice", "t") is None and b.login("alice", "t") is None
+        assert a.query("begin")[1] is None and a.query("commit")[1] is None
+        assert b.query("select 1")[0] == [["1"]]
+    with door.connect("s") as c:
+        c.execute("create temp table t_s (a int)")
+        c.execute("select * from t_s")
+    with door.connect("t", user="bob") as c:
+        c.execute("create temp table t_b (a int)")
+        c.execute("select * from t_b")
+
+
+def test_reset_query_always(proxy, pg):
+    door = proxy(pg, pool_mode="transaction", default_pool_size=1, server_reset_query_always=1,
+                 server_reset_query="reset work_mem")
+    with Raw(door.port) as r:
+        assert r.login("alice", "shop") is None
+        assert r.query("set work_mem = '7MB'")[1] is None
+        assert r.query("show work_mem")[0] == [["4MB"]]

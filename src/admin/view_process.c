@@ -1,0 +1,225 @@
+/* SHOW LISTS, MEM, WORKERS, CONFIG, STATE, VERSION: the process itself. */
+#include "config.h"
+#include "private.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+
+/* ---- LISTS ---- */
+
+/* Besides one sum for each pool (which has a seat in several workers): one for the rest. */
+static struct sum *
+lists_sum(struct show *show)
+{
+	return (sum_of(&show->sums, "", ""));
+}
+
+void
+view_lists_visit(struct worker *w, struct show *show)
+{
+	const struct session_worker *sw = session_worker(w);
+	struct sum *sum = lists_sum(show);
+	const struct seat *seat;
+
+	for (unsigned i = 0; i < SESSION_STATES; i++)
+		if (i != SESSION_CLOSED)
+			sum->count[SUM_CL_ACTIVE] += sw->count[i];
+	sum->count[SUM_CL_LOGIN] += sw->count[SESSION_STARTUP] + sw->count[SESSION_AUTH];
+	TAILQ_FOREACH(seat, &pool_worker(w)->seats, entry) {
+		(void)sum_of(&show->sums, seat->pool->database, seat->pool->role);
+		sum->count[SUM_SV_ACTIVE] += seat->link_count;
+	}
+}
+
+static void
+lists_row(struct show *show, const char *list, uint64_t items)
+{
+	row_text(show, COL_LISTS_list, list);
+	row_int(show, COL_LISTS_items, (int64_t)items);
+	row_end(show);
+}
+
+void
+view_lists_rows(struct show *show)
+{
+	const struct topo *topo = pool_worker(show->call->worker)->topo;
+	const struct sum *sum = lists_sum(show);
+	size_t databases = 1; /* the console */
+
+	for (size_t i = 0; i < topo_database_count(topo); i++)
+		databases += !topo_database(topo, i)->is_auto;
+	lists_row(show, "databases", databases);
+	lists_row(show, "users", topo_login_count(topo));
+	lists_row(show, "peers", 0);
+	/* The console has a pool, and the sum of the rest is none. */
+	lists_row(show, "pools", show->sums.count);
+	lists_row(show, "peer_pools", 0);
+	lists_row(show, "free_clients", 0);
+	lists_row(show, "used_clients", sum->count[SUM_CL_ACTIVE]);
+	lists_row(show, "login_clients", sum->count[SUM_CL_LOGIN]);
+	lists_row(show, "free_servers", 0);
+	lists_row(show, "used_servers", sum->count[SUM_SV_ACTIVE]);
+	/* Names are resolved anew for each connection: nothing is kept. */
+	lists_row(show, "dns_names", 0);
+	lists_row(show, "dns_zones", 0);
+	lists_row(show, "dns_queries", 0);
+	lists_row(show, "dns_pending", 0);
+}
+
+/* ---- MEM ---- */
+
+static void
+mem_add(struct show *show, const char *name, uint64_t items, uint64_t bytes)
+{
+	struct sum *sum = sum_of(&show->sums, name, "");
+
+	sum->count[SUM_ITEMS] += items;
+	sum->count[SUM_BYTES] += bytes;
+}
+
+static void
+mem_add_stream(struct show *show, const struct stream *s)
+{
+	uint64_t bytes = (uint64_t)s->in.cap + s->out.cap;
+
+	if (bytes > 0)
+		mem_add(show, "stream_buffer", 1, bytes);
+}
+
+static void
+mem_add_sessions(struct show *show, const struct session_worker *sw)
+{
+	for (unsigned i = 0; i < SESSION_STATES; i++) {
+		const struct session *s;
+
+		mem_add(
+		    show, "client", sw->count[i], sw->count[i] * sizeof(struct session));
+		TAILQ_FOREACH(s, &sw->sessions[i], entry)
+			mem_add_stream(show, &s->stream);
+	}
+	mem_add(show, "statement", sw->known.count, sw->known_bytes);
+}
+
+void
+view_mem_visit(struct worker *w, struct show *show)
+{
+	uint64_t shared = w->wire_out.cap + (uint64_t)w->plain_out.cap;
+	const struct seat *seat;
+
+	mem_add(show, "stream_buffer", 0, 0);
+	mem_add_sessions(show, session_worker(w));
+	TAILQ_FOREACH(seat, &pool_worker(w)->seats, entry) {
+		const struct link *l;
+
+		mem_add(show, "pool_seat", 1, sizeof(*seat));
+		mem_add(show, "server", seat->link_count,
+		    seat->link_count * sizeof(struct link));
+		TAILQ_FOREACH(l, &seat->links, entry)
+			mem_add_stream(show, &l->stream);
+	}
+	mem_add(show, "parameters", vars_bytes(w), vars_bytes(w));
+	mem_add(show, "read_buffer", 1, NET_READ_BYTES);
+	mem_add(show, "write_buffer", 1, shared);
+}
+
+void
+view_mem_rows(struct show *show)
+{
+	struct sum **all = sums_sorted(&show->sums);
+
+	for (size_t i = 0; i < show->sums.count; i++) {
+		uint64_t items = all[i]->count[SUM_ITEMS],
+			 bytes = all[i]->count[SUM_BYTES];
+
+		row_text(show, COL_MEM_name, all[i]->database);
+		row_int(show, COL_MEM_size, items > 0 ? (int64_t)(bytes / items) : 0);
+		row_int(show, COL_MEM_used, (int64_t)items);
+		row_int(show, COL_MEM_free, 0);
+		row_int(show, COL_MEM_memtotal, (int64_t)bytes);
+		row_end(show);
+	}
+	free(all);
+}
+
+/* ---- WORKERS ---- */
+
+void
+view_workers_visit(struct worker *w, struct show *show)
+{
+	const struct seat *seat;
+	struct timespec cpu = {0};
+	int64_t links = 0;
+
+	TAILQ_FOREACH(seat, &pool_worker(w)->seats, entry)
+		links += seat->link_count;
+	(void)clock_gettime(CLOCK_THREAD_CPUTIME_ID, &cpu);
+	row_int(show, COL_WORKERS_worker, w->index);
+	row_int(show, COL_WORKERS_clients, w->clients);
+	row_int(show, COL_WORKERS_links, links);
+	row_int(show, COL_WORKERS_statements, session_worker(w)->known.count);
+	row_int(show, COL_WORKERS_loop_lag_us, w->loop_lag_us);
+	row_int(
+	    show, COL_WORKERS_cpu_ms, (int64_t)cpu.tv_sec * 1000 + cpu.tv_nsec / 1000000);
+	row_end(show);
+}
+
+/* ---- CONFIG, STATE, VERSION ---- */
+
+static void
+row_setting(struct show *show, enum view_column column, const struct settings *set,
+    const struct setting *s)
+{
+	char text[256];
+
+	if (s->type == SET_STR) {
+		row_text(show, column,
+		    *(const char *const *)(const void *)((const char *)set + s->offset));
+		return;
+	}
+	setting_text(set, s, text, sizeof(text));
+	row_text(show, column, text);
+}
+
+void
+view_config_rows(struct show *show)
+{
+	const struct settings *set = pool_settings(show->call->worker);
+	struct settings dflt;
+
+	settings_defaults(&dflt);
+	for (size_t i = 0; i < setting_count; i++) {
+		const struct setting *s = &setting_table[i];
+
+		row_text(show, COL_CONFIG_key, s->key);
+		row_setting(show, COL_CONFIG_value, set, s);
+		row_setting(show, COL_CONFIG_default, &dflt, s);
+		row_text(
+		    show, COL_CONFIG_changeable, s->apply == AP_RELOAD ? "yes" : "no");
+		row_end(show);
+	}
+}
+
+static void
+state_row(struct show *show, const char *key, bool value)
+{
+	row_text(show, COL_STATE_key, key);
+	row_text(show, COL_STATE_value, value ? "yes" : "no");
+	row_end(show);
+}
+
+void
+view_state_rows(struct show *show)
+{
+	bool is_paused = admin_is_paused();
+
+	state_row(show, "active", !is_paused);
+	state_row(show, "paused", is_paused);
+	state_row(show, "suspended", false);
+}
+
+void
+view_version_rows(struct show *show)
+{
+	row_text(show, COL_VERSION_version, PACKAGE_STRING);
+	row_end(show);
+}

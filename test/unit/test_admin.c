@@ -1,0 +1,812 @@
+/*
+ * admin: statements to words, commands and roles, views and their columns, what operators do
+ * to databases. Two workers whose mails are delivered by hand; no sockets.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+#include <event2/event.h>
+
+#include "../../src/admin/private.h"
+
+static struct worker *w[2];
+static const struct topo *topo;
+static struct tls *tls;
+static struct session asker; /* at the console of worker 0 */
+
+static const char config[] =
+    "[databases]\n"
+    "bank = host=127.0.0.1 port=5433 pool_size=7 user=app\n"
+    "spread = host=10.0.0.1,10.0.0.2 dbname=s pool_mode=session\n"
+    "[users]\n"
+    "alice = pool_mode=statement max_user_connections=3\n"
+    "[pgweave]\n"
+    "admin_users = admin\n"
+    "auth_type = trust\n"
+    "listen_port = 7777\n";
+
+/* ---- a sink that keeps what it gets ---- */
+
+struct answer {
+	struct rows_sink sink;
+	unsigned columns, rows;
+	const struct rows_column *column;
+	struct buf text; /* rows: a|b|NULL; one a line */
+	char tag[64], state[8], message[512], notice[4096];
+	bool is_over;
+};
+static struct answer got;
+
+static void
+got_begin(struct rows_sink *sink, const struct rows_column *column, unsigned count)
+{
+	assert_ptr_equal(sink, &got.sink);
+	got.column = column;
+	got.columns = count;
+}
+
+/* Every value must have a binary form, or be NULL. */
+static void
+got_put(struct rows_sink *sink, const char *const *values)
+{
+	assert_ptr_equal(sink, &got.sink);
+	got.rows++;
+	for (unsigned i = 0; i < got.columns; i++) {
+		struct buf binary = {0};
+
+		if (values[i] != NULL)
+			assert_int_equal(
+			    rows_binary(got.column[i].type, values[i], &binary), 0);
+		buf_free(&binary);
+		buf_addf(&got.text, "%s%s", i > 0 ? "|" : "",
+		    values[i] != NULL ? values[i] : "NULL");
+	}
+	buf_addstr(&got.text, "\n");
+}
+
+static void
+got_end(struct rows_sink *sink, const char *tag)
+{
+	(void)sink;
+	assert_false(got.is_over);
+	got.is_over = true;
+	(void)text_copy(got.tag, sizeof(got.tag), tag);
+}
+
+static void
+got_fail(struct rows_sink *sink, const char *sqlstate, const char *message,
+    const char *detail, const char *hint)
+{
+	(void)sink;
+	(void)detail;
+	(void)hint;
+	assert_false(got.is_over);
+	got.is_over = true;
+	(void)text_copy(got.state, sizeof(got.state), sqlstate);
+	(void)text_copy(got.message, sizeof(got.message), message);
+}
+
+static void
+got_notice(struct rows_sink *sink, const char *message)
+{
+	(void)sink;
+	(void)text_copy(got.notice, sizeof(got.notice), message);
+}
+
+static const struct rows_sink_ops got_ops = {
+    .begin = got_begin,
+    .put = got_put,
+    .end = got_end,
+    .fail = got_fail,
+    .notice = got_notice,
+};
+
+/* Runs a statement; what it sends by mail has arrived. */
+static void
+ask(const char *sql)
+{
+	buf_free(&got.text);
+	got = (struct answer){.sink = {&got_ops}};
+	admin_console.run(&asker, sql, &got.sink);
+	net_settle();
+}
+
+#define ENDS(sql, expected)                                                              \
+	do {                                                                             \
+		ask(sql);                                                                \
+		assert_string_equal(got.message, "");                                    \
+		assert_true(got.is_over);                                                \
+		assert_string_equal(got.tag, expected);                                  \
+	} while (0)
+#define FAILS(sql, expected_state, expected)                                             \
+	do {                                                                             \
+		ask(sql);                                                                \
+		assert_true(got.is_over);                                                \
+		assert_string_equal(got.message, expected);                              \
+		assert_string_equal(got.state, expected_state);                          \
+	} while (0)
+
+static const char *
+rows_text(void)
+{
+	*buf_room(&got.text, 1) = '\0';
+	return ((const char *)got.text.mem);
+}
+
+static void
+expect_row(const char *row)
+{
+	if (strstr(rows_text(), row) == NULL)
+		fail_msg("no row '%s' in\n%s", row, rows_text());
+}
+
+/* ---- a host that remembers ---- */
+
+static char asked[256];
+static int host_fault;
+
+static int
+host_reload(char *why, size_t why_len)
+{
+	snprintf(asked, sizeof(asked), "reload");
+	snprintf(why, why_len, "t.ini:3: bad");
+	return (host_fault);
+}
+
+static int
+host_set(const char *key, const char *value, char *why, size_t why_len)
+{
+	snprintf(asked, sizeof(asked), "set %s=%s", key, value);
+	snprintf(why, why_len, "must be a number");
+	return (host_fault);
+}
+
+static void
+host_shutdown(enum admin_shutdown mode)
+{
+	snprintf(asked, sizeof(asked), "shutdown %d", (int)mode);
+}
+
+static const struct admin_host host = {host_reload, host_set, host_shutdown};
+
+static int
+setup(void **state)
+{
+	struct log_options quiet = {.file = "/dev/null"};
+	struct conf_problems p = {0};
+	char why[256];
+
+	(void)state;
+	if (log_open(&quiet, why, sizeof(why)) != 0)
+		return (-1);
+	topo = topo_build(conf_load_text("t.ini", config, sizeof(config) - 1, &p), &p);
+	conf_problems_free(&p);
+	if (topo == NULL)
+		return (-1);
+	tls = tls_create(topo_settings(topo), why, sizeof(why));
+	if (tls == NULL)
+		return (-1);
+	net_create(2);
+	for (unsigned i = 0; i <= 2; i++) {
+		link_init(net_worker(i));
+		pool_init(net_worker(i), topo, tls);
+		if (i < 2) {
+			w[i] = net_worker(i);
+			session_init(w[i]);
+		}
+	}
+	admin_set_host(&host);
+	asker = (struct session){.magic = SESSION_MAGIC,
+	    .state = SESSION_CONSOLE,
+	    .worker = w[0],
+	    .is_admin = true,
+	    .pid = 99};
+	return (0);
+}
+
+static int
+teardown(void **state)
+{
+	(void)state;
+	net_settle();
+	for (unsigned i = 0; i <= 2; i++) {
+		if (i < 2) {
+			admin_fini(w[i]);
+			session_fini(w[i]);
+		}
+		pool_fini(net_worker(i));
+		link_fini(net_worker(i));
+	}
+	net_settle();
+	net_destroy();
+	topo_release(topo);
+	tls_release(tls);
+	buf_free(&got.text);
+	got = (struct answer){0};
+	return (0);
+}
+
+/* ---- statements ---- */
+
+static void
+test_words(void **state)
+{
+	const char *sql = "  sHoW /* a /* nested */ ; */ \"my \"\"db\"\"\" -- end\n"
+			  "'it''s'=10min--x\n,(;; ; next";
+	struct statement st;
+
+	(void)state;
+	assert_true(statement_read(&st, &sql));
+	assert_string_equal(sql, "next");
+	assert_int_equal(st.count, 7);
+	assert_string_equal(st.words[0].text, "sHoW");
+	assert_true(statement_begins(&st, "SHOW"));
+	assert_false(statement_begins(&st, "SHO"));
+	assert_string_equal(st.words[1].text, "my \"db\"");
+	assert_int_equal(st.words[1].kind, WORD_QUOTED);
+	assert_string_equal(st.words[2].text, "it's");
+	assert_int_equal(st.words[2].kind, WORD_STRING);
+	assert_string_equal(st.words[3].text, "=");
+	assert_string_equal(st.words[4].text, "10min");
+	assert_string_equal(st.words[5].text, ",");
+	assert_string_equal(st.words[6].text, "(");
+	statement_free(&st);
+}
+
+static void
+test_words_broken(void **state)
+{
+	static const char *const broken[] = {"PAUSE \"x", "SET a = 'x", "SHOW /* x",
+	    "a b c d e f g h i j k l m n o p q r s t u v w x y z a b c d e f g"};
+	struct statement st;
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(broken); i++) {
+		const char *sql = broken[i];
+
+		assert_false(statement_read(&st, &sql));
+		statement_free(&st);
+	}
+	FAILS("PAUSE \"x", "42601", "invalid command 'PAUSE \"x', use SHOW HELP;");
+}
+
+static void
+test_commands(void **state)
+{
+	(void)state;
+	ENDS("", "");
+	ENDS(" ;; -- nothing\n", "");
+	FAILS("FROBNICATE", "42601", "invalid command 'FROBNICATE', use SHOW HELP;");
+	FAILS("SHOW FROBS;", "42601", "invalid command 'SHOW FROBS;', use SHOW HELP;");
+	FAILS("SHOW", "42601", "invalid command 'SHOW', use SHOW HELP;");
+	FAILS("SHOW POOLS a b", "42601",
+	    "invalid command 'SHOW POOLS a b', use SHOW HELP;");
+	FAILS("RELOAD now", "42601", "invalid command 'RELOAD now', use SHOW HELP;");
+	FAILS("SHOW POOLS; SHOW STATS", "42601",
+	    "invalid command 'SHOW POOLS; SHOW STATS', use SHOW HELP;");
+	FAILS("\"SHOW\" POOLS", "42601",
+	    "invalid command '\"SHOW\" POOLS', use SHOW HELP;");
+	ask("suspend");
+	assert_string_equal(got.state, "0A000");
+}
+
+static void
+test_help(void **state)
+{
+	(void)state;
+	ENDS("show help", "SHOW");
+	assert_non_null(strstr(got.notice, "Console usage"));
+	for (size_t i = 0; i < command_count; i++)
+		if (command_table[i].effect != EFFECT_DRIVER &&
+		    command_table[i].run != admin_show)
+			assert_non_null(strstr(got.notice, command_table[i].usage));
+	for (size_t i = 0; i < view_count; i++)
+		assert_non_null(strstr(got.notice, view_table[i].name));
+	assert_null(strstr(got.notice, "ROLLBACK"));
+}
+
+/* A stats user sees everything and changes nothing. */
+static void
+test_roles(void **state)
+{
+	(void)state;
+	asker.is_admin = false;
+	for (size_t i = 0; i < command_count; i++) {
+		if (command_table[i].role != ROLE_ADMIN)
+			continue;
+		FAILS(command_table[i].verb, "42501", "admin access needed");
+	}
+	FAILS("SET verbose = 2", "42501", "admin access needed");
+	ENDS("SHOW POOLS", "SHOW");
+	ENDS("SET client_encoding TO 'UTF8'", "SET");
+	asker.is_admin = true;
+}
+
+static void
+test_drivers(void **state)
+{
+	(void)state;
+	ENDS("BEGIN", "BEGIN");
+	ENDS("BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY", "BEGIN");
+	ENDS("start transaction", "START TRANSACTION");
+	ENDS("END", "COMMIT");
+	ENDS("ROLLBACK", "ROLLBACK");
+	ENDS("DISCARD ALL", "DISCARD ALL");
+	ENDS("SET extra_float_digits = 3", "SET");
+	assert_string_equal(got.notice, "SET ignored");
+	ENDS("SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL SERIALIZABLE",
+	    "SET");
+	ENDS("SET TIME ZONE 'UTC'", "SET");
+	ENDS("SET SESSION search_path = 'a', 'b'", "SET");
+	ENDS("SELECT pg_advisory_unlock_all();\nCLOSE ALL;\nUNLISTEN *;\nRESET ALL;",
+	    "RESET");
+	ENDS("SELECT 1", "SELECT");
+	assert_string_equal(rows_text(), "1\n");
+	assert_string_equal(got.column[0].name, "?column?");
+	ENDS("SELECT pg_catalog.set_config('jit', 'off', false)", "SELECT");
+	assert_string_equal(rows_text(), "off\n");
+	ENDS("show transaction isolation level", "SHOW");
+	assert_string_equal(rows_text(), "read committed\n");
+	assert_string_equal(got.column[0].name, "transaction_isolation");
+	ENDS("SHOW standard_conforming_strings", "SHOW");
+	assert_string_equal(rows_text(), "on\n");
+	FAILS("SELECT version()", "42601",
+	    "invalid command 'SELECT version()', use SHOW HELP;");
+	FAILS("BEGIN; PAUSE", "42601", "invalid command 'BEGIN; PAUSE', use SHOW HELP;");
+	FAILS("SELECT 1; SELECT 2", "42601",
+	    "invalid command 'SELECT 1; SELECT 2', use SHOW HELP;");
+}
+
+static void
+test_describe(void **state)
+{
+	const struct rows_column *columns;
+	unsigned count;
+
+	(void)state;
+	assert_true(admin_console.describe(&asker, "show pools;", &columns, &count));
+	assert_int_equal(count, 17);
+	assert_string_equal(columns[0].name, "database");
+	assert_string_equal(columns[16].name, "load_balance_hosts");
+	assert_true(admin_console.describe(&asker, "SELECT 1", &columns, &count));
+	assert_int_equal(count, 1);
+	assert_int_equal(columns[0].type, ROWS_INT4);
+	assert_true(admin_console.describe(&asker, "SHOW timezone", &columns, &count));
+	assert_int_equal(count, 1);
+	assert_true(admin_console.describe(&asker, "PAUSE bank", &columns, &count));
+	assert_null(columns);
+	assert_true(admin_console.describe(&asker, "", &columns, &count));
+	assert_null(columns);
+	assert_true(
+	    admin_console.describe(&asker, "SET timezone = 'x'", &columns, &count));
+	assert_null(columns);
+	assert_false(admin_console.describe(&asker, "SHOW x", &columns, &count));
+	assert_false(admin_console.describe(&asker, "nonsense", &columns, &count));
+	assert_false(admin_console.describe(&asker, "'open", &columns, &count));
+	assert_null(columns);
+}
+
+/* ---- views ---- */
+
+/* Connections that live in no socket: put where the views look, taken out again. */
+struct fakes {
+	struct seat *seat[2];
+	struct link link[2];
+	struct session client[3];
+};
+
+static void
+fakes_link(struct fakes *f, unsigned i, enum link_state link_state)
+{
+	struct link *l = &f->link[i];
+
+	*l = (struct link){.magic = LINK_MAGIC,
+	    .state = link_state,
+	    .stream = {.fd = -1},
+	    .worker = w[i],
+	    .place = f->seat[i],
+	    .vars = vars_none(w[i]),
+	    .connect_us = clock_us(),
+	    .request_us = clock_us(),
+	    .pid = 4000000000U,
+	    .id = 7 + i};
+	l->remote.family = AF_INET;
+	l->remote.port = 5433;
+	TAILQ_INSERT_TAIL(&f->seat[i]->links, l, entry);
+	f->seat[i]->link_count++;
+	f->seat[i]->pool->db->links++;
+}
+
+static void
+fakes_client(struct fakes *f, unsigned i, struct worker *at, enum session_state in)
+{
+	struct session *s = &f->client[i];
+
+	*s = (struct session){.magic = SESSION_MAGIC,
+	    .state = in,
+	    .stream = {.fd = -1},
+	    .worker = at,
+	    .connect_us = clock_us(),
+	    .pid = 3000000000U + i};
+	if (in == SESSION_ACTIVE)
+		s->seat = f->seat[0];
+	TAILQ_INSERT_TAIL(&session_worker(at)->sessions[in], s, entry);
+	session_worker(at)->count[in]++;
+}
+
+static void
+fakes_add(struct fakes *f)
+{
+	const struct topo_database *db = topo_database_find(topo, "bank");
+
+	for (unsigned i = 0; i < 2; i++) {
+		struct metrics m = {{0}};
+
+		f->seat[i] = pool_seat(w[i], db, "bank", "alice");
+		METRIC_ADD(&m, xact_count, 100);
+		METRIC_ADD(&m, xact_time, 5000);
+		f->seat[i]->metrics = f->seat[i]->average = m;
+		f->seat[i]->average_us = 10000000;
+		f->seat[i]->clients = 1;
+		fakes_link(f, i, i == 0 ? LINK_LENT : LINK_IDLE);
+	}
+	f->link[0].user_arg = &f->client[0];
+	f->seat[0]->pool->db->clients = 2;
+	fakes_client(f, 0, w[0], SESSION_ACTIVE);
+	f->client[0].link = &f->link[0];
+	fakes_client(f, 1, w[1], SESSION_CONSOLE);
+	fakes_client(f, 2, w[1], SESSION_AUTH);
+}
+
+static void
+fakes_remove(struct fakes *f)
+{
+	f->seat[0]->pool->db->clients = 0;
+	for (unsigned i = 0; i < 2; i++) {
+		TAILQ_REMOVE(&f->seat[i]->links, &f->link[i], entry);
+		f->seat[i]->link_count--;
+		f->seat[i]->pool->db->links--;
+		f->seat[i]->clients = 0;
+		vars_release(w[i], f->link[i].vars);
+	}
+	for (unsigned i = 0; i < 3; i++) {
+		struct session *s = &f->client[i];
+
+		TAILQ_REMOVE(&session_worker(s->worker)->sessions[s->state], s, entry);
+		session_worker(s->worker)->count[s->state]--;
+	}
+}
+
+/* Each filler fills exactly the columns that are declared (an invariant), with values of
+ * their types (checked by the sink); SHOW describes what it answers. */
+static void
+test_views(void **state)
+{
+	struct fakes f;
+
+	(void)state;
+	fakes_add(&f);
+	for (size_t i = 0; i < view_count; i++) {
+		const struct rows_column *columns;
+		char sql[64];
+		unsigned count;
+
+		snprintf(sql, sizeof(sql), "SHOW %s;", view_table[i].name);
+		ENDS(sql, "SHOW");
+		assert_true(admin_console.describe(&asker, sql, &columns, &count));
+		assert_ptr_equal(got.column, columns);
+		assert_int_equal(got.columns, count);
+		if (strcmp(view_table[i].name, "ACTIVE_SOCKETS") != 0)
+			assert_true(got.rows > 0);
+		assert_true(view_table[i].filter < view_table[i].first + (int)count);
+	}
+	fakes_remove(&f);
+}
+
+static void
+test_view_values(void **state)
+{
+	struct fakes f;
+
+	(void)state;
+	fakes_add(&f);
+	ENDS("SHOW POOLS", "SHOW");
+	expect_row("bank|app|2|0|0|0|1|0|0|1|0|0|0|0|0|session|NULL\n");
+	expect_row("pgweave|pgweave|1|0|0|0|0|0|0|0|0|0|0|0|0|statement|NULL\n");
+	ENDS("SHOW POOLS bank", "SHOW");
+	assert_int_equal(got.rows, 1);
+	ENDS("SHOW DATABASES", "SHOW");
+	expect_row("bank|127.0.0.1|5433|bank|app|7|0|0|3600|NULL|NULL|0|2|0|2|0|0\n");
+	expect_row(
+	    "spread|10.0.0.1,10.0.0.2|5432|s|NULL|20|0|0|3600|session|round-robin|");
+	expect_row("pgweave|NULL|7777|pgweave|pgweave|2|");
+	ENDS("SHOW CLIENTS", "SHOW");
+	assert_int_equal(got.rows, 2);
+	expect_row("|bank|none|active|");
+	expect_row("|pgweave|none|idle|");
+	ENDS("SHOW CLIENTS 3000000000", "SHOW");
+	assert_int_equal(got.rows, 1);
+	ENDS("SHOW SERVERS", "SHOW");
+	assert_int_equal(got.rows, 2);
+	expect_row("S|app|bank|none|active|0.0.0.0|5433|");
+	expect_row("S|app|bank|none|idle|0.0.0.0|5433|");
+	ENDS("SHOW SOCKETS", "SHOW");
+	assert_int_equal(got.rows, 5);
+	expect_row("|cl_login|");
+	expect_row("|sv_idle|");
+	ENDS("SHOW USERS", "SHOW");
+	expect_row("alice|NULL|NULL|statement|3|0|0|0\n");
+	ENDS("SHOW LISTS", "SHOW");
+	expect_row("databases|3\n");
+	expect_row("pools|2\n");
+	expect_row("used_clients|3\n");
+	expect_row("login_clients|1\n");
+	expect_row("used_servers|2\n");
+	ENDS("SHOW WORKERS", "SHOW");
+	assert_int_equal(got.rows, 2);
+	ENDS("SHOW CONFIG listen_port", "SHOW");
+	assert_string_equal(rows_text(), "listen_port|7777|6432|no\n");
+	ENDS("SHOW CONFIG admin_users", "SHOW");
+	assert_string_equal(rows_text(), "admin_users|admin||yes\n");
+	ENDS("SHOW STATE", "SHOW");
+	assert_string_equal(rows_text(), "active|yes\npaused|no\nsuspended|no\n");
+	fakes_remove(&f);
+}
+
+static void
+test_view_stats(void **state)
+{
+	struct fakes f;
+
+	(void)state;
+	fakes_add(&f);
+	/* Two workers, each 100 transactions of 50 us in 10 s. */
+	ENDS("SHOW STATS", "SHOW");
+	assert_int_equal(got.columns, 23);
+	assert_string_equal(
+	    rows_text(), "bank|0|200|0|0|0|10000|0|0|0|0|0|0|20|0|0|0|50|0|0|0|0|0\n");
+	fakes_remove(&f);
+}
+
+static void
+test_totals(void **state)
+{
+	struct fakes f;
+
+	(void)state;
+	fakes_add(&f);
+	ENDS("SHOW TOTALS", "SHOW");
+	expect_row("total_xact_count|200\n");
+	expect_row("avg_xact_count|20\n");
+	expect_row("avg_xact_time|50\n");
+	expect_row("total_client_bytes|0\n");
+	ENDS("SHOW STATS_TOTALS", "SHOW");
+	assert_string_equal(rows_text(), "bank|0|200|0|0|0|10000|0|0|0|0|0\n");
+	ENDS("SHOW STATS_AVERAGES", "SHOW");
+	assert_string_equal(rows_text(), "bank|0|20|0|0|0|50|0|0|0|0|0\n");
+	admin_log_stats(net_main());
+	net_settle();
+	fakes_remove(&f);
+}
+
+/* ---- operators ---- */
+
+static void
+test_databases_wrong(void **state)
+{
+	static const char *const verbs[] = {
+	    "PAUSE", "RESUME", "DISABLE", "ENABLE", "RECONNECT", "WAIT_CLOSE", "KILL"};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(verbs); i++) {
+		char sql[64];
+
+		snprintf(sql, sizeof(sql), "%s nowhere", verbs[i]);
+		FAILS(sql, "3D000", "no such database: nowhere");
+		snprintf(sql, sizeof(sql), "%s bank spread", verbs[i]);
+		ask(sql);
+		assert_string_equal(got.state, "42601");
+		snprintf(sql, sizeof(sql), "%s pgbouncer", verbs[i]);
+		ask(sql);
+		assert_string_equal(got.state, "0A000");
+	}
+	FAILS("PAUSE pgweave", "0A000", "cannot pause admin db: pgweave");
+	FAILS("DISABLE", "42601", "a database is required");
+}
+
+static void
+test_pause(void **state)
+{
+	(void)state;
+	FAILS("RESUME", "55000", "pooler is not paused/suspended");
+	FAILS("RESUME bank", "55000", "database bank is not paused");
+	ENDS("PAUSE bank", "PAUSE");
+	ENDS("SHOW DATABASES bank", "SHOW");
+	expect_row("|1|0\n");
+	ENDS("SHOW STATE", "SHOW");
+	expect_row("active|yes\n");
+	ENDS("RESUME \"bank\";", "RESUME");
+	ENDS("PAUSE", "PAUSE");
+	ENDS("SHOW STATE", "SHOW");
+	expect_row("paused|yes\n");
+	FAILS("PAUSE", "55000", "already suspended/paused");
+	FAILS("KILL bank", "55000", "already suspended/paused");
+	ENDS("RESUME", "RESUME");
+	ENDS("SHOW DATABASES bank", "SHOW");
+	expect_row("|0|0\n");
+}
+
+/* One turn of the asking worker's loop, past the time between two looks. */
+static void
+turn(void)
+{
+	event_base_loop(w[0]->base, EVLOOP_ONCE);
+	net_settle();
+}
+
+static void
+test_pause_waits(void **state)
+{
+	struct pool_place *p = pool_database("bank");
+
+	(void)state;
+	p->links = 1;
+	ask("PAUSE bank");
+	assert_false(got.is_over);
+	for (unsigned i = 0; i < 3; i++)
+		turn();
+	assert_false(got.is_over);
+	p->links = 0;
+	while (!got.is_over)
+		turn();
+	assert_string_equal(got.tag, "PAUSE");
+	ENDS("RESUME bank", "RESUME");
+
+	p->links = 1;
+	ask("PAUSE bank");
+	pool_resume("bank");
+	while (!got.is_over)
+		turn();
+	assert_string_equal(got.state, "57014");
+	p->links = 0;
+	pool_place_release(p);
+}
+
+static void
+test_wait_close(void **state)
+{
+	struct fakes f;
+
+	(void)state;
+	ENDS("WAIT_CLOSE", "WAIT_CLOSE");
+	fakes_add(&f);
+	f.link[0].state = f.link[1].state = LINK_LENT;
+	ENDS("RECONNECT bank", "RECONNECT");
+	ask("WAIT_CLOSE bank");
+	turn();
+	assert_false(got.is_over);
+	fakes_remove(&f);
+	while (!got.is_over)
+		turn();
+	assert_string_equal(got.tag, "WAIT_CLOSE");
+}
+
+/* The process ends while somebody waits. */
+static void
+test_wait_shutdown(void **state)
+{
+	struct pool_place *p = pool_database("bank");
+
+	(void)state;
+	p->links = 1;
+	ask("PAUSE bank");
+	assert_false(got.is_over);
+	admin_fini(w[0]);
+	assert_true(got.is_over);
+	assert_string_equal(got.state, "57P01");
+	p->links = 0;
+	pool_resume("bank");
+	pool_place_release(p);
+}
+
+static void
+test_disable(void **state)
+{
+	struct pool_place *p = pool_database("bank");
+
+	(void)state;
+	ENDS("DISABLE bank", "DISABLE");
+	assert_true(p->is_disabled);
+	ENDS("ENABLE bank", "ENABLE");
+	assert_false(p->is_disabled);
+	pool_place_release(p);
+}
+
+static void
+test_kill(void **state)
+{
+	struct pool_place *p = pool_database("bank");
+
+	(void)state;
+	ENDS("KILL bank", "KILL");
+	assert_true(p->is_paused);
+	ENDS("RESUME bank", "RESUME");
+	ENDS("KILL", "KILL");
+	assert_true(p->is_paused);
+	ENDS("SHOW STATE", "SHOW");
+	expect_row("active|yes\n");
+	ENDS("RESUME", "RESUME");
+	assert_false(p->is_paused);
+	pool_place_release(p);
+	FAILS("KILL_CLIENT x", "22023", "invalid client pointer supplied");
+	FAILS("KILL_CLIENT", "22023", "invalid client pointer supplied");
+	FAILS("KILL_CLIENT 123456", "42704", "client not found");
+}
+
+static void
+test_host(void **state)
+{
+	(void)state;
+	host_fault = 0;
+	ENDS("RELOAD;", "RELOAD");
+	assert_string_equal(asked, "reload");
+	ENDS("SET server_idle_timeout = 10min", "SET");
+	assert_string_equal(asked, "set server_idle_timeout=10min");
+	ENDS("set Server_Check_Query to 'select ''x'''", "SET");
+	assert_string_equal(asked, "set server_check_query=select 'x'");
+	ENDS("SET server_idle_timeout = DEFAULT", "SET");
+	assert_string_equal(asked, "set server_idle_timeout=600");
+	host_fault = F_CONF_VALUE;
+	FAILS("SET server_idle_timeout = x", "22023",
+	    "server_idle_timeout: must be a number");
+	FAILS("RELOAD", "F0000", "RELOAD failed, see logs for additional details");
+	FAILS("SET listen_port = 1", "55P02",
+	    "listen_port: cannot be changed without a restart");
+	ask("SET no_such_thing = 1");
+	assert_string_equal(got.state, "42704");
+	ask("SET server_idle_timeout 5");
+	assert_string_equal(got.state, "42601");
+	ENDS("SHUTDOWN WAIT_FOR_CLIENTS", "SHUTDOWN");
+	assert_string_equal(asked, "shutdown 2");
+	ENDS("shutdown wait_for_servers", "SHUTDOWN");
+	assert_string_equal(asked, "shutdown 1");
+	ask("SHUTDOWN wait");
+	assert_string_equal(got.state, "42601");
+	ask("SHUTDOWN");
+	assert_string_equal(asked, "shutdown 0");
+	assert_false(got.is_over);
+}
+
+int
+main(void)
+{
+	const struct CMUnitTest tests[] = {
+	    cmocka_unit_test(test_words),
+	    cmocka_unit_test(test_words_broken),
+	    cmocka_unit_test(test_commands),
+	    cmocka_unit_test(test_help),
+	    cmocka_unit_test(test_roles),
+	    cmocka_unit_test(test_drivers),
+	    cmocka_unit_test(test_describe),
+	    cmocka_unit_test(test_views),
+	    cmocka_unit_test(test_view_values),
+	    cmocka_unit_test(test_view_stats),
+	    cmocka_unit_test(test_totals),
+	    cmocka_unit_test(test_databases_wrong),
+	    cmocka_unit_test(test_pause),
+	    cmocka_unit_test(test_pause_waits),
+	    cmocka_unit_test(test_wait_close),
+	    cmocka_unit_test(test_wait_shutdown),
+	    cmocka_unit_test(test_disable),
+	    cmocka_unit_test(test_kill),
+	    cmocka_unit_test(test_host),
+	};
+
+	return (cmocka_run_group_tests(tests, setup, teardown));
+}

@@ -14,8 +14,7 @@
 /* For session_set_console(). */
 extern const struct session_console admin_console;
 
-/* After net_settle(), before session_fini(): those who still wait are told that it is over.
- * A worker that never had a console session has nothing to end. */
+/* After net_settle(), before session_fini(): those who still wait are told that it is over. */
 void admin_fini(struct worker *);
 
 enum admin_shutdown {

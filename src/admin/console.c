@@ -34,7 +34,7 @@ struct admin_worker {
 	TAILQ_HEAD(, call) calls; /* not answered yet */
 };
 
-/* Made at the worker's first call. */
+/* There while the worker has calls. */
 static struct admin_worker *
 admin_worker(struct worker *w)
 {
@@ -61,7 +61,13 @@ show_free(struct show *show)
 static void
 call_free(struct call *c)
 {
-	TAILQ_REMOVE(&admin_worker(c->worker)->calls, c, entry);
+	struct admin_worker *aw = admin_worker(c->worker);
+
+	TAILQ_REMOVE(&aw->calls, c, entry);
+	if (TAILQ_EMPTY(&aw->calls)) {
+		c->worker->slot[WORKER_ADMIN] = NULL;
+		free(aw);
+	}
 	if (c->timer != NULL)
 		event_free(c->timer);
 	show_free(c->show);
@@ -77,15 +83,11 @@ call_free(struct call *c)
 void
 admin_fini(struct worker *w)
 {
-	struct admin_worker *aw = w->slot[WORKER_ADMIN];
-	struct call *c;
+	const struct admin_worker *aw;
 
-	if (aw == NULL)
-		return;
-	while ((c = TAILQ_FIRST(&aw->calls)) != NULL)
-		call_fail(c, "57P01", "the proxy has been shut down");
-	free(aw);
-	w->slot[WORKER_ADMIN] = NULL;
+	while ((aw = w->slot[WORKER_ADMIN]) != NULL)
+		call_fail(
+		    TAILQ_FIRST(&aw->calls), "57P01", "the proxy has been shut down");
 }
 
 static struct call *

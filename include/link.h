@@ -44,6 +44,9 @@ bool vars_sql(const struct vars *is, const struct vars *want, struct buf *out);
 /* The set that servers made of v when it was applied once (canonical values), or NULL. */
 struct vars *vars_canonical(const struct vars *v);
 void vars_set_canonical(struct worker *, struct vars *v, struct vars *canonical);
+/* A copy that belongs to no worker (free() it, or import it), and such a copy taken over. */
+struct vars *vars_export(const struct vars *) MUST_USE;
+struct vars *vars_import(struct worker *, struct vars *copy) MUST_USE;
 /* Memory that all sets of this worker take. */
 size_t vars_bytes(const struct worker *);
 
@@ -66,9 +69,10 @@ enum request_act {
 };
 struct request {
 	uint8_t kind, act;
-	bool is_doomed; /* sent to fail: what is prepared stays so */
-	bool renames;   /* an error must speak of the client's name for the statement */
-	void *arg;      /* the user's */
+	bool is_doomed;  /* sent to fail: what is prepared stays so */
+	bool renames;    /* an error must speak of the client's name for the statement */
+	bool is_unnamed; /* REQ_PARSE of the unnamed statement */
+	void *arg;       /* the user's */
 	struct hash128
 	    id; /* ACT_SKIP and ACT_FORWARD of REQ_PARSE: what is prepared by it */
 };
@@ -196,6 +200,8 @@ struct link {
 	uint32_t pid;         /* BackendKeyData */
 	uint8_t key_len;
 	uint8_t key[32];
+	uint32_t
+	    unnamed; /* the user's: whose the unnamed statement is; 0: there is none */
 	unsigned cancels;   /* cancel requests under way */
 	int64_t connect_us; /* when it was opened, monotonic */
 	int64_t connect_wall_us;

@@ -63,9 +63,10 @@ struct pool {
 	_Atomic int64_t
 	    failed_us; /* when a login last failed; 0: the last one was fine */
 	_Atomic unsigned next_host;
-	pthread_mutex_t error_lock;
+	pthread_mutex_t lock; /* for what follows; not on the path of a query */
 	char error[256]; /* why, in the server's words */
 	char error_state[6];
+	struct vars *welcome; /* of no worker: what the last fresh link had; or NULL */
 	struct pool_share share[]; /* one for each worker */
 };
 
@@ -152,6 +153,9 @@ void pool_each_user(void (*each)(void *arg, struct pool_place *), void *arg);
  * the client asked; name: its login, which may be unknown to the snapshot. */
 struct seat *pool_seat(
     struct worker *, const struct topo_database *, const char *dbname, const char *name);
+
+/* Whether it is known what a fresh link says: seat->welcome, learned here or elsewhere. */
+bool pool_learn(struct seat *);
 
 /* ---- lending ---- */
 

@@ -25,6 +25,7 @@ enum session_state {
 
 struct session_login;
 struct statements;
+struct stmt;
 struct cancel_order;
 struct console;
 
@@ -52,9 +53,11 @@ struct session {
 	bool is_admin : 1;      /* console: may change things */
 	bool holds_clients : 1; /* counted in seat, database and user */
 	struct statements *statements; /* NULL: none yet */
-	struct session_login *login;   /* until READY */
-	struct cancel_order *order;    /* CANCELLING */
-	struct console *console;       /* CONSOLE */
+	struct stmt
+	    *unnamed; /* what its unnamed statement is; NULL: none, or too long to keep */
+	struct session_login *login; /* until READY */
+	struct cancel_order *order;  /* CANCELLING */
+	struct console *console;     /* CONSOLE */
 	int64_t connect_us,
 	    request_us; /* monotonic; request: the last message or answer */
 	struct addr addr;

@@ -46,10 +46,6 @@ void link_login_turn(struct worker *);
 void link_move(struct link *, enum link_state to);
 
 void vars_forget_recent(struct worker *);
-/* A set that belongs to no worker, and back. */
-struct vars *vars_export(struct vars *) MUST_USE;
-struct vars *vars_import(struct worker *, struct vars *copy) MUST_USE;
-
 /* Login: begins with the resolved address; bytes until the link is ready. */
 void link_login_start(struct link *, const struct link_target *);
 void link_login_connected(struct link *);

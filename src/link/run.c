@@ -19,6 +19,8 @@ link_run(struct link *l, const char *sql, link_ran *ran, void *arg)
 	/* A transaction may be open: ROLLBACK is one of these. */
 	INVARIANT(l->run == NULL && l->requests.count == 0 && !l->wants_sync);
 	l->run_us = clock_us();
+	/* "Query" drops the unnamed statement (protocol 3, Simple Query). */
+	l->unnamed = 0;
 	l->run = mem_alloc(sizeof(*l->run));
 	*l->run = (struct link_run){.ran = ran,
 	    .arg = arg,

@@ -299,7 +299,7 @@ vars_bytes(const struct worker *w)
 }
 
 struct vars *
-vars_export(struct vars *v)
+vars_export(const struct vars *v)
 {
 	struct vars *copy = mem_dup(v, v->bytes);
 

@@ -179,12 +179,12 @@ pool_refuse_logins(struct seat *seat)
 
 	if (pool->failed_us == 0 || pool->ready > 0 || seat->opening > 0)
 		return;
-	pthread_mutex_lock(&pool->error_lock);
+	pthread_mutex_lock(&pool->lock);
 	snprintf(message, sizeof(message),
 	    "server login has been failing, cached error: %s (server_login_retry)",
 	    pool->error);
 	text_copy(state, sizeof(state), pool->error_state);
-	pthread_mutex_unlock(&pool->error_lock);
+	pthread_mutex_unlock(&pool->lock);
 	for (w = TAILQ_FIRST(&seat->waiters); w != NULL; w = next) {
 		next = TAILQ_NEXT(w, entry);
 		if (w->is_login)

@@ -123,6 +123,7 @@ keeper_ready(struct link *l)
 	atomic_store(&seat->pool->failed_us, 0);
 	vars_release(w, seat->welcome);
 	seat->welcome = vars_hold(l->born);
+	pool_teach(seat->pool, l->born);
 	pool_offer(l);
 }
 
@@ -133,12 +134,12 @@ keeper_failed(
 	struct seat *seat = l->place;
 	struct pool *pool = seat->pool;
 
-	pthread_mutex_lock(&pool->error_lock);
+	pthread_mutex_lock(&pool->lock);
 	snprintf(pool->error, sizeof(pool->error), "%s", why);
 	text_copy(pool->error_state, sizeof(pool->error_state),
 	    error != NULL && strlen(error->sqlstate) == 5 ? error->sqlstate
 							  : fault_info(fault)->sqlstate);
-	pthread_mutex_unlock(&pool->error_lock);
+	pthread_mutex_unlock(&pool->lock);
 	atomic_store(&pool->failed_us, clock_us());
 	if (seat->database != NULL && !seat->database->round_robin_hosts)
 		atomic_fetch_add(&pool->next_host, 1);

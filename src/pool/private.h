@@ -37,6 +37,8 @@ void pool_nudge(struct pool *);
 /* Opens a link when the limits allow one more. */
 bool pool_open(struct seat *);
 
+/* What a fresh link has (NULL: forget it), for the seats of all workers. */
+void pool_teach(struct pool *, const struct vars *born);
 void pool_seat_destroy(struct seat *);
 void pool_tick(struct worker *, int64_t now_us);
 

@@ -135,7 +135,7 @@ pool_create(const struct pair *key, const char *login, uint64_t hash, struct poo
 	p->role = mem_str(key->b);
 	p->db = place_find(&databases, key->a);
 	p->user = place_find(&users, login);
-	pthread_mutex_init(&p->error_lock, NULL);
+	pthread_mutex_init(&p->lock, NULL);
 	for (unsigned i = 0; i < workers; i++)
 		p->share[i].pool = p;
 	table_add(&pools, &p->node, hash);
@@ -186,7 +186,8 @@ pool_release(struct pool *p)
 	pthread_mutex_unlock(&lock);
 	if (!is_last)
 		return;
-	pthread_mutex_destroy(&p->error_lock);
+	pthread_mutex_destroy(&p->lock);
+	free(p->welcome);
 	free(p->database);
 	free(p->role);
 	free(p);

@@ -67,6 +67,35 @@ pool_seat(struct worker *w, const struct topo_database *db, const char *dbname,
 }
 
 void
+pool_teach(struct pool *pool, const struct vars *born)
+{
+	struct vars *was, *now = born != NULL ? vars_export(born) : NULL;
+
+	pthread_mutex_lock(&pool->lock);
+	was = pool->welcome;
+	pool->welcome = now;
+	pthread_mutex_unlock(&pool->lock);
+	free(was);
+}
+
+bool
+pool_learn(struct seat *seat)
+{
+	struct pool *pool = seat->pool;
+	struct vars *copy = NULL;
+
+	if (seat->welcome != NULL)
+		return (true);
+	pthread_mutex_lock(&pool->lock);
+	if (pool->welcome != NULL)
+		copy = vars_export(pool->welcome);
+	pthread_mutex_unlock(&pool->lock);
+	if (copy != NULL)
+		seat->welcome = vars_import(seat->worker, copy);
+	return (copy != NULL);
+}
+
+void
 pool_seat_destroy(struct seat *seat)
 {
 	struct pool *pool = seat->pool;
@@ -85,7 +114,7 @@ pool_end_all(struct worker *w)
 	struct seat *seat;
 	struct link *l;
 
-	TAILQ_FOREACH (seat, &pool_worker(w)->seats, entry)
+	TAILQ_FOREACH(seat, &pool_worker(w)->seats, entry)
 		while ((l = TAILQ_FIRST(&seat->links)) != NULL)
 			link_close(l, "shutdown");
 }
@@ -143,6 +172,7 @@ seat_carry_over(struct seat *seat, const struct topo *topo)
 		return;
 	vars_release(seat->worker, seat->welcome);
 	seat->welcome = NULL;
+	pool_teach(seat->pool, NULL);
 	for (l = TAILQ_FIRST(&seat->links); l != NULL; l = next) {
 		next = TAILQ_NEXT(l, entry);
 		l->wants_close = true;

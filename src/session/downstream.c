@@ -39,9 +39,13 @@ request_undo(struct session *s, struct link *l, struct request *r)
 {
 	struct stmt_name *n = r->arg;
 
-	if (r->kind == REQ_PARSE && r->act != ACT_FAKE && !r->is_doomed)
+	if (r->is_unnamed) {
+		/* Whatever the link has under no name now, it is not to be relied on. */
+		l->unnamed = UNNAMED_FOREIGN;
+		stmt_unnamed_set(s, NULL);
+	} else if (r->kind == REQ_PARSE && r->act != ACT_FAKE && !r->is_doomed)
 		prepared_forget(&l->prepared, r->id);
-	if (r->kind == REQ_CLOSE && r->act == ACT_SKIP)
+	if (r->kind == REQ_CLOSE && r->act == ACT_SKIP && !r->is_unnamed)
 		prepared_add(&l->prepared, r->id);
 	if (n == NULL)
 		return;

@@ -88,6 +88,11 @@ session_apply_vars(struct session *s, struct vars *want)
 	struct buf sql = {0};
 	bool differs = l->vars != want && vars_sql(l->vars, want, &sql);
 
+	/* A simple query also drops the unnamed statement of whoever had the link before. */
+	if (!differs && !s->rewrites && l->unnamed != 0) {
+		buf_addstr(&sql, ";");
+		differs = true;
+	}
 	if (differs) {
 		buf_add(&sql, "", 1);
 		link_run(l, (const char *)sql.mem, vars_applied, s);
@@ -160,6 +165,8 @@ session_let_go(struct session *s)
 	struct link *l = s->link;
 
 	s->link = NULL;
+	if (!s->rewrites)
+		l->unnamed = UNNAMED_FOREIGN;
 	if (s->vars != NULL && s->vars != l->vars && s->state != SESSION_WELCOME) {
 		vars_release(s->worker, s->vars);
 		s->vars = vars_hold(l->vars);

@@ -8,6 +8,12 @@
 /* A message that must be seen whole (Parse of a named statement, names) may be this long. */
 #define SESSION_WHOLE_MAX (64 * 1024 * 1024)
 
+/* An unnamed statement up to this length is kept, in case a later batch binds it on another
+ * link. */
+#define SESSION_UNNAMED_MAX 65536
+/* On a link: an unnamed statement of nobody known. */
+#define UNNAMED_FOREIGN UINT32_MAX
+
 /* The only place that writes session->state. */
 void session_move(struct session *, enum session_state to);
 /* "C-0x12: db/user@1.2.3.4:5678 text" */
@@ -123,6 +129,8 @@ void stmt_name_take_out(struct session *, struct stmt_name *);
 void stmt_name_put_back(struct session *, struct stmt_name *);
 /* One answer less to wait for. */
 void stmt_name_unpend(struct session *, struct stmt_name *);
+/* The session's unnamed statement is this now; takes over the reference. */
+void stmt_unnamed_set(struct session *, struct stmt *);
 void statements_clear(struct session *);
 void statements_free(struct session *);
 

@@ -110,12 +110,10 @@ session_ready(struct session *s, char status)
 
 /* ---- bytes ---- */
 
+/* One reader's share of them. */
 static size_t
-session_bytes(struct stream *stream, const uint8_t *p, size_t len)
+session_bytes_once(struct session *s, const uint8_t *p, size_t len)
 {
-	struct session *s = CONTAINER_OF(stream, struct session, stream);
-
-	INVARIANT(s->magic == SESSION_MAGIC);
 	switch (s->state) {
 	case SESSION_IDLE:
 	case SESSION_ACTIVE:
@@ -129,7 +127,7 @@ session_bytes(struct stream *stream, const uint8_t *p, size_t len)
 		return (session_console_bytes(s, p, len));
 	case SESSION_WELCOME:
 		/* Not before the greeting. */
-		stream_pause(stream);
+		stream_pause(&s->stream);
 		return (0);
 	case SESSION_CANCELLING:
 	case SESSION_CLOSED:
@@ -137,6 +135,22 @@ session_bytes(struct stream *stream, const uint8_t *p, size_t len)
 	default:
 		return (len);
 	}
+}
+
+/* A reader may leave what follows to the next state's. */
+static size_t
+session_bytes(struct stream *stream, const uint8_t *p, size_t len)
+{
+	struct session *s = CONTAINER_OF(stream, struct session, stream);
+	enum session_state was;
+	size_t used = 0;
+
+	INVARIANT(s->magic == SESSION_MAGIC);
+	do {
+		was = s->state;
+		used += session_bytes_once(s, p + used, len - used);
+	} while (used < len && s->state != was && !stream->is_paused);
+	return (used);
 }
 
 static void
@@ -252,6 +266,7 @@ session_end(struct session *s, const char *reason)
 	stream_close(&s->stream);
 	session_login_free(s);
 	statements_free(s);
+	stmt_unnamed_set(s, NULL);
 	vars_release(s->worker, s->vars);
 	s->vars = NULL;
 	if (s->holds_clients) {

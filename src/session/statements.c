@@ -119,6 +119,14 @@ stmt_name_unpend(struct session *s, struct stmt_name *n)
 }
 
 void
+stmt_unnamed_set(struct session *s, struct stmt *st)
+{
+	if (s->unnamed != NULL)
+		stmt_release(s->worker, s->unnamed);
+	s->unnamed = st;
+}
+
+void
 statements_clear(struct session *s)
 {
 	struct table_node *n;

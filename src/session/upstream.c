@@ -99,6 +99,57 @@ up_ensure(struct up *u, const struct stmt *st)
 	up_evict(u);
 }
 
+/* The link has the client's unnamed statement and no other, so that the server answers as it
+ * would to this client alone. */
+static void
+up_ensure_unnamed(struct up *u)
+{
+	struct session *s = u->s;
+	struct link *l = s->link;
+	const struct stmt *st = s->unnamed;
+
+	if (l->unnamed == s->pid || (l->unnamed == 0 && st == NULL))
+		return;
+	if (st != NULL) {
+		proto_parse(batch_make(&u->batch), "", (const char *)st->data,
+		    st->data + st->sql_len + 1, st->types_len);
+		batch_made(&u->batch);
+		up_owe(u, REQ_PARSE, ACT_SKIP)->is_unnamed = true;
+		l->unnamed = s->pid;
+		return;
+	}
+	proto_close_statement(batch_make(&u->batch), "");
+	batch_made(&u->batch);
+	up_owe(u, REQ_CLOSE, ACT_SKIP)->is_unnamed = true;
+	l->unnamed = 0;
+}
+
+/* The client's unnamed statement is gone, here and for every link to come. */
+static void
+up_drop_unnamed(struct up *u)
+{
+	stmt_unnamed_set(u->s, NULL);
+	u->s->link->unnamed = 0;
+}
+
+/* Parse of the unnamed statement: it passes as it is, and is kept for a later batch. */
+static enum verdict
+up_parse_unnamed(struct up *u, const uint8_t *body, size_t have, uint32_t size)
+{
+	struct session *s = u->s;
+	struct proto_parse parse;
+
+	if (size - 4 > SESSION_UNNAMED_MAX)
+		stmt_unnamed_set(s, NULL);
+	else if (have < size - 4)
+		return (UP_STOP);
+	else if (proto_parse_parse(body, have, &parse) == 0)
+		stmt_unnamed_set(s, stmt_intern(s->worker, &parse));
+	s->link->unnamed = s->pid;
+	up_owe(u, REQ_PARSE, ACT_FORWARD)->is_unnamed = true;
+	return (up_body(u, size + 1, false));
+}
+
 /* The last request is about a client's name for a statement. */
 static void
 up_about(struct request *r, struct stmt_name *n)
@@ -165,6 +216,8 @@ up_bind(struct up *u, const uint8_t *head, size_t have, uint32_t size)
 	METRIC_INC(&s->seat->metrics, bind_count);
 	n = statement[0] != '\0' ? stmt_name_find(s, statement) : NULL;
 	if (n == NULL) {
+		if (statement[0] == '\0')
+			up_ensure_unnamed(u);
 		up_owe(u, REQ_BIND, ACT_FORWARD);
 		return (up_body(u, size + 1, false));
 	}
@@ -210,6 +263,11 @@ up_target(struct up *u, char type, const uint8_t *body, uint32_t size)
 		return (up_body(u, size + 1, true));
 	}
 	if (n == NULL) {
+		if (what == 'S' && name[0] == '\0') {
+			up_ensure_unnamed(u);
+			if (kind == REQ_CLOSE)
+				up_drop_unnamed(u);
+		}
 		up_owe(u, kind, ACT_FORWARD);
 		return (up_body(u, size + 1, false));
 	}
@@ -233,10 +291,8 @@ up_rewritten(struct up *u, char type, uint32_t size)
 		have = size - 4;
 	if (type == 'B')
 		return (up_bind(u, head, have, size));
-	if (type == 'P' && have > 0 && head[PROTO_HEAD] == '\0') {
-		up_owe(u, REQ_PARSE, ACT_FORWARD);
-		return (up_body(u, size + 1, false));
-	}
+	if (type == 'P' && have > 0 && head[PROTO_HEAD] == '\0')
+		return (up_parse_unnamed(u, head + PROTO_HEAD, have, size));
 	if (size > SESSION_WHOLE_MAX) {
 		batch_flush(&u->batch);
 		session_close(u->s, "54000", "message of a named statement is too long");
@@ -314,6 +370,7 @@ up_linked(struct up *u, char type, uint32_t size)
 		if (pool_settings(s->worker)->disable_pqexec)
 			return (up_broken(u, "PQexec disabled"));
 		up_owe(u, REQ_QUERY, ACT_FORWARD);
+		up_drop_unnamed(u);
 		break;
 	case 'F':
 		up_owe(u, REQ_FUNCTION, ACT_FORWARD);

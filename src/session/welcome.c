@@ -225,7 +225,7 @@ session_welcome(struct session *s)
 	if (!welcome_seat(s, pool_worker(s->worker)->topo))
 		return;
 	stream_pause(&s->stream);
-	if (s->seat->welcome == NULL) {
+	if (!pool_learn(s->seat)) {
 		welcome_take_link(s);
 		return;
 	}

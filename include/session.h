@@ -95,6 +95,8 @@ const char *session_state_name(enum session_state);
 /* The database's name as the client gave it; "" before it is known. */
 const char *session_database(const struct session *);
 const char *session_user(const struct session *);
+/* Statements that the client has prepared under a name. */
+unsigned session_prepared_count(const struct session *);
 /* Ends a session: tells the client (FATAL) unless message is NULL, gives its link back. */
 void session_close(struct session *, const char *sqlstate, const char *message);
 

@@ -133,7 +133,7 @@ client_row(struct show *show, const struct session *s, const char *state)
 	row_pointer(show, AT(show, link), s->link);
 	row_int(show, AT(show, remote_pid),
 	    s->addr.family == AF_UNIX ? s->addr.of.peer.pid : 0);
-	row_null(show, AT(show, prepared_statements));
+	row_int(show, AT(show, prepared_statements), session_prepared_count(s));
 	row_int(show, AT(show, id), s->pid);
 	row_stream(show, &s->stream, s->vars);
 	row_buffers(show, &s->stream, s->body_left);

@@ -235,13 +235,6 @@ host_shutdown(enum admin_shutdown mode)
 /* ---- signals ---- */
 
 static void
-visit_apply(struct worker *w, void *arg)
-{
-	(void)arg;
-	pool_apply(w);
-}
-
-static void
 on_signal(evutil_socket_t sig, short what, void *arg)
 {
 	char why[512] = "";
@@ -263,12 +256,10 @@ on_signal(evutil_socket_t sig, short what, void *arg)
 		stop_now();
 		break;
 	case SIGUSR1:
+		admin_pause_all(net_main());
+		break;
 	case SIGUSR2:
-		if (sig == SIGUSR1)
-			pool_pause(NULL);
-		else
-			pool_resume(NULL);
-		net_visit(net_main(), visit_apply, visit_drained, NULL);
+		admin_resume_all(net_main());
 		break;
 	default:
 		break;
@@ -359,6 +350,8 @@ rooms_fini(void)
 	for (unsigned i = 0; i < net_worker_count(); i++)
 		session_end_all(net_worker(i));
 	net_settle();
+	for (unsigned i = 0; i < net_worker_count(); i++)
+		admin_fini(net_worker(i));
 	for (unsigned i = 0; i <= net_worker_count(); i++)
 		pool_end_all(net_worker(i));
 	net_settle();

@@ -147,3 +147,9 @@ statements_free(struct session *s)
 	free(s->statements);
 	s->statements = NULL;
 }
+
+unsigned
+session_prepared_count(const struct session *s)
+{
+	return (s->statements != NULL ? s->statements->names.count : 0);
+}

@@ -263,9 +263,8 @@ class Link:
         if names and wants_names:
             self.out += pg.row_description(names)
         if word == "select":
-            config = re.match(r"select\s+(?:pg_catalog\.)?set_config\('(\w+)',\s*'([^']*)'", sql, re.I)
-            if config:
-                self.set(config[1], config[2])
+            for name, value in re.findall(r"set_config\('(\w+)',\s*E?'([^']*)'", sql, re.I):
+                self.set(name, value)
             self.out += pg.data_row([sql] + params) + pg.complete("SELECT 1")
         elif word == "rows":
             n = int(sql.split()[1])

@@ -29,6 +29,7 @@ Steps of both sides (a message's name is that of the protocol's documentation):
     quiet SECONDS               nothing arrives (quietorclosed: or the end)
     save FIELD NAME             ${NAME} from the last message
     ifnext A|CLOSE { … } else { … }   by the next message, which stays; iflast: by the last
+    ifnextin SECONDS A { … }    a message of these, or nothing within so long, or the end
     times N [VAR] { … }         serve { … }: again until the peer closes or says Terminate
     splitloop VAR N { … }       VAR = 1 … N; with `uncork cut=${VAR}` every place of a batch of
                                 N+1 bytes is cut (a longer batch is a failure)
@@ -166,6 +167,7 @@ class Connection:
         self.names = pg.BACKEND if from_server else pg.FRONTEND
         self.inbox = b""
         self.key = None
+        self.is_gone = False
         sock.settimeout(STEP)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
@@ -182,8 +184,10 @@ class Connection:
             except socket.timeout:
                 continue
             except ConnectionError as e:
+                self.is_gone = True
                 raise Closed(f"connection lost: {e}") from None
             if not piece:
+                self.is_gone = True
                 raise Closed(f"the peer closed (have {self.inbox[:60]!r})")
             self.inbox += piece
         return self.inbox[:size]
@@ -299,6 +303,17 @@ class Party(threading.Thread):
                 self.block(children)
             elif other is not None:
                 self.block(other)
+        elif verb == "ifnextin":
+            seconds, names = words
+            try:
+                self.connection.need(5, time.monotonic() + float(seconds))
+            except Closed:
+                return
+            except Fault:
+                return
+            if self.connection.names.get(self.connection.peek()) not in names.split("|"):
+                raise Fault(f"want {names} or nothing, got {self.connection.inbox[:80]!r}")
+            self.block(children)
         elif verb == "iflast":
             if self.last[0] in rest.split("|"):
                 self.block(children)
@@ -566,7 +581,7 @@ class Client(Party):
     def do_login(self, rest):
         params = self.pairs(rest)
         secret = params.pop("password", "")
-        if self.now is None or self.connection.sock.fileno() < 0:
+        if self.now is None or self.connection.is_gone:
             self.do_connect("")
         self.out(pg.startup(params), "StartupMessage " + rest)
         scram = None
@@ -846,12 +861,17 @@ class Server(Party):
             self.out(pg.message("1") + pg.message("2") + pg.complete("SET") + pg.ready("I"), "SET done")
             return
         # Outside of string literals there may be no statement but SET or set_config.
-        bare = re.sub(r"\bE?'(?:[^'\\]|''|\\.)*'" if re.search(r"\bE'", fields["sql"])
-                      else r"'(?:[^']|'')*'", "''", fields["sql"])
+        sql = fields["sql"]
+        bare = re.sub(r"\bE'(?:[^'\\]|''|\\.)*'|'(?:[^']|'')*'", "''", sql)
         parts = [p.strip() for p in bare.split(";") if p.strip()]
-        if rest not in bare.lower() or not all(re.match(r"(?i)set |select ", p) for p in parts):
-            raise Fault(f"want SET {rest} and nothing else, got {fields['sql']!r}")
-        self.out(pg.complete("SET") * len(parts) + pg.ready("I"), "SET done")
+        allowed = r"(?is)(set \w+ (=|to) ''|select (pg_catalog\.)?set_config\(''\s*,\s*''\s*,\s*false\).*)$"
+        if rest not in sql.lower() or not all(re.match(allowed, p) for p in parts):
+            raise Fault(f"want SET {rest} and nothing else, got {sql!r}")
+        for part in parts:
+            is_select = part.lower().startswith("select")
+            row = pg.row_description(["set_config"]) + pg.data_row([""])
+            self.out(row + pg.complete("SELECT 1") if is_select else pg.complete("SET"), "SET done")
+        self.out(pg.ready("I"), "ReadyForQuery")
 
     def do_rxssl(self, rest):
         size, code = struct.unpack("!II", self.connection.take(8))

@@ -11,11 +11,16 @@ from raw import Raw, refusal
 SLACK = 4 if is_sanitized() else 2.5
 
 
+# 57014, or what PostgreSQL says of its own timeout of that kind.
+CODES = {"idle_transaction_timeout": "25P03", "transaction_timeout": "25P04",
+         "client_idle_timeout": "57P05"}
+
+
 def told(fields, name):
-    """The refusal is 57014 and names the timeout."""
+    """The refusal names the timeout, by the right SQLSTATE."""
     if is_standin():
         return bool(fields)
-    return fields["C"] == "57014" and name in fields["M"]
+    return fields["C"] in ("57014", CODES.get(name)) and name in fields["M"]
 
 
 def backends(pg, user="alice"):

@@ -114,6 +114,10 @@ class Client:
         elif type_ == "D":
             value = pgproto.decode(True, "D", body)["1"]
             place = len(self.got)
+            if self.may_fail and value in (self.expected or [])[place:]:
+                # an error has swallowed what stood before it in the pipeline
+                self.got += [None] * (self.expected.index(value) - place)
+                place = len(self.got)
             if self.expected is None or place >= len(self.expected) or value != self.expected[place]:
                 want = None if self.expected is None else self.expected[place:place + 1]
                 raise Foreign(f"client {self.number} got {str(value)[:80]!r}, wants {str(want)[:80]}")
@@ -172,6 +176,11 @@ class Client:
                     self.open()
                     return
                 if then == "begin":
+                    if self.inbox[:1] == b"E" and b"SFATAL" in self.inbox[:20]:
+                        # its link died behind its answer: no harm in being told
+                        self.world.told += 1
+                        self.open()
+                        return
                     if self.inbox:
                         raise Foreign(f"client {self.number} has more than its answer: "
                                       f"{self.inbox[:60]!r}")
@@ -204,7 +213,7 @@ class World:
     def __init__(self, port, deaths):
         self.port, self.deaths = port, deaths
         self.selector = selectors.DefaultSelector()
-        self.answers = self.closed = self.deaths_done = self.cancels = 0
+        self.answers = self.closed = self.told = self.deaths_done = self.cancels = 0
         self.errors, self.wanted, self.lock = {}, [], threading.Lock()
 
     def cancel(self, client):

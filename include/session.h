@@ -40,12 +40,14 @@ struct session {
 	struct waiter waiter;
 	struct seat *seat;
 	struct link *link;
-	struct vars *vars;
+	struct vars *vars;       /* what it has set, as far as servers say */
+	struct vars *startup;    /* what it had when it was greeted */
 	struct pool_place *user; /* the login; NULL before it is known */
 	struct table_node key_node;
 	uint32_t pid, secret; /* BackendKeyData given to the client */
 	uint32_t body_left;   /* of the message that is passing through */
 	bool body_is_dropped : 1;
+	bool was_discarded : 1; /* DISCARD ALL, and the link is still the same */
 	bool is_draining : 1;   /* closes when its transaction is over */
 	bool rewrites : 1;      /* statement names are translated */
 	bool skips_to_sync : 1; /* without a link: an error was sent, Sync is awaited */

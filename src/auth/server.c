@@ -142,7 +142,7 @@ same_as_verifier(const struct verifier *v, const char *password)
 	return (same);
 }
 
-/* As long as a comparison with a verifier takes, if such comparisons are made here. */
+/* As long as a comparison with a verifier takes. */
 static bool
 same_as_nothing(const char *login, const char *password)
 {
@@ -152,8 +152,7 @@ same_as_nothing(const char *login, const char *password)
 	struct keys keys;
 
 	keys_pseudo("salt", login, salt);
-	if (iterations > 0)
-		keys_derive(&of, &keys);
+	keys_derive(&of, &keys);
 	return (false);
 }
 
@@ -173,14 +172,19 @@ static bool
 check_clear(struct auth_server *s, const char *password)
 {
 	char hashed[MD5_SECRET + 1];
+	bool same;
 
 	if (s->doom != NULL)
 		return (same_as_nothing(s->login, password));
 	if (s->kind == SECRET_SCRAM)
 		return (same_as_verifier(&s->verifier, password));
 	if (s->kind == SECRET_PLAIN)
-		return (same_text(password, s->secret));
-	return (md5_secret(password, s->login, hashed) && same_text(hashed, s->secret));
+		same = same_text(password, s->secret);
+	else
+		same = md5_secret(password, s->login, hashed) &&
+		       same_text(hashed, s->secret);
+	/* A wrong password takes as long whatever kind of secret the login has, or none. */
+	return (same || same_as_nothing(s->login, password));
 }
 
 static bool

@@ -373,6 +373,9 @@ start(char *why, size_t why_len)
 	struct timeval period = {.tv_sec = set->stats_period / 1000000};
 	unsigned descriptors = descriptors_raise();
 
+	/* First, so that all that follows is opened by that user. */
+	if (user[0] != '\0' && become_user(user, why, why_len) != 0)
+		return (EXIT_BAD_CONFIG);
 	world_tls = tls_create(set, why, why_len);
 	if (world_tls == NULL)
 		return (EXIT_BAD_CONFIG);
@@ -380,9 +383,8 @@ start(char *why, size_t why_len)
 		snprintf(why, why_len, "-d needs a pidfile");
 		return (EXIT_BAD_CONFIG);
 	}
-	if (net_listen(set, session_accept, why, why_len) != 0 ||
-	    (user[0] != '\0' && become_user(user, why, why_len) != 0) ||
-	    world_log(world, why, why_len) != 0 ||
+	if (world_log(world, why, why_len) != 0 ||
+	    net_listen(set, session_accept, why, why_len) != 0 ||
 	    pidfile_write(set->pidfile, why, why_len) != 0)
 		return (EXIT_NO_START);
 	rooms_init();
@@ -427,7 +429,9 @@ serve(const struct options *o)
 	code = start(why, sizeof(why));
 	if (code != EXIT_FINE) {
 		fprintf(stderr, "pgweave: %s\n", why);
-		log_fatal("%s", why);
+		if (topo_settings(world)->logfile[0] != '\0' ||
+		    topo_settings(world)->syslog)
+			log_fatal("%s", why);
 		daemon_ready(code);
 		net_listen_close();
 		pidfile_remove();

@@ -298,16 +298,16 @@ cipher_list(const char *word)
 static bool
 ctx_set_files(SSL_CTX *ctx, const struct side *side, const char **what)
 {
-	*what = "certificate file";
+	*what = "cert_file";
 	if (side->cert[0] != '\0' &&
 	    SSL_CTX_use_certificate_chain_file(ctx, side->cert) != 1)
 		return (false);
-	*what = "key file";
+	*what = "key_file";
 	if (side->key[0] != '\0' &&
 	    (SSL_CTX_use_PrivateKey_file(ctx, side->key, SSL_FILETYPE_PEM) != 1 ||
 		SSL_CTX_check_private_key(ctx) != 1))
 		return (false);
-	*what = "CA file";
+	*what = "ca_file";
 	if (side->ca[0] != '\0') {
 		STACK_OF(X509_NAME) * names;
 
@@ -329,7 +329,7 @@ ctx_set_ciphers(SSL_CTX *ctx, const struct side *side, const char **what)
 	*what = "ciphers";
 	if (SSL_CTX_set_cipher_list(ctx, cipher_list(side->ciphers)) != 1)
 		return (false);
-	*what = "TLS 1.3 ciphers";
+	*what = "ciphers (TLS 1.3)";
 	if (side->ciphers13[0] != '\0' &&
 	    SSL_CTX_set_ciphersuites(ctx, side->ciphers13) != 1)
 		return (false);
@@ -365,7 +365,7 @@ ctx_create(const struct side *side, char *why, size_t why_len)
 	SSL_CTX_set_read_ahead(ctx, 1);
 	if (!ctx_set_ciphers(ctx, side, &what) || !ctx_set_files(ctx, side, &what)) {
 		tls_note_error(what);
-		snprintf(why, why_len, "%s: %s", side->name, last_error);
+		snprintf(why, why_len, "%s_%s", side->name, last_error);
 		SSL_CTX_free(ctx);
 		return (NULL);
 	}

@@ -135,6 +135,7 @@ down_tag(struct down *d, const char *tag, size_t len)
 		prepared_clear(&d->l->prepared);
 		statements_clear(d->s);
 		d->l->vars = vars_without_startup(d->l->worker, d->l->vars);
+		d->s->was_discarded = true;
 	}
 }
 
@@ -235,6 +236,12 @@ down_ready(struct down *d, const uint8_t *body, uint32_t size)
 	if (l->query_us != 0)
 		METRIC_ADD(m, query_time, now - l->query_us);
 	l->query_us = l->requests.count > 0 ? now : 0;
+	if (l->txn != 'I' && s->seat->limits.pool_mode == POOL_STATEMENT) {
+		batch_flush(&d->batch);
+		session_close(s, "0A000",
+		    "transaction blocks not allowed in statement pooling mode");
+		return (DOWN_STOP);
+	}
 	if (l->txn == 'I') {
 		METRIC_INC(m, xact_count);
 		if (l->xact_us != 0)

@@ -158,6 +158,29 @@ session_refused(struct waiter *w, int fault, const char *sqlstate, const char *m
 
 /* ---- giving back ---- */
 
+/* The session's parameters are these now. What the client has been told by the link, but is
+ * not so, is told anew: after DISCARD ALL its own startup values hold, not the server's. */
+static void
+session_follow_vars(struct session *s, const struct vars *told, struct vars *vars)
+{
+	struct buf out = {0};
+	const char *name, *value, *old;
+	enum vars_kind kind;
+
+	for (unsigned i = 0; told != vars && i < vars_count(vars); i++) {
+		vars_at(vars, i, &name, &value, &kind);
+		old = kind == VARS_REPORTED ? vars_get(told, name) : NULL;
+		if (old != NULL && strcmp(old, value) != 0)
+			proto_parameter_status(&out, name, value);
+	}
+	if (out.len > 0)
+		stream_write(&s->stream, out.mem, out.len);
+	buf_free(&out);
+	vars_hold(vars);
+	vars_release(s->worker, s->vars);
+	s->vars = vars;
+}
+
 /* What the session knows of its link goes with it. */
 static struct link *
 session_let_go(struct session *s)
@@ -167,10 +190,9 @@ session_let_go(struct session *s)
 	s->link = NULL;
 	if (!s->rewrites)
 		l->unnamed = UNNAMED_FOREIGN;
-	if (s->vars != NULL && s->vars != l->vars && s->state != SESSION_WELCOME) {
-		vars_release(s->worker, s->vars);
-		s->vars = vars_hold(l->vars);
-	}
+	if (s->vars != NULL && s->vars != l->vars && s->state != SESSION_WELCOME)
+		session_follow_vars(s, l->vars, s->was_discarded ? s->startup : l->vars);
+	s->was_discarded = false;
 	if (l->stream.is_paused)
 		stream_resume(&l->stream);
 	if (s->state == SESSION_ACTIVE)
@@ -205,12 +227,8 @@ session_release_if_done(struct session *s)
 	struct link *l = s->link;
 	enum pool_mode mode = s->seat->limits.pool_mode;
 
-	if (!link_is_at_rest(l) || s->body_left > 0) {
-		if (mode == POOL_STATEMENT && l->txn != 'I' && l->requests.count == 0)
-			session_close(s, "0A000",
-			    "transaction blocks not allowed in statement pooling mode");
+	if (!link_is_at_rest(l) || s->body_left > 0)
 		return;
-	}
 	if (s->is_draining || session_worker(s->worker)->is_draining) {
 		session_close(s, "57P01", "pooler is shutting down");
 		return;

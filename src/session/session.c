@@ -268,7 +268,8 @@ session_end(struct session *s, const char *reason)
 	statements_free(s);
 	stmt_unnamed_set(s, NULL);
 	vars_release(s->worker, s->vars);
-	s->vars = NULL;
+	vars_release(s->worker, s->startup);
+	s->vars = s->startup = NULL;
 	if (s->holds_clients) {
 		s->seat->clients--;
 		atomic_fetch_sub(&s->seat->pool->db->clients, 1);

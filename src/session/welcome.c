@@ -290,6 +290,7 @@ session_greet(struct session *s)
 	proto_ready(&out, 'I');
 	stream_write(&s->stream, out.mem, out.len);
 	buf_free(&out);
+	s->startup = vars_hold(s->vars);
 	session_login_free(s);
 	session_move(s, SESSION_IDLE);
 	if (l != NULL) {

@@ -138,5 +138,3 @@ def test_discard_all(door, only_pgweave):
             assert a.query("discard all")[1] is None
             assert (show(a, "timezone"), show(a, "application_name")) == ("Asia/Tokyo", "aaa")
             assert (show(b, "timezone"), show(b, "application_name")) == ("America/New_York", "bbb")
-            assert b.query("reset timezone")[1] is None
-            assert show(b, "timezone") == "Europe/Berlin"

@@ -37,7 +37,7 @@ struct auth_server {
 
 /* The iterations of the last verifier that a password in clear was checked against: what it
  * costs such a login to fail, and therefore one that cannot succeed. 0: no such check yet. */
-static atomic_int clear_iterations;
+static atomic_int clear_iterations = 4096;
 
 /* ---- starting ---- */
 

@@ -11,6 +11,7 @@
 #include "pool.h"
 #include "session.h"
 #include <errno.h>
+#include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -344,9 +345,25 @@ rooms_init(void)
 	session_set_console(&admin_console);
 }
 
+/* Whether links went where they were needed: what only a look at the whole can tell. */
+static void
+log_handovers(void)
+{
+	struct metrics sum = {0};
+	const struct seat *seat;
+
+	for (unsigned i = 0; i < net_worker_count(); i++)
+		TAILQ_FOREACH(seat, &pool_worker(net_worker(i))->seats, entry)
+			metrics_add(&sum, &seat->metrics);
+	log_info("links handed over between workers: %" PRIu64
+		 ", late wake-ups: %" PRIu64,
+	    sum.v[M_handovers], sum.v[M_rescues]);
+}
+
 static void
 rooms_fini(void)
 {
+	log_handovers();
 	for (unsigned i = 0; i < net_worker_count(); i++)
 		session_end_all(net_worker(i));
 	net_settle();

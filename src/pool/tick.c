@@ -1,6 +1,27 @@
 /* What time does to pools: timeouts, lifetimes, the reserve, minimum sizes, averages. */
 #include "private.h"
 
+#define RESCUE_US 300000 /* no wake-up takes that long to arrive */
+
+/* Whether somebody waits although a link is idle, here or elsewhere: a wake-up was lost. */
+static bool
+tick_is_rescue(const struct seat *seat, int64_t now)
+{
+	const struct pool *pool = seat->pool;
+
+	if (pool->db->is_paused ||
+	    now - TAILQ_FIRST(&seat->waiters)->start_us < RESCUE_US)
+		return (false);
+	if (seat->idle_count > 0)
+		return (true);
+	if (seat->is_asking || seat->opening > 0)
+		return (false);
+	for (unsigned i = 0; i < seat->worker->count; i++)
+		if (atomic_load(&pool->share[i].idle) > 0)
+			return (true);
+	return (false);
+}
+
 static void
 tick_waiters(struct seat *seat, int64_t now)
 {
@@ -13,7 +34,7 @@ tick_waiters(struct seat *seat, int64_t now)
 		    fault_info(F_QUERY_WAIT)->text);
 	if (TAILQ_EMPTY(&seat->waiters))
 		return;
-	if (seat->idle_count > 0 && !seat->pool->db->is_paused)
+	if (tick_is_rescue(seat, now))
 		METRIC_INC(&seat->metrics, rescues);
 	/* The reserve and the next attempt to log in depend on the time alone. */
 	pool_serve(seat);

@@ -215,6 +215,9 @@ stream_is_full(const struct stream *s)
 void stream_pause(struct stream *);
 /* Reads on, and offers what was left over again, at the end of this turn. */
 void stream_resume(struct stream *);
+/* Looks at the socket although no event has come: data and a reset that arrive together bring
+ * one edge, and a short read does not see the second. */
+void stream_poke(struct stream *);
 /* Takes the stream out of its worker (its owner moves it to another thread) and into one.
  * Nothing may be buffered. */
 bool stream_can_move(const struct stream *);

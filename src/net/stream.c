@@ -498,6 +498,15 @@ stream_resume(struct stream *s)
 		stream_make_ready(s);
 }
 
+void
+stream_poke(struct stream *s)
+{
+	if (s->fd < 0 || s->is_paused)
+		return;
+	s->has_more = true;
+	stream_make_ready(s);
+}
+
 /* ---- moving to another worker ---- */
 
 bool

@@ -85,9 +85,11 @@ class Proxy:
         self.start(args, env, wait, preexec)
 
     def write(self, config):
-        with open(self.ini, "w") as f:
+        """The file is replaced whole: a reload that is still under way never reads half of it."""
+        with open(self.ini + ".new", "w") as f:
             f.write(config)
-        os.chmod(self.ini, 0o644)
+        os.chmod(self.ini + ".new", 0o644)
+        os.replace(self.ini + ".new", self.ini)
 
     def command(self, args=()):
         cmd = [program(), *args]

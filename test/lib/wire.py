@@ -152,11 +152,37 @@ def _peer_unread(sock):
         ours, theirs = sock.getsockname()[1], sock.getpeername()[1]
     except OSError:
         return None
+    try:
+        return _diag_unread(theirs, ours)
+    except OSError:
+        return _proc_unread(theirs, ours)
+
+
+def _diag_unread(local, remote):
+    """The kernel's socket diagnosis (sock_diag(7)): one exact question, whatever the number of
+    sockets."""
+    here = socket.inet_aton("127.0.0.1") + bytes(12)
+    body = (struct.pack("=BBBBI", socket.AF_INET, socket.IPPROTO_TCP, 0, 0, 0xffffffff)
+            + struct.pack("!HH", local, remote) + here + here + struct.pack("=I", 0) + b"\xff" * 8)
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 4) as s:
+        s.settimeout(1)
+        s.sendto(struct.pack("=IHHII", 16 + len(body), 20, 1, 1, 0) + body, (0, 0))
+        answer = s.recv(4096)
+    kind, = struct.unpack_from("=H", answer, 4)
+    if kind == 2:  # NLMSG_ERROR: ENOENT when there is no such socket
+        error, = struct.unpack_from("=i", answer, 16)
+        if error == -2:
+            return None
+        raise OSError(-error, "sock_diag")
+    return struct.unpack_from("=I", answer, 16 + 4 + 48 + 4)[0]
+
+
+def _proc_unread(local, remote):
     with open("/proc/net/tcp") as f:
         next(f)
         for line in f:
             w = line.split()
-            if int(w[1].split(":")[1], 16) == theirs and int(w[2].split(":")[1], 16) == ours:
+            if int(w[1].split(":")[1], 16) == local and int(w[2].split(":")[1], 16) == remote:
                 return int(w[4].split(":")[1], 16)
     return None
 

@@ -64,7 +64,7 @@ struct pool {
 	    failed_us; /* when a login last failed; 0: the last one was fine */
 	_Atomic unsigned next_host;
 	pthread_mutex_t lock; /* for what follows; not on the path of a query */
-	char error[256]; /* why, in the server's words */
+	char error[256];      /* why, in the server's words */
 	char error_state[6];
 	struct vars *welcome; /* of no worker: what the last fresh link had; or NULL */
 	struct pool_share share[]; /* one for each worker */
@@ -100,6 +100,7 @@ struct seat {
 	struct vars *welcome; /* what a fresh link has; NULL: not known yet */
 	struct mail ask;      /* travels to a worker with an idle link and back */
 	bool is_asking;
+	bool is_granting;  /* links are being given to waiters further up the stack */
 	unsigned ask_home; /* whose worker asks */
 	int64_t used_us;
 	struct metrics metrics;

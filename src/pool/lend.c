@@ -169,6 +169,28 @@ pool_lend(struct seat *seat, struct waiter *w, const struct vars *want)
 	return (NULL);
 }
 
+/* Idle links to those who wait. One who gets a link may give it back before granted()
+ * returns (a login that only looks): the link is idle again and this loop goes on with it,
+ * instead of one stack frame deeper for each of ten thousand that wait. */
+static void
+pool_grant_idle(struct seat *seat)
+{
+	struct link *l;
+
+	if (seat->is_granting)
+		return;
+	seat->is_granting = true;
+	while (!TAILQ_EMPTY(&seat->waiters) && (l = pool_take_idle(seat, NULL)) != NULL) {
+		if (pool_is_stale(l))
+			link_close(l, "database configuration changed");
+		else if (pool_wants_check(l))
+			pool_check(l);
+		else
+			pool_grant(seat, l);
+	}
+	seat->is_granting = false;
+}
+
 /* Refuses those who log in while the server cannot be reached. */
 static void
 pool_refuse_logins(struct seat *seat)
@@ -195,8 +217,6 @@ pool_refuse_logins(struct seat *seat)
 void
 pool_serve(struct seat *seat)
 {
-	struct link *l;
-
 	if (seat->database == NULL) {
 		while (!TAILQ_EMPTY(&seat->waiters))
 			pool_refuse(TAILQ_FIRST(&seat->waiters), F_POOL_GONE,
@@ -206,14 +226,7 @@ pool_serve(struct seat *seat)
 	}
 	if (seat->pool->db->is_paused)
 		return;
-	while (!TAILQ_EMPTY(&seat->waiters) && (l = pool_take_idle(seat, NULL)) != NULL) {
-		if (pool_is_stale(l))
-			link_close(l, "database configuration changed");
-		else if (pool_wants_check(l))
-			pool_check(l);
-		else
-			pool_grant(seat, l);
-	}
+	pool_grant_idle(seat);
 	while (seat->opening < seat->waiting && pool_open(seat))
 		;
 	if (seat->waiting > seat->opening && !pool_ask(seat))
@@ -239,8 +252,11 @@ pool_offer(struct link *l)
 		pool_hand_over(l, (unsigned)to);
 		return;
 	}
-	if (own != 0) {
+	if (own != 0 && !seat->is_granting) {
+		seat->is_granting = true;
 		pool_grant(seat, l);
+		seat->is_granting = false;
+		pool_grant_idle(seat);
 		return;
 	}
 	pool_set_idle(l, true);

@@ -82,7 +82,14 @@ class Proxy:
         self.process = None
         self.expect_exit = 0
         self.write(config)
-        self.start(args, env, wait, preexec)
+        try:
+            self.start(args, env, wait, preexec)
+        except BaseException:
+            # nobody else knows of it yet
+            if self.process is not None and self.process.poll() is None:
+                self.process.kill()
+                self.process.wait()
+            raise
 
     def write(self, config):
         """The file is replaced whole: a reload that is still under way never reads half of it."""

@@ -268,6 +268,7 @@ class Party(threading.Thread):
         self.local, self.last, self.corked = {}, None, None
         self.error, self.line, self.marked = None, 0, time.monotonic()
         self.auto = None
+        self.is_endless = any(step[1].split()[0] == "auto" for step in steps)
 
     def run(self):
         try:
@@ -1032,7 +1033,7 @@ class Script:
                 if self.failed.is_set():
                     break
             for party in self.parties.values():
-                if not party.auto:
+                if not party.is_endless:
                     self.join(party)
         except (Fault, Late, RuntimeError, SyntaxError, KeyError, OSError) as e:
             wrong = f"{type(e).__name__}: {e}"

@@ -106,18 +106,25 @@ def test_pipeline(door):
 
 
 def test_pipeline_error(door):
+    """libpq's pipeline: what stands behind an error is skipped up to the next Sync, not further."""
     with door.connect(autocommit=True) as c:
-        with c.pipeline() as p:
-            a = c.execute("select 1")
-            p.sync()
-            c.execute("select 1/0")
-            c.execute("select 2")
-            with pytest.raises(psycopg.errors.DivisionByZero):
-                p.sync()
-            b = c.execute("select 3")
-            p.sync()
-        assert a.fetchone() == (1,)
-        assert b.fetchone() == (3,)
+        p, status = c.pgconn, psycopg.pq.ExecStatus
+        p.enter_pipeline_mode()
+        for batch in (["select 1"], ["select 1/0", "select 2"], ["select 3"]):
+            for sql in batch:
+                p.send_query_params(sql.encode(), None)
+            p.pipeline_sync()
+        got = []
+        while got.count("sync") < 3:
+            r = p.get_result()
+            if r is not None:
+                got.append({status.TUPLES_OK: lambda: r.get_value(0, 0).decode(),
+                            status.FATAL_ERROR: lambda: r.error_field(
+                                psycopg.pq.DiagnosticField.SQLSTATE).decode(),
+                            status.PIPELINE_ABORTED: lambda: "skipped",
+                            status.PIPELINE_SYNC: lambda: "sync"}[r.status]())
+        assert got == ["1", "sync", "22012", "skipped", "sync", "3", "sync"]
+        p.exit_pipeline_mode()
         assert c.execute("select 4").fetchone() == (4,)
 
 

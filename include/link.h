@@ -196,6 +196,7 @@ struct link {
 	bool body_is_forwarded : 1;
 	bool wants_close : 1; /* RECONNECT, or its configuration has changed */
 	bool is_listed : 1;   /* the keeper's: it is among the idle ones */
+	bool is_checking : 1; /* the keeper's: server_check_query runs */
 	bool was_ready : 1;   /* the keeper's: its login was fine */
 	uint32_t pid;         /* BackendKeyData */
 	uint8_t key_len;
@@ -210,6 +211,7 @@ struct link {
 	int64_t query_us;   /* when the statement under way began; 0: none */
 	int64_t xact_us;    /* and the transaction */
 	uint64_t id;
+	uint64_t generation; /* the keeper's: of the snapshot it was opened from */
 	struct addr local, remote;
 	struct sockaddr_storage peer; /* for cancel requests */
 	socklen_t peer_len;

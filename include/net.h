@@ -70,7 +70,8 @@ struct worker {
 	void (*tick[WORKER_TICKS])(struct worker *, int64_t now_us);
 	/* Called after everything else in a turn. */
 	void (*turn[WORKER_TICKS])(struct worker *);
-	struct event *tick_event, *wake_event;
+	struct event *tick_event, *wake_event, *hangup_event;
+	int hangup_fd; /* an epoll set of all streams, for hang-ups and errors alone */
 	bool is_stopping;
 	uint64_t turns;
 	int64_t loop_lag_us; /* how late the last tick came */
@@ -182,7 +183,7 @@ struct stream {
 	bool was_full : 1;     /* drained() is owed */
 	bool has_hung_up : 1;  /* the peer will send no more; read to the end */
 	bool cannot_send : 1;  /* sending failed; lost() follows what can still be read */
-	bool tells_hangup : 1; /* set by the owner: lost() also while paused */
+	bool tells_hangup : 1; /* lost() also while paused */
 	bool wants_offer : 1;  /* what was left over is to be offered again */
 	bool tls_ended : 1;    /* TLS brings no more bytes */
 	bool is_unix : 1;
@@ -215,9 +216,8 @@ stream_is_full(const struct stream *s)
 void stream_pause(struct stream *);
 /* Reads on, and offers what was left over again, at the end of this turn. */
 void stream_resume(struct stream *);
-/* Looks at the socket although no event has come: data and a reset that arrive together bring
- * one edge, and a short read does not see the second. */
-void stream_poke(struct stream *);
+/* Whether lost() comes at once when the peer has hung up although the stream is paused. */
+void stream_tell_hangup(struct stream *, bool);
 /* Takes the stream out of its worker (its owner moves it to another thread) and into one.
  * Nothing may be buffered. */
 bool stream_can_move(const struct stream *);

@@ -92,16 +92,20 @@ struct seat {
 	    *database; /* of the worker's snapshot; NULL: removed */
 	struct topo_limits limits;
 	const char *secret; /* for the server; the snapshot's; NULL: none */
+	uint64_t since;     /* links opened from an older snapshot are not fit any more */
 	struct link_list links;
 	struct link_list idle; /* first: came back last */
 	TAILQ_HEAD(, waiter) waiters;
 	unsigned link_count, idle_count, opening, waiting;
+	unsigned checking;    /* idle links that server_check_query runs on */
 	unsigned clients;     /* sessions of this worker */
 	struct vars *welcome; /* what a fresh link has; NULL: not known yet */
 	struct mail ask;      /* travels to a worker with an idle link and back */
 	bool is_asking;
-	bool is_granting;  /* links are being given to waiters further up the stack */
-	unsigned ask_home; /* whose worker asks */
+	bool is_granting;     /* links are being given to waiters further up the stack */
+	unsigned ask_home;    /* whose worker asks */
+	int64_t ask_after_us; /* it was in vain: not again before */
+	struct pool_place *ask_place; /* asks for a place in it, not for a link */
 	int64_t used_us;
 	struct metrics metrics;
 	struct metrics period_start; /* the counters when the stats_period began */
@@ -170,7 +174,7 @@ void pool_wait_end(struct waiter *);
 void pool_give(struct link *, bool with_reset);
 /* Takes back a LENT link in whatever state: rolls back what can be rolled back, cancels and
  * closes what runs. */
-void pool_give_broken(struct link *, const char *why);
+void pool_give_broken(struct link *, bool with_reset, const char *why);
 /* Does what can be done now for those who wait at this seat. */
 void pool_serve(struct seat *);
 

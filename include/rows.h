@@ -50,8 +50,9 @@ int rows_binary(enum rows_type, const char *text, struct buf *out) MUST_USE;
 /* ---- rows kept in memory until all are there; {0} is an empty list ---- */
 
 struct rows_list {
-	struct buf bytes; /* per value a length (or that it is NULL), the text and a NUL */
-	size_t count;     /* rows */
+	struct buf
+	    bytes;    /* per value a length (or that it is NULL), the text and a NUL */
+	size_t count; /* rows */
 };
 /* Copies one row of `columns` values. */
 void rows_list_add(struct rows_list *, const char *const *values, unsigned columns);

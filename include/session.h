@@ -49,6 +49,8 @@ struct session {
 	bool body_is_dropped : 1;
 	bool was_discarded : 1; /* DISCARD ALL, and the link is still the same */
 	bool is_draining : 1;   /* closes when its transaction is over */
+	uint8_t
+	    mode; /* enum pool_mode, as it was at login: a reload changes it for others */
 	bool rewrites : 1;      /* statement names are translated */
 	bool skips_to_sync : 1; /* without a link: an error was sent, Sync is awaited */
 	bool is_refused : 1;    /* what waits was cancelled */
@@ -99,6 +101,8 @@ const char *session_database(const struct session *);
 const char *session_user(const struct session *);
 /* Statements that the client has prepared under a name. */
 unsigned session_prepared_count(const struct session *);
+/* Clients of this worker, without those at the console. */
+unsigned session_clients(const struct worker *);
 /* Ends a session: tells the client (FATAL) unless message is NULL, gives its link back. */
 void session_close(struct session *, const char *sqlstate, const char *message);
 

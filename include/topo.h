@@ -68,8 +68,8 @@ struct topo;
 struct topo *topo_build(struct conf *, struct conf_problems *) MUST_USE;
 /* A snapshot with one setting changed and all else as it is: what SET does. NULL, and why, when
  * the value is wrong. Gives one reference. */
-const struct topo *topo_with(const struct topo *, const struct setting *, const char *value,
-    char *why, size_t why_len) MUST_USE;
+const struct topo *topo_with(const struct topo *, const struct setting *,
+    const char *value, char *why, size_t why_len) MUST_USE;
 const struct topo *topo_hold(const struct topo *);
 void topo_release(const struct topo *);
 

@@ -136,7 +136,11 @@ link_cancels_expire(struct worker *w, int64_t now_us, int64_t max_us)
 
 	for (c = TAILQ_FIRST(&link_worker(w)->cancels); c != NULL; c = next) {
 		next = TAILQ_NEXT(c, entry);
-		if (now_us - c->start_us > max_us)
-			cancel_over(c);
+		if (now_us - c->start_us <= max_us)
+			continue;
+		/* The signal may still come: the link must not serve anybody else. */
+		if (c->link != NULL)
+			c->link->wants_close = true;
+		cancel_over(c);
 	}
 }

@@ -83,8 +83,7 @@ link_note_async(struct link *l, char type, const uint8_t *body, size_t len)
 	return (type == 'N' || type == 'A');
 }
 
-/* The server has closed the link, or it cannot be trusted any more. */
-static void
+void
 link_gone(struct link *l, const char *why)
 {
 	const struct link_user *user = l->user;

@@ -54,10 +54,16 @@ login_doom(struct link *l, const char *why)
 void
 link_login_turn(struct worker *w)
 {
-	struct link_login *login;
+	struct link_login *login,
+	    *last = TAILQ_LAST(&link_worker(w)->doomed, doomed_list);
+	bool is_last = false;
 
-	while ((login = TAILQ_FIRST(&link_worker(w)->doomed)) != NULL)
+	/* Not those that fail while we tell: their turn comes with the next one, at the latest
+	 * with the next tick. */
+	while (!is_last && (login = TAILQ_FIRST(&link_worker(w)->doomed)) != NULL) {
+		is_last = login == last;
 		link_login_failed(login->link, F_LINK_CONNECT, NULL, "%s", login->doom);
+	}
 }
 
 void
@@ -260,6 +266,9 @@ login_connect_query_ran(struct link *l, void *arg, const struct proto_error_fiel
 	if (error != NULL)
 		link_login_failed(
 		    l, F_LINK_LOGIN, error, "connect_query failed: %s", error->message);
+	else if (l->txn != 'I')
+		link_login_failed(
+		    l, F_LINK_LOGIN, NULL, "connect_query leaves a transaction open");
 	else
 		login_complete(l);
 }

@@ -13,7 +13,7 @@ struct link_worker {
 	struct vars *recent[VARS_RECENT];
 	unsigned recent_at;
 	TAILQ_HEAD(, cancel) cancels;
-	TAILQ_HEAD(, link_login) doomed;
+	TAILQ_HEAD(doomed_list, link_login) doomed;
 	uint64_t next_id;
 };
 static inline struct link_worker *
@@ -46,6 +46,10 @@ void link_login_turn(struct worker *);
 void link_move(struct link *, enum link_state to);
 
 void vars_forget_recent(struct worker *);
+/* The server has closed the link, or it cannot be trusted any more: closes it and tells whoever
+ * has it. */
+void link_gone(struct link *, const char *why);
+
 /* Login: begins with the resolved address; bytes until the link is ready. */
 void link_login_start(struct link *, const struct link_target *);
 void link_login_connected(struct link *);

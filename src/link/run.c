@@ -2,6 +2,7 @@
 #include "private.h"
 #include <inttypes.h>
 #include <stdlib.h>
+#include <string.h>
 
 struct link_run {
 	link_ran *ran;
@@ -74,19 +75,19 @@ link_run_bytes(struct link *l, const uint8_t *p, size_t len)
 		if (n == 0)
 			break;
 		if (n < 0 || type == 'G' || type == 'W') {
-			const struct link_user *user = l->user;
-
-			link_close(l, "unexpected answer to a query of the proxy's own");
-			if (user != NULL)
-				user->lost(
-				    l, "unexpected answer to a query of the proxy's own");
+			link_gone(l, "unexpected answer to a query of the proxy's own");
 			return (len);
 		}
 		used += (size_t)n;
 		if (type == 'E' && !l->run->failed) {
 			l->run->failed = true;
 			buf_add(&l->run->error, body, (size_t)n - PROTO_HEAD);
-		} else if (type == 'Z' && n == PROTO_HEAD + 1) {
+		} else if (type == 'Z') {
+			if (n != PROTO_HEAD + 1 || strchr("ITE", body[0]) == NULL ||
+			    body[0] == '\0') {
+				link_gone(l, "malformed ReadyForQuery");
+				return (len);
+			}
 			l->txn = (char)body[0];
 			link_run_over(l);
 		} else

@@ -23,7 +23,7 @@
 static const struct options *options;
 static const struct topo *world; /* what was swapped in last; main thread only */
 static struct tls *world_tls;
-static enum stopping { RUNNING, WAITING_FOR_CLIENTS, DRAINING, ENDING } stopping;
+static _Atomic enum stopping { RUNNING, WAITING_FOR_CLIENTS, DRAINING, ENDING } stopping;
 static struct event *stop_event, *stats_event;
 static struct event *signal_events[8];
 
@@ -169,29 +169,41 @@ stop_now(void)
 	net_visit(net_main(), stop_worker, stop_main, NULL);
 }
 
+/* Looks now and then whether the clients have gone, and sends those away who have come to
+ * rest. Whoever looks on from the console does not count. */
+static unsigned clients_left;
+static bool is_looking;
+
 static void
-visit_drain(struct worker *w, void *arg)
+visit_look(struct worker *w, void *arg)
 {
 	(void)arg;
-	session_drain(w);
+	if (stopping == DRAINING)
+		session_drain(w);
+	clients_left += session_clients(w);
 }
 
 static void
-visit_drained(struct worker *w, void *arg)
+visit_looked(struct worker *w, void *arg)
 {
 	(void)w;
 	(void)arg;
+	is_looking = false;
+	if (clients_left == 0)
+		stop_now();
 }
 
-/* Looks now and then whether the clients have gone. */
 static void
 stop_look(evutil_socket_t fd, short what, void *arg)
 {
 	(void)fd;
 	(void)what;
 	(void)arg;
-	if (session_total() == 0)
-		stop_now();
+	if (is_looking || stopping == ENDING)
+		return;
+	is_looking = true;
+	clients_left = 0;
+	net_visit(net_main(), visit_look, visit_looked, NULL);
 }
 
 static void
@@ -212,8 +224,7 @@ stop_begin(enum stopping how)
 		INVARIANT(stop_event != NULL && event_add(stop_event, &every) == 0);
 	}
 	stopping = how;
-	if (how == DRAINING)
-		net_visit(net_main(), visit_drain, visit_drained, NULL);
+	stop_look(-1, 0, NULL);
 }
 
 static void

@@ -6,7 +6,9 @@
  *
  * A connection owns memory only while bytes are stuck. After a short read the kernel's
  * buffer is known to be empty (new bytes bring a new edge) unless the peer has hung up: then
- * reading goes on to the end of file, which brings no edge of its own.
+ * reading goes on to the end. That hang-up or reset may come together with bytes, in one
+ * edge, and libevent does not pass on which it was; so every socket is also in a second
+ * epoll set of the worker, which reports those alone and costs nothing while they live.
  */
 #include "stream.h"
 #include "tls.h"
@@ -14,6 +16,7 @@
 #include <openssl/ssl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <unistd.h>
 
 #define STREAM_ROUNDS 4 /* full reads before other streams have their turn */
@@ -32,9 +35,12 @@ stream_make_ready(struct stream *s)
 static void
 stream_watch(struct stream *s)
 {
+	struct epoll_event hangup = {.events = EPOLLRDHUP | EPOLLET, .data.ptr = s};
+
 	INVARIANT(event_assign(&s->event, s->worker->base, s->fd,
-		      EV_READ | EV_CLOSED | EV_ET | EV_PERSIST, stream_event, s) == 0);
+		      EV_READ | EV_ET | EV_PERSIST, stream_event, s) == 0);
 	INVARIANT(event_add(&s->event, NULL) == 0);
+	INVARIANT(epoll_ctl(s->worker->hangup_fd, EPOLL_CTL_ADD, s->fd, &hangup) == 0);
 }
 
 static void
@@ -134,7 +140,7 @@ stream_tell_lost(struct stream *s, int err)
 
 /* ---- writing ---- */
 
-static void
+void
 stream_send_failed(struct stream *s, int err)
 {
 	s->cannot_send = true;
@@ -473,12 +479,34 @@ stream_event(evutil_socket_t fd, short what, void *arg)
 	}
 	if (what & EV_WRITE)
 		stream_flush(s);
-	if (s->fd < 0 || !(what & (EV_READ | EV_CLOSED)))
+	if (s->fd < 0 || !(what & EV_READ))
 		return;
-	if (what & EV_CLOSED)
-		s->has_hung_up = true;
 	s->has_more = true;
 	stream_serve(s);
+}
+
+#define HANGUP_BATCH 64
+
+void
+stream_hangups(evutil_socket_t fd, short what, void *arg)
+{
+	struct epoll_event events[HANGUP_BATCH];
+	int n = epoll_wait(fd, events, HANGUP_BATCH, 0);
+
+	(void)what;
+	(void)arg;
+	for (int i = 0; i < n; i++) {
+		/* Closed in this very turn, perhaps: its memory lasts until the turn is over. */
+		struct stream *s = events[i].data.ptr;
+
+		if (s->fd < 0)
+			continue;
+		s->has_hung_up = true;
+		s->has_more = true;
+		/* A connection that fails to come up is told by its write event. */
+		if (!s->is_connecting)
+			stream_serve(s);
+	}
 }
 
 void
@@ -499,12 +527,11 @@ stream_resume(struct stream *s)
 }
 
 void
-stream_poke(struct stream *s)
+stream_tell_hangup(struct stream *s, bool tell)
 {
-	if (s->fd < 0 || s->is_paused)
-		return;
-	s->has_more = true;
-	stream_make_ready(s);
+	s->tells_hangup = tell;
+	if (tell && s->has_hung_up)
+		stream_make_ready(s);
 }
 
 /* ---- moving to another worker ---- */
@@ -525,6 +552,7 @@ stream_detach(struct stream *s)
 	s->is_ready = false;
 	event_del(&s->event);
 	stream_unwatch_write(s);
+	epoll_ctl(s->worker->hangup_fd, EPOLL_CTL_DEL, s->fd, NULL);
 	s->worker = NULL;
 }
 

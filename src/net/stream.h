@@ -8,8 +8,12 @@
 
 /* Reads and feeds until the socket is empty, the stream is paused or its share is used. */
 void stream_serve(struct stream *);
+/* The event callback of a worker's hangup_fd. */
+void stream_hangups(evutil_socket_t fd, short what, void *arg);
 /* Puts the stream on the ready list of its worker. */
 void stream_make_ready(struct stream *);
+/* Sending is over; lost() follows what can still be read. */
+void stream_send_failed(struct stream *, int err);
 /* Sends what TLS has put into the worker's wire_out. */
 void stream_send_records(struct stream *);
 

@@ -141,8 +141,10 @@ stream_connect_tls(struct stream *s, struct tls *tls, const char *name)
 			SSL_set1_host(ssl, name);
 	}
 	s->worker->wire_in_len = s->worker->wire_in_at = 0;
-	(void)tls_shake(s);
-	stream_send_records(s);
+	if (tls_shake(s) == TLS_STEP_FAILED)
+		stream_send_failed(s, -1);
+	else
+		stream_send_records(s);
 }
 
 static enum tls_step

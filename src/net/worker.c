@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
@@ -98,6 +99,11 @@ worker_create(unsigned index, unsigned count)
 	    event_new(w->base, w->wake_fd, EV_READ | EV_PERSIST, mailbox_empty, w);
 	w->tick_event = event_new(w->base, -1, EV_PERSIST, worker_ticked, w);
 	INVARIANT(w->wake_event != NULL && event_add(w->wake_event, NULL) == 0);
+	w->hangup_fd = epoll_create1(EPOLL_CLOEXEC);
+	INVARIANT(w->hangup_fd >= 0);
+	w->hangup_event =
+	    event_new(w->base, w->hangup_fd, EV_READ | EV_PERSIST, stream_hangups, w);
+	INVARIANT(w->hangup_event != NULL && event_add(w->hangup_event, NULL) == 0);
 	INVARIANT(w->tick_event != NULL && event_add(w->tick_event, &tick) == 0);
 	return (w);
 }
@@ -121,6 +127,8 @@ worker_destroy(struct worker *w)
 		evdns_base_free(w->dns, 0);
 	event_free(w->wake_event);
 	event_free(w->tick_event);
+	event_free(w->hangup_event);
+	close(w->hangup_fd);
 	event_base_free(w->base);
 	close(w->wake_fd);
 	buf_free(&w->wire_out);

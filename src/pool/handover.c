@@ -35,7 +35,7 @@ pool_arrive(struct worker *w, struct mail *m)
 	seat->link_count++;
 	link_attach(l, w);
 	METRIC_INC(&seat->metrics, handovers);
-	if (seat->welcome == NULL)
+	if (seat->welcome == NULL && !pool_is_stale(l))
 		seat->welcome = vars_hold(l->born);
 	pool_offer(l);
 }
@@ -72,50 +72,68 @@ pool_turn(struct worker *w)
 	}
 }
 
-/* ---- asking: a mail that travels to a worker with an idle link and comes home ---- */
+/* ---- asking: a mail that travels from worker to worker until one can help, and home ---- */
+
+/* An idle link for the one who asks. */
+static bool
+ask_for_link(struct worker *w, const struct seat *from)
+{
+	struct seat *seat = from->pool->share[w->index].seat;
+	struct link *l;
+
+	if (seat == NULL || !TAILQ_EMPTY(&seat->waiters))
+		return (false);
+	TAILQ_FOREACH(l, &seat->idle, idle_entry)
+		if (link_can_move(l) && !pool_is_stale(l)) {
+			pool_set_idle(l, false);
+			pool_hand_over(l, from->ask_home);
+			return (true);
+		}
+	return (false);
+}
 
 static void
 pool_asked(struct worker *w, struct mail *m)
 {
-	struct seat *from = CONTAINER_OF(m, struct seat, ask), *seat;
-	unsigned home = from->ask_home;
-	struct link *l;
+	struct seat *from = CONTAINER_OF(m, struct seat, ask);
+	bool helped;
 
-	if (w->index == home) {
+	if (w->index == from->ask_home) {
 		from->is_asking = false;
+		from->ask_after_us = clock_us() + WORKER_TICK_US;
 		pool_serve(from);
 		return;
 	}
-	seat = from->pool->share[w->index].seat;
-	if (seat != NULL && TAILQ_EMPTY(&seat->waiters)) {
-		TAILQ_FOREACH(l, &seat->idle, idle_entry)
-			if (link_can_move(l) && !pool_is_stale(l))
-				break;
-		if (l != NULL) {
-			pool_set_idle(l, false);
-			pool_hand_over(l, home);
-		}
-	}
-	worker_post(net_worker(home), m);
+	helped = from->ask_place != NULL ? pool_evict(w, from->pool, from->ask_place)
+					 : ask_for_link(w, from);
+	worker_post(net_worker(helped ? from->ask_home : (w->index + 1) % w->count), m);
+}
+
+static bool
+others_have_idle(const struct seat *seat)
+{
+	for (unsigned i = 0; i < seat->worker->count; i++)
+		if (i != seat->worker->index &&
+		    atomic_load(&seat->pool->share[i].idle) > 0)
+			return (true);
+	return (false);
 }
 
 bool
 pool_ask(struct seat *seat)
 {
-	struct pool *pool = seat->pool;
+	struct worker *w = seat->worker;
 
 	if (seat->is_asking)
 		return (true);
-	for (unsigned i = 0; i < seat->worker->count; i++) {
-		if (i == seat->worker->index || atomic_load(&pool->share[i].idle) == 0)
-			continue;
-		seat->is_asking = true;
-		seat->ask_home = seat->worker->index;
-		seat->ask.run = pool_asked;
-		worker_post(net_worker(i), &seat->ask);
-		return (true);
-	}
-	return (false);
+	if (w->count == 1 || clock_us() < seat->ask_after_us ||
+	    (seat->ask_place == NULL && !others_have_idle(seat)))
+		return (false);
+	seat->is_asking = true;
+	seat->ask_home = w->index;
+	seat->ask.run = pool_asked;
+	worker_post(net_worker((w->index + 1) % w->count), &seat->ask);
+	return (true);
 }
 
 /* ---- nudges: a place has become free ---- */

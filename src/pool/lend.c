@@ -46,7 +46,7 @@ pool_is_stale(const struct link *l)
 {
 	const struct seat *seat = l->place;
 
-	return (l->wants_close || seat->database == NULL ||
+	return (l->wants_close || seat->database == NULL || l->generation < seat->since ||
 		l->reconnect < seat->pool->db->reconnect);
 }
 
@@ -112,10 +112,20 @@ pool_grant(struct seat *seat, struct link *l)
 }
 
 static void
+check_over(struct link *l)
+{
+	struct seat *seat = l->place;
+
+	l->is_checking = false;
+	seat->checking--;
+}
+
+static void
 pool_checked(struct link *l, void *arg, const struct proto_error_fields *error)
 {
 	(void)arg;
-	if (error != NULL)
+	check_over(l);
+	if (error != NULL || l->txn != 'I')
 		link_close(l, "server_check_query failed");
 	else
 		pool_offer(l);
@@ -136,6 +146,8 @@ pool_check(struct link *l)
 {
 	const char *query = pool_settings(l->worker)->server_check_query;
 
+	l->is_checking = true;
+	((struct seat *)l->place)->checking++;
 	link_run(l, strcmp(query, "<empty>") == 0 ? ";" : query, pool_checked, NULL);
 }
 
@@ -180,7 +192,8 @@ pool_grant_idle(struct seat *seat)
 	if (seat->is_granting)
 		return;
 	seat->is_granting = true;
-	while (!TAILQ_EMPTY(&seat->waiters) && (l = pool_take_idle(seat, NULL)) != NULL) {
+	while (
+	    seat->waiting > seat->checking && (l = pool_take_idle(seat, NULL)) != NULL) {
 		if (pool_is_stale(l))
 			link_close(l, "database configuration changed");
 		else if (pool_wants_check(l))
@@ -227,9 +240,9 @@ pool_serve(struct seat *seat)
 	if (seat->pool->db->is_paused)
 		return;
 	pool_grant_idle(seat);
-	while (seat->opening < seat->waiting && pool_open(seat))
+	while (seat->opening + seat->checking < seat->waiting && pool_open(seat))
 		;
-	if (seat->waiting > seat->opening && !pool_ask(seat))
+	if (seat->waiting > seat->opening + seat->checking && !pool_ask(seat))
 		pool_refuse_logins(seat);
 }
 
@@ -292,7 +305,7 @@ static void
 pool_was_reset(struct link *l, void *arg, const struct proto_error_fields *error)
 {
 	(void)arg;
-	if (error != NULL) {
+	if (error != NULL || l->txn != 'I') {
 		link_close(l, "reset query failed");
 		return;
 	}
@@ -327,11 +340,8 @@ pool_rolled_back(struct link *l, void *arg, const struct proto_error_fields *err
 }
 
 void
-pool_give_broken(struct link *l, const char *why)
+pool_give_broken(struct link *l, bool with_reset, const char *why)
 {
-	bool with_reset =
-	    ((const struct seat *)l->place)->limits.pool_mode == POOL_SESSION;
-
 	INVARIANT(l->state == LINK_LENT);
 	l->user = NULL;
 	l->user_arg = NULL;

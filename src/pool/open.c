@@ -31,17 +31,17 @@ pool_room(const struct seat *seat)
 	return (room);
 }
 
-/* Makes room under max_db_connections: an idle link of another pool of this database. */
-static bool
-pool_evict(struct seat *wants)
+bool
+pool_evict(struct worker *w, const struct pool *wants, const struct pool_place *place)
 {
 	struct link *oldest = NULL;
 	struct seat *seat;
 
-	TAILQ_FOREACH(seat, &pool_worker(wants->worker)->seats, entry) {
+	TAILQ_FOREACH(seat, &pool_worker(w)->seats, entry) {
 		struct link *l;
 
-		if (seat == wants || seat->pool->db != wants->pool->db)
+		if (seat->pool == wants ||
+		    (seat->pool->db != place && seat->pool->user != place))
 			continue;
 		l = TAILQ_LAST(&seat->idle, link_list);
 		if (l != NULL && (oldest == NULL || l->request_us < oldest->request_us))
@@ -49,9 +49,20 @@ pool_evict(struct seat *wants)
 	}
 	if (oldest == NULL)
 		return (false);
-	pool_set_idle(oldest, false);
-	link_close(oldest, "evicted: another pool of the database needs the place");
+	link_close(oldest, "evicted: another pool needs the place");
 	return (true);
+}
+
+/* A place in the counts of the database or the user; an idle link of another pool there makes
+ * room. When this worker has none, the others are asked (pool_ask). */
+static bool
+count_in_place(struct seat *seat, struct pool_place *place, int64_t max)
+{
+	if (count_in(&place->links, max) ||
+	    (pool_evict(seat->worker, seat->pool, place) && count_in(&place->links, max)))
+		return (true);
+	seat->ask_place = place;
+	return (false);
 }
 
 static bool
@@ -61,13 +72,11 @@ pool_reserve_place(struct seat *seat)
 
 	if (!count_in(&pool->links, pool_room(seat)))
 		return (false);
-	if (!count_in(&pool->db->links, seat->limits.max_db_connections) &&
-	    (!pool_evict(seat) ||
-		!count_in(&pool->db->links, seat->limits.max_db_connections))) {
+	if (!count_in_place(seat, pool->db, seat->limits.max_db_connections)) {
 		atomic_fetch_sub(&pool->links, 1);
 		return (false);
 	}
-	if (!count_in(&pool->user->links, seat->limits.max_user_connections)) {
+	if (!count_in_place(seat, pool->user, seat->limits.max_user_connections)) {
 		atomic_fetch_sub(&pool->db->links, 1);
 		atomic_fetch_sub(&pool->links, 1);
 		return (false);
@@ -87,12 +96,16 @@ pool_open(struct seat *seat)
 	    .role = pool->role,
 	    .secret = seat->secret,
 	    .tls = pw->tls};
-	int64_t failed = pool->failed_us;
+	int64_t failed = pool->failed_us,
+		retry = topo_settings(pw->topo)->server_login_retry;
 	struct link *l;
 
-	if (failed != 0 &&
-	    clock_us() - failed < topo_settings(pw->topo)->server_login_retry)
+	/* Also a server that refuses at once is not asked without pause. */
+	if (retry < WORKER_TICK_US)
+		retry = WORKER_TICK_US;
+	if (failed != 0 && clock_us() - failed < retry)
 		return (false);
+	seat->ask_place = NULL;
 	if (!pool_reserve_place(seat))
 		return (false);
 	if (db->host_count > 1)
@@ -103,6 +116,7 @@ pool_open(struct seat *seat)
 				   : atomic_load(&pool->next_host) % db->host_count);
 	l = link_open(seat->worker, &pool_keeper, seat, &target);
 	l->reconnect = pool->db->reconnect;
+	l->generation = topo_generation(pw->topo);
 	TAILQ_INSERT_TAIL(&seat->links, l, entry);
 	seat->link_count++;
 	seat->opening++;
@@ -121,9 +135,12 @@ keeper_ready(struct link *l)
 	l->was_ready = true;
 	atomic_fetch_add(&seat->pool->ready, 1);
 	atomic_store(&seat->pool->failed_us, 0);
-	vars_release(w, seat->welcome);
-	seat->welcome = vars_hold(l->born);
-	pool_teach(seat->pool, l->born);
+	/* A server that is not the configured one any more has nothing to say. */
+	if (!pool_is_stale(l)) {
+		vars_release(w, seat->welcome);
+		seat->welcome = vars_hold(l->born);
+		pool_teach(seat->pool, l->born);
+	}
 	pool_offer(l);
 }
 
@@ -169,6 +186,8 @@ keeper_closed(struct link *l)
 
 	if (l->is_listed)
 		pool_set_idle(l, false);
+	if (l->is_checking)
+		seat->checking--;
 	TAILQ_REMOVE(&seat->links, l, entry);
 	seat->link_count--;
 	if (l->was_ready)

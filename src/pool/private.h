@@ -27,13 +27,17 @@ int pool_foreign_demand(const struct seat *, int64_t before_us);
 void pool_hand_over(struct link *, unsigned to);
 /* Sends off the links that leave. */
 void pool_turn(struct worker *);
-/* Asks a worker that has an idle link for it. False: none has. */
+/* Asks the other workers, one after the other, for an idle link or, when the limit of a database
+ * or user stands in the way, to close one. False: it has just been in vain. */
 bool pool_ask(struct seat *);
 /* Wakes the waiters of every worker: there is room. */
 void pool_nudge(struct pool *);
 
 /* ---- open.c ---- */
 
+/* Closes the idle link of this worker that is idle longest and counts in the place, but is not
+ * of the pool that wants it. False: there is none. */
+bool pool_evict(struct worker *, const struct pool *wants, const struct pool_place *);
 /* Opens a link when the limits allow one more. */
 bool pool_open(struct seat *);
 

@@ -161,24 +161,33 @@ database_same(const struct topo_database *a, const struct topo_database *b)
 	return (true);
 }
 
+/* The database is another one now: what was opened for the old one, here or in a worker that
+ * has not heard of it yet, is not fit. */
+static void
+seat_renew(struct seat *seat, const struct topo *topo)
+{
+	struct link *l, *next;
+
+	seat->since = topo_generation(topo);
+	vars_release(seat->worker, seat->welcome);
+	seat->welcome = NULL;
+	pool_teach(seat->pool, NULL);
+	atomic_store(&seat->pool->failed_us, 0);
+	for (l = TAILQ_FIRST(&seat->links); l != NULL; l = next) {
+		next = TAILQ_NEXT(l, entry);
+		if (l->state == LINK_IDLE || l->login != NULL)
+			link_close(l, "database configuration changed");
+	}
+}
+
 static void
 seat_carry_over(struct seat *seat, const struct topo *topo)
 {
 	const struct topo_database *was = seat->database;
-	struct link *l, *next;
 
 	seat_resolve(seat, topo);
-	if (was != NULL && seat->database != NULL && database_same(was, seat->database))
-		return;
-	vars_release(seat->worker, seat->welcome);
-	seat->welcome = NULL;
-	pool_teach(seat->pool, NULL);
-	for (l = TAILQ_FIRST(&seat->links); l != NULL; l = next) {
-		next = TAILQ_NEXT(l, entry);
-		l->wants_close = true;
-		if (l->state == LINK_IDLE)
-			link_close(l, "database configuration changed");
-	}
+	if (was == NULL || seat->database == NULL || !database_same(was, seat->database))
+		seat_renew(seat, topo);
 }
 
 struct world_mail {

@@ -188,6 +188,11 @@ down_error(struct down *d, const uint8_t *body, uint32_t size)
 		return (down_broken(d, "malformed ErrorResponse"));
 	if (strcmp(error.severity, "FATAL") == 0 || strcmp(error.severity, "PANIC") == 0)
 		l->saw_fatal = true;
+	if (d->s->mode != POOL_SESSION && link_is_at_rest(l)) {
+		/* Behind the last answer: the farewell to a link that is on its way back. */
+		l->is_dirty = true;
+		return (down_body(d, size, false));
+	}
 	l->is_copying_in = false;
 	if (r != NULL && r->renames) {
 		const struct stmt_name *n = r->arg;
@@ -236,7 +241,7 @@ down_ready(struct down *d, const uint8_t *body, uint32_t size)
 	if (l->query_us != 0)
 		METRIC_ADD(m, query_time, now - l->query_us);
 	l->query_us = l->requests.count > 0 ? now : 0;
-	if (l->txn != 'I' && s->seat->limits.pool_mode == POOL_STATEMENT) {
+	if (l->txn != 'I' && s->mode == POOL_STATEMENT) {
 		batch_flush(&d->batch);
 		session_close(s, "0A000",
 		    "transaction blocks not allowed in statement pooling mode");

@@ -38,7 +38,7 @@ session_flow(struct session *s)
 			stream_resume(&l->stream);
 	}
 	/* A client that hangs up while it waits gives up its place in the queue. */
-	s->stream.tells_hangup = hold_client && !stream_is_full(&s->stream);
+	stream_tell_hangup(&s->stream, hold_client && !stream_is_full(&s->stream));
 }
 
 static void
@@ -218,14 +218,13 @@ session_give_link(struct session *s, const char *why)
 	if (s->body_left > 0 && !s->body_is_dropped)
 		l->is_dirty = true;
 	(void)session_let_go(s);
-	pool_give_broken(l, why);
+	pool_give_broken(l, s->mode == POOL_SESSION, why);
 }
 
 void
 session_release_if_done(struct session *s)
 {
 	struct link *l = s->link;
-	enum pool_mode mode = s->seat->limits.pool_mode;
 
 	if (!link_is_at_rest(l) || s->body_left > 0)
 		return;
@@ -233,7 +232,7 @@ session_release_if_done(struct session *s)
 		session_close(s, "57P01", "pooler is shutting down");
 		return;
 	}
-	if (mode == POOL_SESSION)
+	if (s->mode == POOL_SESSION)
 		return;
 	(void)session_let_go(s);
 	pool_give(l, false);
@@ -264,7 +263,7 @@ session_link_lost(struct link *l, const char *why)
 	unsigned owed = owed_readies(l);
 	bool is_cut = l->body_left > 0 && l->body_is_forwarded;
 	bool goes_on = s->state == SESSION_ACTIVE && l->txn == 'I' && s->body_left == 0 &&
-		       s->seat->limits.pool_mode != POOL_SESSION && !l->saw_fatal;
+		       s->mode != POOL_SESSION && !l->saw_fatal;
 
 	session_disown_requests(s, l);
 	s->link = NULL;

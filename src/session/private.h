@@ -26,8 +26,6 @@ void session_error(struct session *, const char *severity, const char *sqlstate,
     const char *message, const char *detail, const char *hint);
 void session_ready(struct session *, char status);
 void session_on_world(struct worker *);
-/* Whether the client's statement names are translated. */
-bool session_rewrites(const struct session *);
 
 /* ---- accept.c ---- */
 

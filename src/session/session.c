@@ -291,6 +291,18 @@ session_close(struct session *s, const char *sqlstate, const char *message)
 	session_end(s, message != NULL ? message : "closed");
 }
 
+unsigned
+session_clients(const struct worker *w)
+{
+	const struct session_worker *sw = session_worker(w);
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < SESSION_CLOSED; i++)
+		if (i != SESSION_CONSOLE)
+			n += sw->count[i];
+	return (n);
+}
+
 /* ---- operators ---- */
 
 /* Calls act() for every session that is logged in to a database, or to that one. */
@@ -343,22 +355,18 @@ session_drain(struct worker *w)
 static void
 act_world(struct session *s)
 {
-	if (s->seat->database == NULL)
+	const struct topo_database *db = s->seat->database;
+	const char *role = db != NULL && db->user != NULL ? db->user : session_user(s);
+
+	if (db == NULL)
 		session_close(
 		    s, fault_info(F_POOL_GONE)->sqlstate, fault_info(F_POOL_GONE)->text);
-	else
-		s->rewrites = session_rewrites(s);
+	else if (strcmp(role, s->seat->pool->role) != 0)
+		session_close(s, "57P01", "database configuration changed");
 }
 
 void
 session_on_world(struct worker *w)
 {
 	session_each(w, NULL, act_world);
-}
-
-bool
-session_rewrites(const struct session *s)
-{
-	return (s->seat->limits.pool_mode != POOL_SESSION &&
-		pool_settings(s->worker)->max_prepared_statements > 0);
 }

@@ -15,17 +15,6 @@ tick_logins(struct session_worker *sw, enum session_state state, int64_t now, in
 	}
 }
 
-#define POKE_US                                                                          \
-	5000000 /* half a message without the other half: is the client still there? */
-
-static void
-tick_poke(struct session *s, int64_t now)
-{
-	if (now - s->request_us > POKE_US &&
-	    (s->body_left > 0 || s->stream.in.len > 0 || s->link->wants_sync))
-		stream_poke(&s->stream);
-}
-
 /* A statement, or a transaction, that takes too long. */
 static void
 tick_active(struct session *s, int64_t now)
@@ -34,7 +23,15 @@ tick_active(struct session *s, int64_t now)
 	const struct link *l = s->link;
 	bool is_running = l->requests.count > 0;
 
-	tick_poke(s, now);
+	/* The session's parameters are being set on the link. */
+	if (l->state == LINK_RUNNING) {
+		int64_t most = pool_settings(s->worker)->server_connect_timeout;
+
+		if (most > 0 && now - l->run_us > most)
+			session_close(
+			    s, "57014", "server did not answer (server_connect_timeout)");
+		return;
+	}
 	if (max->query_timeout > 0 && is_running && l->query_us != 0 &&
 	    now - l->query_us > max->query_timeout)
 		session_close(s, "57014", "query_timeout");

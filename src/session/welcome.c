@@ -169,7 +169,9 @@ welcome_seat(struct session *s, const struct topo *topo)
 	s->holds_clients = true;
 	seat->clients++;
 	seat->used_us = clock_us();
-	s->rewrites = session_rewrites(s);
+	s->mode = (uint8_t)limits.pool_mode;
+	s->rewrites =
+	    s->mode != POOL_SESSION && topo_settings(topo)->max_prepared_statements > 0;
 	return (true);
 }
 

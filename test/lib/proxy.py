@@ -107,7 +107,9 @@ class Proxy:
     def environment(self, env=None):
         san = f"log_path={self.dir}/san"
         out = dict(os.environ, **(env or {}))
-        out["ASAN_OPTIONS"] = f"{san}:exitcode=99:detect_leaks=1:" + os.environ.get("ASAN_OPTIONS", "")
+        # A small quarantine: what is freed must not look like what has grown.
+        out["ASAN_OPTIONS"] = (f"{san}:exitcode=99:detect_leaks=1:quarantine_size_mb=32:"
+                               + os.environ.get("ASAN_OPTIONS", ""))
         out["UBSAN_OPTIONS"] = f"{san}:print_stacktrace=1:" + os.environ.get("UBSAN_OPTIONS", "")
         out["TSAN_OPTIONS"] = f"{san}:exitcode=98:" + os.environ.get("TSAN_OPTIONS", "")
         return out

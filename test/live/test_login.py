@@ -1,7 +1,5 @@
 """Logins: every auth_type with every form of secret, wrong passwords, unknown users and databases,
 the proxy's own logins at the servers, forced users, the '*' database."""
-import statistics
-
 import psycopg
 import pytest
 
@@ -43,16 +41,16 @@ def test_refusal_tells_nothing(proxy, pg, auth_type, only_pgweave):
     """A wrong password and an unknown user look alike, to the letter and to the clock."""
     secrets = {"alice": SECRET["plain"], "bob": SECRET["scram"]}
     door = proxy(pg, auth_type=auth_type, secrets=secrets)
-    times = {}
-    for user in ("alice", "bob", "nobody"):
-        took = []
-        for _ in range(15):
+    took = {"alice": [], "bob": [], "nobody": []}
+    # in turns, and the quickest of each: what else the machine does falls on all alike
+    for _ in range(20):
+        for user in took:
             said, seconds = refusal(door.port, user, password="wrong")
             assert said["C"] == "28P01" and said["S"] == "FATAL"
             assert said["M"] == f'password authentication failed for user "{user}"'
             assert set(said) <= set("SVCMFLR")
-            took.append(seconds)
-        times[user] = statistics.median(took)
+            took[user].append(seconds)
+    times = {user: min(t) for user, t in took.items()}
     spread = max(times.values()) - min(times.values())
     assert spread < max(0.004, 0.5 * min(times.values())), times
 

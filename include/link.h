@@ -38,6 +38,10 @@ void vars_at(const struct vars *, unsigned i, const char **name, const char **va
     enum vars_kind *kind);
 /* The set without its VARS_STARTUP members; takes over a reference as vars_with(). */
 struct vars *vars_without_startup(struct worker *, struct vars *) MUST_USE;
+/* The set with the VARS_STARTUP members of another one instead of its own (own: NULL: with
+ * values that differ from every other). Takes over a reference as vars_with(). */
+struct vars *vars_with_startup(
+    struct worker *, struct vars *, const struct vars *of) MUST_USE;
 /* Appends SET and RESET statements that turn a link with `is` into one with `want`. False,
  * and nothing appended, when nothing that can be set differs. */
 bool vars_sql(const struct vars *is, const struct vars *want, struct buf *out);
@@ -69,7 +73,8 @@ enum request_act {
 };
 struct request {
 	uint8_t kind, act;
-	bool is_doomed;  /* sent to fail: what is prepared stays so */
+	bool is_behind_copy; /* REQ_SYNC sent after the CopyDone or CopyFail of a copy */
+	bool is_doomed;      /* sent to fail: what is prepared stays so */
 	bool renames;    /* an error must speak of the client's name for the statement */
 	bool is_unnamed; /* REQ_PARSE of the unnamed statement */
 	void *arg;       /* the user's */
@@ -89,6 +94,7 @@ requests_head(const struct requests *q)
 }
 /* The i-th from the head. */
 struct request *requests_at(const struct requests *, uint32_t i);
+void requests_remove(struct requests *, uint32_t i);
 void requests_pop(struct requests *);
 void requests_free(struct requests *);
 
@@ -103,7 +109,11 @@ struct prepared_set {
 };
 /* True and made the youngest when the statement is there. */
 bool prepared_touch(struct prepared_set *, struct hash128 id);
-void prepared_add(struct prepared_set *, struct hash128 id);
+/* batch: that of the Parse; the statement is not sure until prepared_confirm(). */
+void prepared_add(struct prepared_set *, struct hash128 id, uint32_t batch);
+void prepared_confirm(struct prepared_set *, struct hash128 id);
+/* Parsed in an earlier batch that the server has not answered: it may have skipped it. */
+bool prepared_is_unsure(const struct prepared_set *, struct hash128 id, uint32_t batch);
 void prepared_forget(struct prepared_set *, struct hash128 id);
 unsigned prepared_count(const struct prepared_set *);
 /* Takes out the one used longest ago; false when there is none. */
@@ -191,8 +201,11 @@ struct link {
 	bool
 	    skips_to_sync : 1; /* an error in an extended batch: the server ignores until Sync */
 	bool is_copying_in : 1;
-	bool is_dirty : 1;  /* close it when it comes back */
-	bool saw_fatal : 1; /* the server has said farewell */
+	bool copy_has_ended : 1; /* CopyDone or CopyFail went up after the last Execute */
+	bool
+	    has_lost_sync : 1; /* a Sync went up that a copy may have swallowed, or not */
+	bool is_dirty : 1;     /* close it when it comes back */
+	bool saw_fatal : 1;    /* the server has said farewell */
 	bool body_is_forwarded : 1;
 	bool wants_close : 1; /* RECONNECT, or its configuration has changed */
 	bool is_listed : 1;   /* the keeper's: it is among the idle ones */
@@ -201,8 +214,8 @@ struct link {
 	uint32_t pid;         /* BackendKeyData */
 	uint8_t key_len;
 	uint8_t key[32];
-	uint32_t
-	    unnamed; /* the user's: whose the unnamed statement is; 0: there is none */
+	uint64_t unnamed; /* the user: token of its unnamed statement; 0: there is none */
+	uint32_t batch;   /* counts the Syncs sent */
 	unsigned cancels;   /* cancel requests under way */
 	int64_t connect_us; /* when it was opened, monotonic */
 	int64_t connect_wall_us;
@@ -237,6 +250,9 @@ void link_cancel_over(struct link *);
 /* Runs a simple query of the proxy's own, its rows swallowed; LENT or IDLE before, RUNNING
  * until ran(), which finds the link in the state that it had. */
 void link_run(struct link *, const char *sql, link_ran *ran, void *arg);
+/* A command tag (with its NUL): statements and parameters that it has dropped are forgotten.
+ * True when it was DISCARD ALL or DEALLOCATE ALL. */
+bool link_note_tag(struct link *, const char *tag, size_t len);
 /* A ParameterStatus of the server: the link's vars follow. */
 void link_note_parameter(struct link *, const char *name, const char *value);
 /* Nothing outstanding, no half message, outside a transaction. */

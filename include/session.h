@@ -40,8 +40,10 @@ struct session {
 	struct waiter waiter;
 	struct seat *seat;
 	struct link *link;
-	struct vars *vars;       /* what it has set, as far as servers say */
-	struct vars *startup;    /* what it had when it was greeted */
+	struct vars *vars;    /* what it has set, as far as servers say */
+	struct vars *startup; /* what it had when it was greeted */
+	struct vars
+	    *discarded; /* what was left by DISCARD ALL on the link it has; or NULL */
 	struct pool_place *user; /* the login; NULL before it is known */
 	struct table_node key_node;
 	uint32_t pid, secret; /* BackendKeyData given to the client */
@@ -53,10 +55,14 @@ struct session {
 	    mode; /* enum pool_mode, as it was at login: a reload changes it for others */
 	bool rewrites : 1;      /* statement names are translated */
 	bool skips_to_sync : 1; /* without a link: an error was sent, Sync is awaited */
-	bool is_refused : 1;    /* what waits was cancelled */
-	bool is_admin : 1;      /* console: may change things */
-	bool holds_clients : 1; /* counted in seat, database and user */
+	bool
+	    is_leaving : 1; /* Terminate came, answers to what was sent before are owed */
+	bool is_stalled : 1;           /* must know how the batches under way end */
+	bool is_refused : 1;           /* what waits was cancelled */
+	bool is_admin : 1;             /* console: may change things */
+	bool holds_clients : 1;        /* counted in seat, database and user */
 	struct statements *statements; /* NULL: none yet */
+	uint64_t unnamed_token;        /* marks it on links; 0: there is none */
 	struct stmt
 	    *unnamed; /* what its unnamed statement is; NULL: none, or too long to keep */
 	struct session_login *login; /* until READY */
@@ -75,6 +81,7 @@ struct session_worker {
 	struct table keys;  /* sessions by pid */
 	struct table known; /* statements by their id */
 	size_t known_bytes;
+	uint64_t tokens;       /* given to unnamed statements */
 	struct buf scratch[2]; /* new bytes of a batch: to the server, to the client */
 	bool is_draining;      /* shutdown: sessions close at their next rest */
 };

@@ -70,6 +70,33 @@ link_note_parameter(struct link *l, const char *name, const char *value)
 	l->vars = vars_with(l->worker, l->vars, name, value, vars_kind_of(name));
 }
 
+static bool
+tag_is(const char *tag, size_t len, const char *what)
+{
+	return (len == strlen(what) + 1 && memcmp(tag, what, len) == 0);
+}
+
+bool
+link_note_tag(struct link *l, const char *tag, size_t len)
+{
+	if (len == 0 || strchr("DRS", tag[0]) == NULL)
+		return (false);
+	if (tag_is(tag, len, "DISCARD ALL")) {
+		prepared_clear(&l->prepared);
+		l->vars = vars_without_startup(l->worker, l->vars);
+		return (true);
+	}
+	if (tag_is(tag, len, "DEALLOCATE ALL")) {
+		prepared_clear(&l->prepared);
+		return (true);
+	}
+	/* It may have been about what a client asked for at connect time; the server does not
+	 * report those. */
+	if (tag_is(tag, len, "SET") || tag_is(tag, len, "RESET"))
+		l->vars = vars_with_startup(l->worker, l->vars, NULL);
+	return (false);
+}
+
 bool
 link_note_async(struct link *l, char type, const uint8_t *body, size_t len)
 {

@@ -10,6 +10,8 @@
 struct prepared_entry {
 	struct table_node node;
 	struct hash128 id;
+	uint32_t batch; /* of the Parse */
+	bool is_sure;   /* the server has confirmed it */
 	TAILQ_ENTRY(prepared_entry) lru;
 };
 
@@ -67,7 +69,7 @@ prepared_touch(struct prepared_set *set, struct hash128 id)
 }
 
 void
-prepared_add(struct prepared_set *set, struct hash128 id)
+prepared_add(struct prepared_set *set, struct hash128 id, uint32_t batch)
 {
 	struct prepared_entry *e;
 
@@ -77,8 +79,26 @@ prepared_add(struct prepared_set *set, struct hash128 id)
 		TAILQ_INIT(&set->lru);
 	e = mem_alloc(sizeof(*e));
 	e->id = id;
+	e->batch = batch;
 	table_add(&set->table, &e->node, id.lo);
 	TAILQ_INSERT_TAIL(&set->lru, e, lru);
+}
+
+void
+prepared_confirm(struct prepared_set *set, struct hash128 id)
+{
+	struct prepared_entry *e = entry_find(set, id);
+
+	if (e != NULL)
+		e->is_sure = true;
+}
+
+bool
+prepared_is_unsure(const struct prepared_set *set, struct hash128 id, uint32_t batch)
+{
+	const struct prepared_entry *e = entry_find(set, id);
+
+	return (e != NULL && !e->is_sure && e->batch != batch);
 }
 
 void

@@ -39,6 +39,14 @@ requests_at(const struct requests *q, uint32_t i)
 }
 
 void
+requests_remove(struct requests *q, uint32_t i)
+{
+	for (; i + 1 < q->count; i++)
+		*requests_at(q, i) = *requests_at(q, i + 1);
+	q->count--;
+}
+
+void
 requests_pop(struct requests *q)
 {
 	INVARIANT(q->count > 0);

@@ -82,6 +82,9 @@ link_run_bytes(struct link *l, const uint8_t *p, size_t len)
 		if (type == 'E' && !l->run->failed) {
 			l->run->failed = true;
 			buf_add(&l->run->error, body, (size_t)n - PROTO_HEAD);
+		} else if (type == 'C') {
+			(void)link_note_tag(
+			    l, (const char *)body, (size_t)n - PROTO_HEAD);
 		} else if (type == 'Z') {
 			if (n != PROTO_HEAD + 1 || strchr("ITE", body[0]) == NULL ||
 			    body[0] == '\0') {

@@ -160,6 +160,20 @@ vars_without_startup(struct worker *w, struct vars *v)
 	return (result);
 }
 
+struct vars *
+vars_with_startup(struct worker *w, struct vars *v, const struct vars *of)
+{
+	const struct vars *from = of != NULL ? of : v;
+	struct vars *result = vars_without_startup(w, vars_hold(v));
+
+	for (unsigned i = 0; i < from->count; i++)
+		if (from->var[i].kind == VARS_STARTUP)
+			result = vars_with(w, result, from->var[i].name,
+			    of != NULL ? from->var[i].value : "\001", VARS_STARTUP);
+	vars_release(w, v);
+	return (result);
+}
+
 const char *
 vars_get(const struct vars *v, const char *name)
 {

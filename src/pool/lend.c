@@ -309,9 +309,6 @@ pool_was_reset(struct link *l, void *arg, const struct proto_error_fields *error
 		link_close(l, "reset query failed");
 		return;
 	}
-	/* What clients asked for at connect time went with it. */
-	l->vars = vars_without_startup(l->worker, l->vars);
-	prepared_clear(&l->prepared);
 	pool_back(l);
 }
 

@@ -107,8 +107,12 @@ order_arrived(struct worker *w, struct mail *m)
 	} else if (s->link != NULL && s->link->state == LINK_LENT &&
 		   s->link->requests.count > 0)
 		link_cancel(s->link, order_done, o);
-	else
+	else {
+		/* The link is being made ready for the statement. */
+		if (s->state == SESSION_ACTIVE && s->link->state == LINK_RUNNING)
+			s->is_refused = s->stream.in.len > 0 && s->mode != POOL_SESSION;
 		order_done(o);
+	}
 }
 
 void

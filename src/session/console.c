@@ -473,7 +473,16 @@ session_console_bytes(struct session *s, const uint8_t *p, size_t len)
 		}
 		used += (size_t)size + 1;
 	}
-	return (s->state == SESSION_CLOSED ? len : used);
+	if (s->state == SESSION_CLOSED)
+		return (len);
+	session_flow(s);
+	return (used);
+}
+
+bool
+session_console_is_busy(const struct session *s)
+{
+	return (s->console != NULL && s->console->run != NULL);
 }
 
 /* ---- life ---- */

@@ -29,8 +29,13 @@ enum verdict { DOWN_GO_ON, DOWN_STOP };
 static void
 request_done(struct session *s, struct request *r)
 {
-	if (r->arg != NULL)
-		stmt_name_unpend(s, r->arg);
+	struct stmt_name *n = r->arg;
+
+	if (n == NULL)
+		return;
+	if (r->kind == REQ_PARSE && !r->is_doomed)
+		n->is_sure = true;
+	stmt_name_unpend(s, n);
 }
 
 /* The server will never do what this request asks. */
@@ -42,16 +47,20 @@ request_undo(struct session *s, struct link *l, struct request *r)
 	if (r->is_unnamed) {
 		/* Whatever the link has under no name now, it is not to be relied on. */
 		l->unnamed = UNNAMED_FOREIGN;
+		s->unnamed_token = 0;
 		stmt_unnamed_set(s, NULL);
-	} else if (r->kind == REQ_PARSE && r->act != ACT_FAKE && !r->is_doomed)
+	} else if (r->kind == REQ_QUERY)
+		l->unnamed = UNNAMED_FOREIGN;
+	else if (r->kind == REQ_PARSE && r->act != ACT_FAKE && !r->is_doomed)
 		prepared_forget(&l->prepared, r->id);
 	if (r->kind == REQ_CLOSE && r->act == ACT_SKIP && !r->is_unnamed)
-		prepared_add(&l->prepared, r->id);
+		prepared_add(&l->prepared, r->id, l->batch);
 	if (n == NULL)
 		return;
 	if (r->kind == REQ_PARSE && !r->is_doomed && n->is_listed)
 		stmt_name_take_out(s, n);
-	else if (r->kind == REQ_CLOSE && !n->is_listed)
+	else if (r->kind == REQ_CLOSE && !n->is_listed &&
+		 stmt_name_find(s, n->name) == NULL)
 		stmt_name_put_back(s, n);
 	stmt_name_unpend(s, n);
 }
@@ -115,27 +124,42 @@ down_answer(struct down *d, uint32_t size, enum request_kind kind, const char *w
 	if (r == NULL || r->kind != kind)
 		return (down_broken(d, what));
 	is_forwarded = r->act == ACT_FORWARD;
-	if (kind == REQ_PARSE)
+	if (kind == REQ_PARSE) {
 		METRIC_INC(&d->s->seat->metrics, server_parse_count);
+		if (!r->is_unnamed)
+			prepared_confirm(&d->l->prepared, r->id);
+	}
 	request_done(d->s, r);
 	requests_pop(&d->l->requests);
 	return (down_body(d, size, is_forwarded));
 }
 
-/* Statements go when the client, or DISCARD ALL, says so. */
+/* Statements go when the client, or DISCARD ALL, says so; but not those that stand behind it in
+ * the queue. */
 static void
 down_tag(struct down *d, const char *tag, size_t len)
 {
-	static const char deallocate[] = "DEALLOCATE ALL", discard[] = "DISCARD ALL";
+	struct session *s = d->s;
+	struct link *l = d->l;
 
-	if (len == sizeof(deallocate) && memcmp(tag, deallocate, len) == 0) {
-		prepared_clear(&d->l->prepared);
-		statements_clear(d->s);
-	} else if (len == sizeof(discard) && memcmp(tag, discard, len) == 0) {
-		prepared_clear(&d->l->prepared);
-		statements_clear(d->s);
-		d->l->vars = vars_without_startup(d->l->worker, d->l->vars);
-		d->s->was_discarded = true;
+	if (!link_note_tag(l, tag, len))
+		return;
+	s->was_discarded |= len > 2 && tag[1] == 'I';
+	statements_clear(s);
+	for (uint32_t i = 1; i < l->requests.count; i++) {
+		struct request *r = requests_at(&l->requests, i);
+		struct stmt_name *n = r->arg;
+
+		if (r->kind == REQ_PARSE && r->act != ACT_FAKE && !r->is_doomed &&
+		    !r->is_unnamed)
+			prepared_add(&l->prepared, r->id, l->batch);
+		if (n == NULL || r->is_doomed)
+			continue;
+		if (r->kind == REQ_PARSE && !n->is_listed &&
+		    stmt_name_find(s, n->name) == NULL)
+			stmt_name_put_back(s, n);
+		else if (r->kind == REQ_CLOSE && n->is_listed)
+			stmt_name_take_out(s, n);
 	}
 }
 
@@ -147,7 +171,7 @@ down_complete(struct down *d, char type, const uint8_t *body, uint32_t size)
 
 	if (r == NULL || (r->kind != REQ_EXECUTE && r->kind != REQ_QUERY))
 		return (down_broken(d, "a command is complete that was not sent"));
-	if (type == 'C' && size > 4 && body[0] == 'D')
+	if (type == 'C' && size > 4)
 		down_tag(d, (const char *)body, size - 4);
 	d->l->is_copying_in = false;
 	if (r->kind == REQ_EXECUTE)
@@ -165,11 +189,13 @@ down_copy_in(struct down *d, uint32_t size)
 
 	if (r == NULL || (r->kind != REQ_EXECUTE && r->kind != REQ_QUERY))
 		return (down_broken(d, "copy data is asked for that nobody offered"));
-	d->l->is_copying_in = true;
+	d->l->is_copying_in = !d->l->copy_has_ended;
 	if (r->kind == REQ_EXECUTE)
-		while (q->count > 1 && requests_at(q, q->count - 1)->kind == REQ_SYNC) {
-			q->count--;
-			d->l->wants_sync = true;
+		while (q->count > 1 && requests_at(q, 1)->kind == REQ_SYNC &&
+		       !requests_at(q, 1)->is_behind_copy) {
+			requests_remove(q, 1);
+			d->l->wants_sync = q->count == 1;
+			d->l->has_lost_sync = true;
 		}
 	return (down_body(d, size, true));
 }
@@ -193,6 +219,15 @@ down_error(struct down *d, const uint8_t *body, uint32_t size)
 		l->is_dirty = true;
 		return (down_body(d, size, false));
 	}
+	/* A copy that failed before it read its first message leaves a Sync to be answered. */
+	if (l->has_lost_sync)
+		l->is_dirty = true;
+	/* What we believe of the statements of this link has turned out to be wrong. */
+	if (r != NULL && !r->is_doomed && !r->is_unnamed &&
+	    ((r->kind == REQ_PARSE && r->act != ACT_FAKE &&
+		 strcmp(error.sqlstate, "42P05") == 0) ||
+		(r->renames && strcmp(error.sqlstate, "26000") == 0)))
+		l->is_dirty = true;
 	l->is_copying_in = false;
 	if (r != NULL && r->renames) {
 		const struct stmt_name *n = r->arg;
@@ -235,6 +270,9 @@ down_ready(struct down *d, const uint8_t *body, uint32_t size)
 		return (down_broken(d, "ready for nothing that was sent"));
 	if (r != NULL)
 		requests_pop(&l->requests);
+	else
+		l->skips_to_sync = l->wants_sync = false;
+	l->has_lost_sync = false;
 	l->txn = (char)body[0];
 	s->request_us = now;
 	METRIC_INC(m, query_count);
@@ -247,6 +285,8 @@ down_ready(struct down *d, const uint8_t *body, uint32_t size)
 		    "transaction blocks not allowed in statement pooling mode");
 		return (DOWN_STOP);
 	}
+	if (s->was_discarded && s->discarded == NULL)
+		s->discarded = vars_hold(l->vars);
 	if (l->txn == 'I') {
 		METRIC_INC(m, xact_count);
 		if (l->xact_us != 0)
@@ -305,7 +345,7 @@ down_message(struct down *d)
 	if (size < 4 || size > 0x7fffffff)
 		return (down_broken(d, "message of an impossible length"));
 	if (strchr("ZSCEKR", type) != NULL && have < (size_t)size + 1) {
-		if (size > (type == 'E' ? WHOLE_SMALL * 16 : WHOLE_SMALL))
+		if (size > (type == 'E' ? SESSION_WHOLE_MAX : WHOLE_SMALL))
 			return (down_broken(d, "message of an impossible length"));
 		return (DOWN_STOP);
 	}

@@ -7,6 +7,7 @@
 
 static void session_link_drained(struct link *l);
 static void session_link_lost(struct link *l, const char *why);
+static struct link *session_let_go(struct session *s);
 
 const struct link_user session_link_user = {
     .bytes = session_link_bytes,
@@ -20,7 +21,8 @@ session_flow(struct session *s)
 	struct link *l = s->link;
 	bool hold_client =
 	    s->state == SESSION_WAITING || s->state == SESSION_WELCOME ||
-	    stream_is_full(&s->stream) ||
+	    stream_is_full(&s->stream) || s->is_leaving || session_console_is_busy(s) ||
+	    (s->is_stalled && l != NULL && l->requests.count > 0) ||
 	    (l != NULL && (l->state != LINK_LENT || stream_is_full(&l->stream) ||
 			      l->requests.count >= REQUESTS_MAX));
 	bool hold_link = l != NULL && l->state == LINK_LENT && stream_is_full(&s->stream);
@@ -38,7 +40,8 @@ session_flow(struct session *s)
 			stream_resume(&l->stream);
 	}
 	/* A client that hangs up while it waits gives up its place in the queue. */
-	stream_tell_hangup(&s->stream, hold_client && !stream_is_full(&s->stream));
+	stream_tell_hangup(
+	    &s->stream, hold_client && !stream_is_full(&s->stream) && !s->is_leaving);
 }
 
 static void
@@ -78,6 +81,11 @@ vars_applied(struct link *l, void *arg, const struct proto_error_fields *error)
 	}
 	vars_release(s->worker, s->vars);
 	s->vars = vars_hold(l->vars);
+	/* Cancelled meanwhile: what waits is answered without a server. */
+	if (s->is_refused && s->mode != POOL_SESSION) {
+		(void)session_let_go(s);
+		pool_give(l, false);
+	}
 	session_flow(s);
 }
 
@@ -181,6 +189,32 @@ session_follow_vars(struct session *s, const struct vars *told, struct vars *var
 	s->vars = vars;
 }
 
+/* What the session's parameters are, when it is at rest on its link. */
+static void
+session_settle_vars(struct session *s, struct link *l)
+{
+	struct vars *now = vars_hold(s->was_discarded ? s->startup : l->vars);
+	const char *name, *value, *old;
+	enum vars_kind kind;
+
+	/* What was set behind DISCARD ALL, in the same breath, holds. */
+	for (unsigned i = 0; s->discarded != NULL && i < vars_count(l->vars); i++) {
+		vars_at(l->vars, i, &name, &value, &kind);
+		old = kind == VARS_REPORTED ? vars_get(s->discarded, name) : NULL;
+		if (old != NULL && strcmp(old, value) != 0)
+			now = vars_with(s->worker, now, name, value, kind);
+	}
+	/* The link may be in doubt about what the server does not report; the client is not. */
+	if (s->vars != NULL && now != s->vars)
+		now = vars_with_startup(s->worker, now, s->startup);
+	if (s->vars != NULL && now != s->vars)
+		session_follow_vars(s, l->vars, now);
+	vars_release(s->worker, now);
+	vars_release(s->worker, s->discarded);
+	s->discarded = NULL;
+	s->was_discarded = false;
+}
+
 /* What the session knows of its link goes with it. */
 static struct link *
 session_let_go(struct session *s)
@@ -190,9 +224,8 @@ session_let_go(struct session *s)
 	s->link = NULL;
 	if (!s->rewrites)
 		l->unnamed = UNNAMED_FOREIGN;
-	if (s->vars != NULL && s->vars != l->vars && s->state != SESSION_WELCOME)
-		session_follow_vars(s, l->vars, s->was_discarded ? s->startup : l->vars);
-	s->was_discarded = false;
+	if (s->state != SESSION_WELCOME)
+		session_settle_vars(s, l);
 	if (l->stream.is_paused)
 		stream_resume(&l->stream);
 	if (s->state == SESSION_ACTIVE)
@@ -232,8 +265,17 @@ session_release_if_done(struct session *s)
 		session_close(s, "57P01", "pooler is shutting down");
 		return;
 	}
-	if (s->mode == POOL_SESSION)
+	if (s->is_leaving) {
+		session_end(s, "client close request");
 		return;
+	}
+	if (s->mode == POOL_SESSION) {
+		if (s->was_discarded) {
+			session_settle_vars(s, l);
+			(void)session_apply_vars(s, s->vars);
+		}
+		return;
+	}
 	(void)session_let_go(s);
 	pool_give(l, false);
 	if (s->state != SESSION_CLOSED)

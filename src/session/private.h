@@ -12,7 +12,11 @@
  * link. */
 #define SESSION_UNNAMED_MAX 65536
 /* On a link: an unnamed statement of nobody known. */
-#define UNNAMED_FOREIGN UINT32_MAX
+#define UNNAMED_FOREIGN UINT64_MAX
+/* Named statements of one client take at most this many bytes. */
+#define SESSION_STATEMENTS_MAX (64 * 1024 * 1024)
+/* And a name this many. */
+#define SESSION_NAMES_MAX 65536
 
 /* The only place that writes session->state. */
 void session_move(struct session *, enum session_state to);
@@ -112,11 +116,14 @@ struct stmt_name {
 	struct table_node node;
 	struct stmt *stmt;
 	unsigned pending;
+	uint32_t batch; /* of its Parse */
+	bool is_sure;   /* that Parse has been answered */
 	bool is_listed;
 	char name[];
 };
 struct statements {
 	struct table names;
+	size_t bytes; /* of the texts, each counted as often as it is named */
 };
 struct stmt *stmt_intern(struct worker *, const struct proto_parse *);
 void stmt_release(struct worker *, struct stmt *);
@@ -156,5 +163,6 @@ void session_tick(struct worker *, int64_t now_us);
 void session_console_start(struct session *);
 size_t session_console_bytes(struct session *, const uint8_t *p, size_t len);
 void session_console_free(struct session *);
+bool session_console_is_busy(const struct session *);
 
 #endif

@@ -166,6 +166,9 @@ session_lost(struct stream *stream, int err)
 {
 	struct session *s = CONTAINER_OF(stream, struct session, stream);
 
+	/* It has said goodbye, and what it has sent before is still to be done. */
+	if (s->is_leaving)
+		return;
 	session_end(s, err < 0 ? stream_tls_error()
 		       : s->state == SESSION_STARTUP
 			   ? "client unexpected eof during startup"
@@ -269,7 +272,8 @@ session_end(struct session *s, const char *reason)
 	stmt_unnamed_set(s, NULL);
 	vars_release(s->worker, s->vars);
 	vars_release(s->worker, s->startup);
-	s->vars = s->startup = NULL;
+	vars_release(s->worker, s->discarded);
+	s->vars = s->startup = s->discarded = NULL;
 	if (s->holds_clients) {
 		s->seat->clients--;
 		atomic_fetch_sub(&s->seat->pool->db->clients, 1);
@@ -286,7 +290,9 @@ session_close(struct session *s, const char *sqlstate, const char *message)
 {
 	if (s->state == SESSION_CLOSED)
 		return;
-	if (message != NULL)
+	/* Not into the middle of a message: it would pass for a part of it. */
+	if (message != NULL &&
+	    (s->link == NULL || s->link->body_left == 0 || !s->link->body_is_forwarded))
 		session_error(s, "FATAL", sqlstate, message, NULL, NULL);
 	session_end(s, message != NULL ? message : "closed");
 }

@@ -90,6 +90,7 @@ stmt_name_put_back(struct session *s, struct stmt_name *n)
 {
 	table_add(&s->statements->names, &n->node, hash_bytes(n->name, strlen(n->name)));
 	n->is_listed = true;
+	s->statements->bytes += n->stmt->sql_len;
 }
 
 static void
@@ -107,6 +108,7 @@ stmt_name_take_out(struct session *s, struct stmt_name *n)
 	INVARIANT(n->is_listed);
 	table_remove(&s->statements->names, &n->node);
 	n->is_listed = false;
+	s->statements->bytes -= n->stmt->sql_len;
 	stmt_name_free_if_done(s, n);
 }
 

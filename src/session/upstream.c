@@ -53,6 +53,8 @@ up_owe(struct up *u, enum request_kind kind, enum request_act act)
 		l->xact_us = u->now_us;
 	if (kind != REQ_QUERY && kind != REQ_FUNCTION)
 		l->wants_sync = kind != REQ_SYNC;
+	if (kind == REQ_EXECUTE || kind == REQ_QUERY)
+		l->copy_has_ended = false;
 	return (requests_push(&l->requests, kind, act));
 }
 
@@ -86,7 +88,7 @@ up_prepare(struct up *u, const struct stmt *st, const char *sql, enum request_ac
 	    batch_make(&u->batch), name, sql, st->data + st->sql_len + 1, st->types_len);
 	batch_made(&u->batch);
 	up_owe(u, REQ_PARSE, act)->id = st->id;
-	prepared_add(&l->prepared, st->id);
+	prepared_add(&l->prepared, st->id, l->batch);
 }
 
 /* The link has the statement, or is told it now. */
@@ -108,14 +110,14 @@ up_ensure_unnamed(struct up *u)
 	struct link *l = s->link;
 	const struct stmt *st = s->unnamed;
 
-	if (l->unnamed == s->pid || (l->unnamed == 0 && st == NULL))
+	if (s->unnamed_token != 0 ? l->unnamed == s->unnamed_token : l->unnamed == 0)
 		return;
 	if (st != NULL) {
 		proto_parse(batch_make(&u->batch), "", (const char *)st->data,
 		    st->data + st->sql_len + 1, st->types_len);
 		batch_made(&u->batch);
 		up_owe(u, REQ_PARSE, ACT_SKIP)->is_unnamed = true;
-		l->unnamed = s->pid;
+		l->unnamed = s->unnamed_token;
 		return;
 	}
 	proto_close_statement(batch_make(&u->batch), "");
@@ -129,6 +131,7 @@ static void
 up_drop_unnamed(struct up *u)
 {
 	stmt_unnamed_set(u->s, NULL);
+	u->s->unnamed_token = 0;
 	u->s->link->unnamed = 0;
 }
 
@@ -145,9 +148,26 @@ up_parse_unnamed(struct up *u, const uint8_t *body, size_t have, uint32_t size)
 		return (UP_STOP);
 	else if (proto_parse_parse(body, have, &parse) == 0)
 		stmt_unnamed_set(s, stmt_intern(s->worker, &parse));
-	s->link->unnamed = s->pid;
+	/* A number of its own: a link that the client has left keeps what it had then. */
+	s->unnamed_token =
+	    ++session_worker(s->worker)->tokens << 8 | (uint64_t)s->worker->index;
+	s->link->unnamed = s->unnamed_token;
 	up_owe(u, REQ_PARSE, ACT_FORWARD)->is_unnamed = true;
 	return (up_body(u, size + 1, false));
+}
+
+/* What a batch under way, which the server may be skipping, has to do with this statement must
+ * be known first: the client waits until it is answered. */
+static bool
+up_must_wait(struct up *u, const struct stmt_name *n, const struct stmt *st)
+{
+	struct session *s = u->s;
+	const struct link *l = s->link;
+
+	s->is_stalled =
+	    (n != NULL && !n->is_sure && n->batch != l->batch) ||
+	    (st != NULL && prepared_is_unsure(&l->prepared, st->id, l->batch));
+	return (s->is_stalled);
 }
 
 /* The last request is about a client's name for a statement. */
@@ -171,8 +191,10 @@ up_parse(struct up *u, const uint8_t *body, size_t len)
 
 	if (proto_parse_parse(body, len, &parse) != 0)
 		return (up_broken(u, "invalid Parse message"));
-	METRIC_INC(&seat->metrics, client_parse_count);
 	n = stmt_name_find(s, parse.name);
+	if (n != NULL && up_must_wait(u, n, n->stmt))
+		return (UP_STOP);
+	METRIC_INC(&seat->metrics, client_parse_count);
 	if (n != NULL) {
 		/* The name is taken: the server says so when it is asked to take its own name
 		 * twice. */
@@ -183,8 +205,20 @@ up_parse(struct up *u, const uint8_t *body, size_t len)
 		r->is_doomed = true;
 		return (UP_GO_ON);
 	}
+	if (s->statements != NULL &&
+	    s->statements->bytes + parse.sql_len > SESSION_STATEMENTS_MAX) {
+		batch_flush(&u->batch);
+		session_close(s, "53200",
+		    "prepared statements of this client take too much memory");
+		return (UP_STOP);
+	}
 	st = stmt_intern(s->worker, &parse);
+	if (up_must_wait(u, NULL, st)) {
+		stmt_release(s->worker, st);
+		return (UP_STOP);
+	}
 	n = stmt_name_add(s, parse.name, st);
+	n->batch = s->link->batch;
 	if (prepared_touch(&s->link->prepared, st->id))
 		r = up_owe(u, REQ_PARSE, ACT_FAKE);
 	else {
@@ -209,12 +243,14 @@ up_bind(struct up *u, const uint8_t *head, size_t have, uint32_t size)
 	size_t rest, portal_len;
 	int fault = proto_bind_names(head + PROTO_HEAD, have, &portal, &statement, &rest);
 
-	if (fault == F_AGAIN && have < size - 4)
+	if (fault == F_AGAIN && have < size - 4 && have <= SESSION_NAMES_MAX)
 		return (UP_STOP);
 	if (fault != 0 || rest > size - 4)
 		return (up_broken(u, "invalid Bind message"));
-	METRIC_INC(&s->seat->metrics, bind_count);
 	n = statement[0] != '\0' ? stmt_name_find(s, statement) : NULL;
+	if (n != NULL && up_must_wait(u, n, n->stmt))
+		return (UP_STOP);
+	METRIC_INC(&s->seat->metrics, bind_count);
 	if (n == NULL) {
 		if (statement[0] == '\0')
 			up_ensure_unnamed(u);
@@ -253,6 +289,8 @@ up_target(struct up *u, char type, const uint8_t *body, uint32_t size)
 		return (up_broken(u, "invalid Describe or Close message"));
 	if (what == 'S' && name[0] != '\0')
 		n = stmt_name_find(s, name);
+	if (n != NULL && up_must_wait(u, n, n->stmt))
+		return (UP_STOP);
 	if (kind == REQ_CLOSE && what == 'S' && name[0] != '\0') {
 		/* The server keeps the statement for others; only the client's name goes. */
 		r = up_owe(u, REQ_CLOSE, ACT_FAKE);
@@ -268,7 +306,8 @@ up_target(struct up *u, char type, const uint8_t *body, uint32_t size)
 			if (kind == REQ_CLOSE)
 				up_drop_unnamed(u);
 		}
-		up_owe(u, kind, ACT_FORWARD);
+		up_owe(u, kind, ACT_FORWARD)->is_unnamed =
+		    kind == REQ_CLOSE && what == 'S';
 		return (up_body(u, size + 1, false));
 	}
 	up_ensure(u, n->stmt);
@@ -291,6 +330,8 @@ up_rewritten(struct up *u, char type, uint32_t size)
 		have = size - 4;
 	if (type == 'B')
 		return (up_bind(u, head, have, size));
+	if (type == 'P' && have == 0 && size > 4)
+		return (UP_STOP);
 	if (type == 'P' && have > 0 && head[PROTO_HEAD] == '\0')
 		return (up_parse_unnamed(u, head + PROTO_HEAD, have, size));
 	if (size > SESSION_WHOLE_MAX) {
@@ -350,7 +391,8 @@ up_sync(struct up *u, uint32_t size)
 		l->is_dirty = true;
 	else {
 		l->skips_to_sync = false;
-		up_owe(u, REQ_SYNC, ACT_FORWARD);
+		up_owe(u, REQ_SYNC, ACT_FORWARD)->is_behind_copy = l->copy_has_ended;
+		l->batch++;
 	}
 	return (up_body(u, size + 1, false));
 }
@@ -395,6 +437,7 @@ up_linked(struct up *u, char type, uint32_t size)
 	case 'c':
 	case 'f':
 		l->is_copying_in = false;
+		l->copy_has_ended = true;
 		break;
 	default: /* d H */
 		break;
@@ -422,7 +465,12 @@ up_message(struct up *u)
 		return (up_broken(u, "unexpected password message"));
 	if (type == 'X') {
 		batch_flush(&u->batch);
-		session_end(s, "client close request");
+		/* What it has sent is done first, as a server would. */
+		if (s->link != NULL && s->link->requests.count > 0 &&
+		    !s->link->is_copying_in)
+			s->is_leaving = true;
+		else
+			session_end(s, "client close request");
 		return (UP_STOP);
 	}
 	if (s->link == NULL && up_without_link(u, type, size, &v))
@@ -467,14 +515,16 @@ session_feed(struct session *s, const uint8_t *p, size_t len)
 		else if (s->stream.is_paused || up_message(&u) == UP_STOP)
 			break;
 		/* A long run of small messages must not outrun what the client reads. */
-		if (s->link != NULL && s->body_left == 0)
+		if (s->body_left == 0 && s->state != SESSION_CLOSED)
 			session_flow(s);
 	}
 	if (s->state == SESSION_CLOSED)
 		return (len);
 	METRIC_ADD(&s->seat->metrics, received, u.used);
-	if (s->link == NULL)
+	if (s->link == NULL) {
+		session_flow(s);
 		return (u.used);
+	}
 	batch_flush(&u.batch);
 	if (s->link->requests.count > 0 &&
 	    requests_head(&s->link->requests)->act == ACT_FAKE &&
@@ -482,8 +532,10 @@ session_feed(struct session *s, const uint8_t *p, size_t len)
 		batch_begin(&u.batch, &s->stream, &sw->scratch[1]);
 		session_emit_fakes(s, &u.batch);
 		batch_flush(&u.batch);
-		session_release_if_done(s);
 	}
+	/* The answer may have come before the end of the message that it is to. */
+	if (u.used > 0 && s->link->state == LINK_LENT)
+		session_release_if_done(s);
 	if (s->state != SESSION_CLOSED && s->link != NULL)
 		session_flow(s);
 	return (u.used);

@@ -118,9 +118,13 @@ the_statement_used_longest_ago_goes_first(void **state)
 	char name[PREPARED_NAME];
 
 	(void)state;
-	prepared_add(&set_, a);
-	prepared_add(&set_, b);
-	prepared_add(&set_, c);
+	prepared_add(&set_, a, 1);
+	prepared_add(&set_, b, 1);
+	prepared_add(&set_, c, 2);
+	prepared_confirm(&set_, a);
+	assert_false(prepared_is_unsure(&set_, a, 2));
+	assert_true(prepared_is_unsure(&set_, b, 2));
+	assert_false(prepared_is_unsure(&set_, c, 2));
 	assert_true(prepared_touch(&set_, a));
 	assert_true(prepared_evict(&set_, &id));
 	assert_int_equal(id.hi, 2);

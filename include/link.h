@@ -216,7 +216,7 @@ struct link {
 	uint8_t key[32];
 	uint64_t unnamed; /* the user: token of its unnamed statement; 0: there is none */
 	uint32_t batch;   /* counts the Syncs sent */
-	unsigned cancels;   /* cancel requests under way */
+	unsigned cancels; /* cancel requests under way */
 	int64_t connect_us; /* when it was opened, monotonic */
 	int64_t connect_wall_us;
 	int64_t request_us; /* when it was lent, or became idle */

@@ -134,6 +134,8 @@ class PgBouncer(Proxy):
             "bench = host=127.0.0.1 port=%d dbname=bench user=bench" % self.world.pg_port,
             "[pgbouncer]", "listen_addr = 127.0.0.1", "listen_port = %d" % self.port,
             "unix_socket_dir =", "listen_backlog = 4096",
+            # Its default differs between versions: prefer would encrypt where others do not.
+            "server_tls_sslmode = disable",
             "auth_type = " + ("scram-sha-256" if variant == "scram" else "trust"),
             "auth_file = " + self.world.write(self.name + ".users", users),
             "pool_mode = transaction", "default_pool_size = %d" % POOL_SIZE,

@@ -105,7 +105,10 @@ struct seat {
 	bool is_granting;     /* links are being given to waiters further up the stack */
 	unsigned ask_home;    /* whose worker asks */
 	int64_t ask_after_us; /* it was in vain: not again before */
-	struct pool_place *ask_place; /* asks for a place in it, not for a link */
+	struct pool_place
+	    *full; /* whose limit stood in the way of the last attempt; or NULL */
+	struct pool_place
+	    *ask_for; /* full, as it was when the ask left; then not changed */
 	int64_t used_us;
 	struct metrics metrics;
 	struct metrics period_start; /* the counters when the stats_period began */

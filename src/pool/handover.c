@@ -104,8 +104,8 @@ pool_asked(struct worker *w, struct mail *m)
 		pool_serve(from);
 		return;
 	}
-	helped = from->ask_place != NULL ? pool_evict(w, from->pool, from->ask_place)
-					 : ask_for_link(w, from);
+	helped = from->ask_for != NULL ? pool_evict(w, from->pool, from->ask_for)
+				       : ask_for_link(w, from);
 	worker_post(net_worker(helped ? from->ask_home : (w->index + 1) % w->count), m);
 }
 
@@ -127,10 +127,11 @@ pool_ask(struct seat *seat)
 	if (seat->is_asking)
 		return (true);
 	if (w->count == 1 || clock_us() < seat->ask_after_us ||
-	    (seat->ask_place == NULL && !others_have_idle(seat)))
+	    (seat->full == NULL && !others_have_idle(seat)))
 		return (false);
 	seat->is_asking = true;
 	seat->ask_home = w->index;
+	seat->ask_for = seat->full;
 	seat->ask.run = pool_asked;
 	worker_post(net_worker((w->index + 1) % w->count), &seat->ask);
 	return (true);

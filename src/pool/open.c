@@ -61,7 +61,7 @@ count_in_place(struct seat *seat, struct pool_place *place, int64_t max)
 	if (count_in(&place->links, max) ||
 	    (pool_evict(seat->worker, seat->pool, place) && count_in(&place->links, max)))
 		return (true);
-	seat->ask_place = place;
+	seat->full = place;
 	return (false);
 }
 
@@ -105,7 +105,7 @@ pool_open(struct seat *seat)
 		retry = WORKER_TICK_US;
 	if (failed != 0 && clock_us() - failed < retry)
 		return (false);
-	seat->ask_place = NULL;
+	seat->full = NULL;
 	if (!pool_reserve_place(seat))
 		return (false);
 	if (db->host_count > 1)

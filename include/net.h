@@ -50,13 +50,23 @@ struct burial {
 	void (*bury)(struct burial *);
 };
 
-enum worker_slot { WORKER_LINK, WORKER_POOL, WORKER_SESSION, WORKER_ADMIN, WORKER_SLOTS };
-#define WORKER_TICKS   5 /* hooks of one kind, with the NULL that ends them */
+enum worker_slot {
+	WORKER_LINK,
+	WORKER_POOL,
+	WORKER_SESSION,
+	WORKER_ADMIN,
+	WORKER_HEALTH,
+	WORKER_REPLICATE,
+	WORKER_HTTP,
+	WORKER_SLOTS
+};
+#define WORKER_TICKS   8 /* hooks of one kind, with the NULL that ends them */
 #define WORKER_TICK_US 100000
 
 struct worker {
-	unsigned index; /* 0 to count - 1; the main thread has count */
-	unsigned count; /* of workers, without the main thread */
+	unsigned
+	    index; /* 0 to count - 1; the main thread has count, the side thread the next */
+	unsigned count; /* of workers that serve clients */
 	struct event_base *base;
 	struct evdns_base *dns; /* made at the first name to resolve */
 	uint8_t *rbuf;    /* plain bytes just read, of whichever stream is being served */
@@ -83,14 +93,20 @@ struct worker {
 	_Atomic unsigned clients; /* dealt to this worker and not yet gone */
 };
 
-/* Makes `count` workers and one for the calling (main) thread, none running. */
+/* Makes `count` workers, one for the calling (main) thread and one for the side thread, none
+ * running. */
 void net_create(unsigned count);
 void net_destroy(void);
 unsigned net_worker_count(void);
-/* i < count: a worker; i == count: the main thread. */
+/* Those, and the main and the side thread. */
+unsigned net_thread_count(void);
+/* i < net_thread_count(): a worker, or net_main(), or net_side(). */
 struct worker *net_worker(unsigned i);
+/* Listens, handles signals, reloads. */
 struct worker *net_main(void);
-/* Starts the worker threads. F_SYSTEM when one cannot be started. */
+/* Health, replication, HTTP: whatever is no client's statement. */
+struct worker *net_side(void);
+/* Starts the threads. F_SYSTEM when one cannot be started. */
 int net_start(void) MUST_USE;
 /* Runs the main thread's loop until worker_stop(net_main()). */
 void net_run_main(void);

@@ -98,6 +98,12 @@ void session_fini(struct worker *);
 /* In the main thread: gives an accepted socket to the worker with the fewest clients, or
  * refuses it when max_client_conn is reached. */
 void session_accept(int fd, const struct sockaddr *, socklen_t);
+/* A client inside the process, proven to be `login` (a key or an ordinary one) by who asks: the
+ * HTTP API. Any thread. Answers the client's end of a socket pair (non-blocking), on which the
+ * greeting follows as after a login, from AuthenticationOk on; or -1: no descriptors left.
+ * peer: whose address the session shows. */
+int session_open_inner(
+    const char *login, const char *database, const struct addr *peer) MUST_USE;
 /* Clients for which there are file descriptors; more are refused as they come. */
 void session_set_hard_max(unsigned max);
 /* Clients connected now, in all workers. */

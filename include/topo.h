@@ -7,9 +7,54 @@
  */
 #ifndef TOPO_H
 #define TOPO_H
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+
 #include "base.h"
 #include "conf.h"
-#include <stdio.h>
+
+/* ---- verdicts: what health has found of a database ---- */
+
+enum topo_status {
+	TOPO_UNKNOWN, /* not looked at yet: taken for healthy */
+	TOPO_HEALTHY,
+	TOPO_DOWN,
+	TOPO_HALF_OPEN,
+	TOPO_LAGGING, /* a replica further behind than max_lag */
+	TOPO_DRAINING,
+	TOPO_MAINTENANCE
+};
+enum topo_role { TOPO_ROLE_UNKNOWN, TOPO_ROLE_PRIMARY, TOPO_ROLE_REPLICA };
+
+/* One for each database name, for the whole process: it outlives snapshots. Written by health
+ * alone, but for `failures`; read by anybody, without a lock but for the texts. */
+struct topo_verdict {
+	struct table_node node;
+	const char *database;
+	_Atomic int status, role;
+	_Atomic int64_t checked_us, since_us; /* monotonic; 0: never */
+	_Atomic int64_t response_us;          /* of the last good probe; -1: none */
+	_Atomic int64_t lag_us, lag_bytes;    /* of a replica; -1: not known */
+	_Atomic unsigned connections; /* at the server, of anybody; as last seen */
+	/* Links that could not be opened, or were lost, since the last probe: any thread adds. */
+	_Atomic unsigned failures;
+	pthread_mutex_t lock; /* for what follows */
+	char reason[256];     /* why it is not healthy, in one line */
+	char version[64];     /* "15.4" */
+};
+/* The verdict on the database of that name; makes it. Never fails, never freed before
+ * topo_verdicts_free() at the end of the process. Any thread. */
+struct topo_verdict *topo_verdict(const char *database);
+void topo_verdicts_free(void);
+const char *topo_status_name(enum topo_status); /* "half-open" */
+/* Health's way to change status: sets since_us too, and the reason (may be NULL). */
+void topo_verdict_set(
+    struct topo_verdict *, enum topo_status, int64_t now_us, const char *reason);
+/* Statements may go there: unknown, healthy, half-open; not down, maintenance. */
+bool topo_verdict_is_up(const struct topo_verdict *);
+
+struct topo;
 
 struct topo_host {
 	const char
@@ -35,7 +80,19 @@ struct topo_database {
 	size_t param_count;
 	const char *connect_query; /* NULL: none */
 	bool is_auto;              /* the '*' entry */
-	bool round_robin_hosts;    /* load_balance_hosts */
+	const char *region;        /* "" nothing said */
+	/* False: it has a fallback and no host: statements go to the fallback. */
+	bool is_configured;
+	const struct topo_database *fallback;   /* or NULL */
+	int fallback_on_down;                   /* enum topo_fallback */
+	const struct topo_database *replica_of; /* or NULL */
+	bool is_read_only;
+	int64_t max_lag;      /* µs, of a replica */
+	int64_t max_overflow; /* links above pool_size under load, closed when idle; 0 */
+	int64_t health_interval, health_timeout; /* µs; -1: the global ones */
+	int64_t health_fall, health_rise;        /* -1: the global ones */
+	struct topo_verdict *verdict;            /* NULL for the '*' entry */
+	bool round_robin_hosts;                  /* load_balance_hosts */
 	struct conf_at at;
 	/* -1 where the database says nothing. */
 	int pool_mode;
@@ -47,11 +104,152 @@ struct topo_database {
 	    transaction_timeout; /* µs */
 };
 
+enum topo_fallback { TOPO_FALLBACK_NO, TOPO_FALLBACK_READS, TOPO_FALLBACK_ALL };
+
+/* ---- keys ---- */
+
+enum topo_key_type { TOPO_KEY_DATABASE, TOPO_KEY_CLIENT, TOPO_KEY_SERVER };
+
+/* A key as words: a [key x] section, a row of the store, CREATE KEY. NULL or "": not said.
+ * Lists are separated by commas. */
+struct topo_key_text {
+	const char *id;        /* "vb_" and 32 hex digits */
+	const char *secret;    /* SCRAM-SHA-256$… verifier */
+	const char *name;      /* for people */
+	const char *type;      /* database, client, server */
+	const char *virtual_;  /* the virtual database; a file's word is "virtual" */
+	const char *databases; /* members it may reach; not said: all */
+	const char *rights;    /* federate, replicate, operate */
+	const char *user_id;   /* of a database key */
+	const char *read_only; /* yes, no */
+	const char *networks;  /* "10.0.0.0/8, 127.0.0.1/32"; not said: any */
+	const char *rate;      /* "100/s", "5/min" */
+	const char *concurrency;
+	const char
+	    *expires; /* a date or timestamp, ISO form, UTC unless it says otherwise */
+	const char *roles;   /* "primary app_ro, analytics report" */
+	const char *created; /* ISO form */
+	const char *revoked; /* ISO form; not said: it is not */
+};
+
+struct topo_network {
+	uint8_t family, bits;
+	uint8_t addr[16];
+};
+/* What is counted of a key, over all snapshots. */
+struct topo_key_use {
+	struct table_node node;
+	char *id;
+	_Atomic int64_t last_used_us; /* wall clock; 0: never in this process */
+	_Atomic unsigned running;     /* statements under way */
+	_Atomic int64_t bucket_us;    /* rate: when the bucket would have been empty */
+};
+struct topo_key_role {
+	const char *database, *role;
+};
+struct topo_key {
+	const char *id, *secret, *name;
+	enum topo_key_type type;
+	const char *virtual_; /* "" any (rules of a login) */
+	const char **databases;
+	size_t database_count; /* 0: all members */
+	bool can_federate, can_replicate, can_operate, is_read_only, has_user_id;
+	int64_t user_id;
+	struct topo_network *networks;
+	size_t network_count;
+	int64_t rate, rate_us; /* statements in that time; 0: no limit */
+	int64_t concurrency;   /* 0: no limit */
+	int64_t expires_us;    /* wall clock; 0: never */
+	struct topo_key_role *roles;
+	size_t role_count;
+	bool is_revoked, is_from_file;
+	struct topo_key_text text; /* as it was given */
+	struct topo_key_use *use;
+	struct conf_at at; /* of the section; file NULL: from the store */
+};
+/* The counts of that key; for the process. */
+struct topo_key_use *topo_key_use(const char *id);
+/* What keeps it from logging in from there now ("revoked", "expired", "network"), or NULL.
+ * addr: 4 or 16 bytes, or family 0 for a unix socket. */
+const char *topo_key_bars(
+    const struct topo_key *, uint8_t family, const void *addr, int64_t wall_us);
+bool topo_key_may_reach(const struct topo_key *, const char *database);
+/* The role at that database that the key names, or NULL. */
+const char *topo_key_role(const struct topo_key *, const char *database);
+/* Whether the words make a key, given the databases of the snapshot; false: why. */
+bool topo_key_check(const struct topo *, const struct topo_key_text *, char *why,
+    size_t why_len) MUST_USE;
+
+/* ---- virtual databases ---- */
+
+enum topo_shard_function { TOPO_SHARD_MODULO };
+
+/* A pattern: both parts may have * in them. An unqualified pattern matches a name without a
+ * schema, or in schema public. */
+struct topo_route {
+	const char *pattern; /* as written */
+	const char *schema;  /* NULL: unqualified */
+	const char *table;
+	bool is_exact;
+	const struct topo_database *database;
+	struct conf_at at;
+};
+struct topo_shard {
+	const char **tables; /* "accounts", "bank.accounts": exact names */
+	size_t table_count;
+	const char *key;
+	enum topo_shard_function function;
+	const struct topo_database **members;
+	size_t member_count;
+	struct conf_at at;
+};
+struct topo_model {
+	const char *model,
+	    *table; /* table: from the model's name in snake case when a database was given */
+	const struct topo_database *database; /* NULL: that of the table's route */
+};
+struct topo_virtual {
+	const char *name;
+	const struct topo_database *dflt;
+	const struct topo_database **members; /* dflt among them, in the order given */
+	size_t member_count;
+	const struct topo_database *
+	    *read_from; /* replicas; none: reads go to the primary */
+	size_t read_from_count;
+	struct topo_route
+	    *routes; /* in order of strength: exact names first, then as written */
+	size_t route_count;
+	struct topo_shard *shards;
+	size_t shard_count;
+	struct topo_model *models;
+	size_t model_count;
+	int federation; /* enum route_federation: 0 merge, 1 tag */
+	bool skips_unavailable;
+	struct conf_at at;
+};
+
+/* ---- replication jobs ---- */
+
+/* A job as words: [replication x], a row of the store, CREATE JOB. NULL or "": not said. */
+struct topo_job_text {
+	const char *name, *source, *targets, *tables, *sync_key;
+	const char *interval; /* "15min"; not said: only by RUN JOB */
+	const char *enabled;  /* yes, no */
+	const char *mode;     /* sync_key, full */
+	const char *
+	    overlap; /* "5min": how far back each run begins, for keys that are no clock of the server */
+};
+struct topo_job {
+	struct topo_job_text text;
+	struct conf_at at;
+};
+
 /* A role that may log in: a line of auth_file, of [users], or both. */
 struct topo_login {
 	const char *name;
 	const char
 	    *secret; /* as in auth_file: plain, md5…, SCRAM-SHA-256$…; NULL: none */
+	const struct topo_key *rules; /* of [login x]; NULL: none */
 	/* -1 where nothing is said. */
 	int pool_mode;
 	int64_t pool_size, reserve_pool_size;
@@ -60,8 +258,6 @@ struct topo_login {
 	int64_t idle_transaction_timeout, transaction_timeout; /* µs */
 	int64_t client_idle_timeout;                           /* µs */
 };
-
-struct topo;
 
 /* Builds a snapshot with one reference; takes over the conf (frees it with itself, also on
  * failure). Reads auth_file. NULL when problems->count > 0 afterwards. */
@@ -88,6 +284,34 @@ enum topo_console { TOPO_CONSOLE_NO, TOPO_CONSOLE_STATS, TOPO_CONSOLE_ADMIN };
 enum topo_console topo_console_role(const struct topo *, const char *login);
 /* True for "pgweave" and "pgbouncer": names of the console that no database may have. */
 bool topo_is_console(const char *dbname);
+
+/* The virtual database of that name, or NULL. */
+const struct topo_virtual *topo_virtual_find(const struct topo *, const char *name);
+size_t topo_virtual_count(const struct topo *);
+const struct topo_virtual *topo_virtual(const struct topo *, size_t i);
+/* The member of that name (any case), or NULL. */
+const struct topo_database *topo_member_find(
+    const struct topo_virtual *, const char *name);
+/* What is said of a table (schema NULL: not qualified), or NULL. */
+const struct topo_route *topo_route_find(
+    const struct topo_virtual *, const char *schema, const char *table);
+const struct topo_shard *topo_shard_find(
+    const struct topo_virtual *, const char *schema, const char *table);
+/* Keys of the file and of the keyring. */
+const struct topo_key *topo_key_find(const struct topo *, const char *id);
+size_t topo_key_count(const struct topo *);
+const struct topo_key *topo_key(const struct topo *, size_t i);
+size_t topo_job_count(const struct topo *);
+const struct topo_job *topo_job(const struct topo *, size_t i);
+/* Whether the words of a job are right, given the databases of the snapshot; false: why. */
+bool topo_job_check(const struct topo *, const struct topo_job_text *, char *why,
+    size_t why_len) MUST_USE;
+
+/* The same snapshot with these keys of the store (texts are copied) instead of those it had
+ * from there. Those that make no sense any more (a database is gone) are left out, with a
+ * warning in the log. Gives one reference. */
+const struct topo *topo_with_keys(
+    const struct topo *, const struct topo_key_text *, size_t count) MUST_USE;
 
 /* What holds for clients of one database under one login: the login's word before the
  * database's before the global one. login may be NULL. */

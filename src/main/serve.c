@@ -153,9 +153,19 @@ stop_worker(struct worker *w, void *arg)
 }
 
 static void
+stop_mail(struct worker *w, struct mail *m)
+{
+	(void)m;
+	worker_stop(w);
+}
+
+static void
 stop_main(struct worker *w, void *arg)
 {
+	static struct mail mail = {.run = stop_mail};
+
 	(void)arg;
+	worker_post(net_side(), &mail);
 	worker_stop(w);
 }
 
@@ -346,7 +356,7 @@ static const struct admin_host admin_hooks = {
 static void
 rooms_init(void)
 {
-	for (unsigned i = 0; i <= net_worker_count(); i++) {
+	for (unsigned i = 0; i < net_thread_count(); i++) {
 		link_init(net_worker(i));
 		pool_init(net_worker(i), world, world_tls);
 		if (i < net_worker_count())
@@ -380,10 +390,10 @@ rooms_fini(void)
 	net_settle();
 	for (unsigned i = 0; i < net_worker_count(); i++)
 		admin_fini(net_worker(i));
-	for (unsigned i = 0; i <= net_worker_count(); i++)
+	for (unsigned i = 0; i < net_thread_count(); i++)
 		pool_end_all(net_worker(i));
 	net_settle();
-	for (unsigned i = 0; i <= net_worker_count(); i++) {
+	for (unsigned i = 0; i < net_thread_count(); i++) {
 		if (i < net_worker_count())
 			session_fini(net_worker(i));
 		pool_fini(net_worker(i));

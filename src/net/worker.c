@@ -174,15 +174,15 @@ net_create(unsigned count)
 {
 	INVARIANT(count >= 1 && count <= NET_MAX_WORKERS && workers == NULL);
 	worker_count = count;
-	workers = mem_alloc((count + 1) * sizeof(struct worker *));
-	for (unsigned i = 0; i <= count; i++)
+	workers = mem_alloc((count + 2) * sizeof(struct worker *));
+	for (unsigned i = 0; i < net_thread_count(); i++)
 		workers[i] = worker_create(i, count);
 }
 
 void
 net_destroy(void)
 {
-	for (unsigned i = 0; i <= worker_count; i++)
+	for (unsigned i = 0; i < net_thread_count(); i++)
 		worker_destroy(workers[i]);
 	free(workers);
 	workers = NULL;
@@ -194,10 +194,16 @@ net_worker_count(void)
 	return (worker_count);
 }
 
+unsigned
+net_thread_count(void)
+{
+	return (worker_count + 2);
+}
+
 struct worker *
 net_worker(unsigned i)
 {
-	INVARIANT(i <= worker_count);
+	INVARIANT(i < net_thread_count());
 	return (workers[i]);
 }
 
@@ -205,6 +211,12 @@ struct worker *
 net_main(void)
 {
 	return (workers[worker_count]);
+}
+
+struct worker *
+net_side(void)
+{
+	return (workers[worker_count + 1]);
 }
 
 int
@@ -216,12 +228,15 @@ net_start(void)
 	/* Signals are the main thread's. */
 	sigfillset(&all);
 	pthread_sigmask(SIG_BLOCK, &all, &was);
-	for (unsigned i = 0; i < worker_count && err == 0; i++) {
-		char name[24];
+	for (unsigned i = 0; i < net_thread_count() && err == 0; i++) {
+		char name[24] = "side";
 
+		if (workers[i] == net_main())
+			continue;
 		err = pthread_create(&workers[i]->thread, NULL, worker_main, workers[i]);
 		if (err == 0) {
-			snprintf(name, sizeof(name), "worker %u", i);
+			if (i < worker_count)
+				snprintf(name, sizeof(name), "worker %u", i);
 			pthread_setname_np(workers[i]->thread, name);
 		}
 	}
@@ -248,8 +263,9 @@ worker_stop(struct worker *w)
 void
 net_join(void)
 {
-	for (unsigned i = 0; i < worker_count; i++)
-		pthread_join(workers[i]->thread, NULL);
+	for (unsigned i = 0; i < net_thread_count(); i++)
+		if (workers[i] != net_main())
+			pthread_join(workers[i]->thread, NULL);
 }
 
 void
@@ -259,7 +275,7 @@ net_settle(void)
 
 	while (any) {
 		any = false;
-		for (unsigned i = 0; i <= worker_count; i++) {
+		for (unsigned i = 0; i < net_thread_count(); i++) {
 			any |= atomic_load(&workers[i]->mailbox) != NULL;
 			mailbox_empty(workers[i]->wake_fd, EV_READ, workers[i]);
 			worker_burials(workers[i]);

@@ -220,7 +220,7 @@ world_arrived(struct worker *w, struct mail *m)
 void
 pool_swap_world(const struct topo *topo, struct tls *tls)
 {
-	for (unsigned i = 0; i <= net_worker_count(); i++) {
+	for (unsigned i = 0; i < net_thread_count(); i++) {
 		struct world_mail *wm = mem_alloc(sizeof(*wm));
 
 		wm->mail.run = world_arrived;

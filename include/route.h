@@ -1,0 +1,111 @@
+/*
+ * route: facts + session + snapshot + verdicts -> plan: which databases, in which way, and
+ * why. No sockets, no clock, nothing kept.
+ *
+ * Which member, strongest first (SURFACE 4): what the key or login forbids, SET LOCAL, comment,
+ * SET or connect option or dbname=bank.member, member.schema.table, shard key, table route,
+ * key type, default. Then which node of it: the primary, or a replica for plain reads.
+ */
+#ifndef ROUTE_H
+#define ROUTE_H
+#include "base.h"
+#include "sql.h"
+#include "topo.h"
+
+#define ROUTE_LEGS_MAX 64
+
+/* Strongest first; the order of the enum is the order of the decision. */
+enum route_rule {
+	ROUTE_BY_SET_LOCAL,
+	ROUTE_BY_COMMENT,
+	ROUTE_BY_SET,     /* SET, or a connect option */
+	ROUTE_BY_DBNAME,  /* dbname=bank.member */
+	ROUTE_BY_CATALOG, /* member.schema.table */
+	ROUTE_BY_SHARD,   /* a key in the statement, or pgweave.shard_key */
+	ROUTE_BY_TABLE,
+	ROUTE_BY_KEY, /* the key's type */
+	ROUTE_BY_DEFAULT,
+	ROUTE_RULES
+};
+const char *route_rule_name(enum route_rule); /* "SET LOCAL", "comment", … "default" */
+
+/* What was said at one level; NULL: nothing ("" is automatic). */
+struct route_said {
+	const char *database, *databases, *federation, *on_unavailable, *shard_key,
+	    *read_from;
+};
+
+/* The value of a parameter, when it is known: text, or binary of that type. */
+struct route_datum {
+	const uint8_t *p;
+	size_t len;
+	uint32_t type; /* OID; 0: not known */
+	bool is_binary, is_null;
+};
+
+struct route_input {
+	const struct topo_virtual *virt;
+	const struct topo_key
+	    *key;           /* the key, or the rules of [login x]; NULL: no rules */
+	const char *member; /* of dbname=bank.member; NULL */
+	const struct sql_scan *scan;
+	const struct sql_facts *facts;
+	struct route_said local, session; /* the comment is in the scan */
+	/* False: not known yet (the statement is only being prepared). NULL: there are none. */
+	bool (*param)(void *arg, unsigned n, struct route_datum *out);
+	void *arg;
+	bool in_transaction;
+	bool is_read_only; /* the transaction is READ ONLY */
+	bool wants_notes;
+};
+
+enum route_way {
+	ROUTE_ONE,    /* one database */
+	ROUTE_MANY,   /* the same statement on several, joined by `federation` */
+	ROUTE_REFUSED /* sqlstate, message, detail, hint */
+};
+enum route_federation { ROUTE_MERGE, ROUTE_TAG };
+
+struct route_leg {
+	const struct topo_database
+	    *member; /* who was meant: its name is what the client sees */
+	const struct topo_database
+	    *node; /* where to: the member, a replica, a fallback */
+};
+struct route_note {
+	enum {
+		NOTE_SILENT,
+		NOTE_LOST,
+		NOTE_WON
+	} fate;         /* said nothing; was overruled; decided */
+	char text[192]; /* "analytics_events = analytics (pgweave.ini:23)"; "not set" */
+};
+struct route_plan {
+	enum route_way way;
+	struct route_leg legs[ROUTE_LEGS_MAX];
+	unsigned leg_count;
+	enum route_rule rule; /* the one that won */
+	bool is_write;        /* or may be: not for a replica */
+	enum route_federation federation;
+	char skipped
+	    [256]; /* MANY: members left out, because they are down, "a, b"; or "" */
+	char warning[256];  /* for the client: a fallback answers; "" none */
+	char node_why[192]; /* why this node: "read, replica healthy, lag 0 ms" */
+	char sqlstate[6], message[512], detail[512], hint[256];
+	struct route_note notes[ROUTE_RULES]; /* with wants_notes */
+};
+void route_plan(const struct route_input *, struct route_plan *out);
+
+/* The lines of EXPLAIN (ROUTE), or one line of JSON. */
+void route_explain(const struct route_input *, const struct route_plan *, bool as_json,
+    void (*line)(void *arg, const char *text), void *arg);
+
+/* Whether the value is one that a setting pgweave.<name> may have under this virtual database
+ * and key. False: message and detail ("allowed are …") of a 22023, or 42501 in sqlstate. */
+bool route_check_setting(const struct topo_virtual *, const struct topo_key *,
+    const char *name, const char *value, char sqlstate[6], char *message,
+    size_t message_len, char *detail, size_t detail_len) MUST_USE;
+/* The names of the settings without "pgweave."; NULL ends them. */
+extern const char *const route_settings[];
+
+#endif

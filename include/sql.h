@@ -1,0 +1,188 @@
+/*
+ * sql: what a statement is. A scanner of ours (always on, any bytes) splits a text, finds the
+ * hint and the literals and computes a digest; libpg_query (behind one file) tells the facts
+ * of a digest once; they are cached per worker in an LRU bounded in bytes.
+ *
+ *   text -> sql_scan: statements, hint, literals, digest -> sql_facts_get: facts (cache, or parser)
+ *
+ * Nothing here refuses a statement: what is too long, too deep or not understood has the class
+ * SQL_UNKNOWN, and goes where unknown statements go.
+ */
+#ifndef SQL_H
+#define SQL_H
+#include "base.h"
+
+/* The parser never sees more than this; nor deeper nesting, nor more terms in a row. */
+#define SQL_PARSE_BYTES 16384
+#define SQL_PARSE_DEPTH 200
+#define SQL_PARSE_TERMS 2000
+/* Of one statement; more: the digest is of the text as it stands, without literals. */
+#define SQL_LITERALS_MAX 1024
+#define SQL_VALUES_MAX   1024 /* of one match; more: the match is not told */
+#define SQL_TABLES_MAX   64   /* more: SQL_UNKNOWN */
+
+/* ---- the scanner ---- */
+
+enum sql_literal_kind { SQL_LIT_STRING, SQL_LIT_NUMBER };
+struct sql_literal {
+	uint32_t at, len; /* in the text of the scan, with its quotes or prefix */
+	enum sql_literal_kind kind;
+};
+
+/* Words of a leading comment "pgweave: database=analytics, read_from=primary" (between the
+ * comment marks, or after --). NULL where nothing is said. */
+struct sql_hint {
+	char *database, *databases, *federation, *on_unavailable, *shard_key, *read_from;
+	char *problem; /* what is wrong with it ("unknown word \"x\"…"); NULL: nothing */
+};
+
+/* One statement of a text. */
+struct sql_scan {
+	const char *
+	    sql; /* of this statement: without leading blanks, or comments before the hint's
+			    end; without its semicolon. Points into the text. */
+	size_t len;
+	const char
+	    *next; /* behind its semicolon; NULL: it is the last (only blanks, comments
+			     and semicolons follow) */
+	struct hash128 digest;
+	struct sql_literal *literals;
+	unsigned literal_count;
+	unsigned param_max;    /* the highest $n */
+	struct sql_hint *hint; /* NULL: none */
+	bool is_empty;         /* nothing but comments */
+	bool is_cut;      /* an open quote or comment: it will fail, wherever it goes */
+	bool is_too_much; /* not for the parser */
+	char verb[24]; /* its first word in lower case, cut: "select", "("; "" if empty */
+};
+/* Scans the first statement of text (len bytes; NUL bytes are ordinary rubbish). Always
+ * succeeds. sql_scan_free() afterwards. standard strings: '' strings know no backslash. */
+void sql_scan(const char *text, size_t len, struct sql_scan *out);
+void sql_scan_free(struct sql_scan *);
+/* The value of a literal, unquoted (E'', U&'' and dollar quotes too; numbers as they stand).
+ * The caller frees it; NULL when it cannot be told (a broken escape). */
+char *sql_literal_value(const struct sql_scan *, unsigned i) MUST_USE;
+/* The digest's text: literals as $?, blanks folded, comments gone. For views and logs. The
+ * caller frees it. */
+char *sql_digest_text(const struct sql_scan *) MUST_USE;
+
+/* ---- facts ---- */
+
+enum sql_class {
+	SQL_UNKNOWN, /* not understood */
+	SQL_EMPTY,
+	SQL_READ, /* SELECT, VALUES, TABLE, WITH of reads, COPY … TO STDOUT, EXPLAIN of one */
+	SQL_WRITE, /* INSERT, UPDATE, DELETE, MERGE, SELECT FOR UPDATE or INTO, CTEs with these,
+			COPY … FROM, EXPLAIN ANALYZE of one, CALL, DO, functions that may write, LOCK */
+	SQL_DDL, /* CREATE, ALTER, DROP, TRUNCATE, GRANT, COMMENT… */
+	SQL_UTILITY, /* VACUUM, ANALYZE, LISTEN, NOTIFY, PREPARE, EXECUTE, DECLARE, FETCH, DISCARD… */
+	SQL_SET,    /* SET, RESET, SHOW: see setting */
+	SQL_BEGIN,  /* BEGIN, START TRANSACTION */
+	SQL_COMMIT, /* COMMIT, END; AND CHAIN: chains */
+	SQL_ROLLBACK,
+	SQL_SAVEPOINT, /* SAVEPOINT, RELEASE, ROLLBACK TO */
+	SQL_TWO_PHASE, /* PREPARE TRANSACTION, COMMIT PREPARED, ROLLBACK PREPARED */
+	SQL_EXPLAIN_ROUTE
+};
+
+enum sql_set_verb {
+	SQL_SET_NONE,
+	SQL_SET_SET,
+	SQL_SET_LOCAL,
+	SQL_SET_RESET,
+	SQL_SET_SHOW
+};
+
+struct sql_table {
+	const char *catalog, *schema; /* NULL: not said */
+	const char *name;
+	uint32_t at,
+	    len; /* where it stands in the statement that was parsed first: see facts->is_exact */
+	bool is_written;
+	bool
+	    is_system; /* pg_catalog or information_schema, by name (an unqualified pg_… too) */
+};
+
+enum sql_value_kind {
+	SQL_VALUE_PARAM,   /* $n: at = n, from 1 */
+	SQL_VALUE_LITERAL, /* at = number of the literal in the scan, from 0 */
+	SQL_VALUE_NULL,
+	SQL_VALUE_OTHER /* an expression, DEFAULT, a column: not known before it runs */
+};
+struct sql_value {
+	enum sql_value_kind kind;
+	unsigned at;
+	bool is_negative; /* a minus stands before the literal */
+};
+/* The rows of a table that a statement touches have one of these values in the column: from
+ * column = value, column IN (…), column = ANY of an ARRAY[…] among the ANDed conditions of
+ * WHERE or JOIN … ON of the level where the table stands; or the rows that it inserts
+ * (is_insert: one value a row). */
+struct sql_match {
+	unsigned table; /* index into facts->tables */
+	const char *column;
+	const struct sql_value *values;
+	unsigned count;
+	bool is_insert;
+	bool is_assigned; /* UPDATE … SET column = value */
+};
+
+enum sql_aggregate { SQL_AGG_NONE, SQL_AGG_COUNT, SQL_AGG_SUM, SQL_AGG_MIN, SQL_AGG_MAX };
+
+/* What merging the answers of several databases needs to know of a SELECT. */
+struct sql_shape {
+	/* Why the union of the databases' own answers, joined as below, might not be what one
+	 * database with all rows would answer ("ORDER BY", "GROUP BY", "a join"…); NULL: it is. */
+	const char *why_not;
+	bool
+	    is_aggregate; /* every column is one of the aggregates below, one row in all */
+	const enum sql_aggregate *columns; /* is_aggregate: of each column */
+	unsigned column_count;             /* 0: not known (SELECT *) */
+};
+
+struct sql_facts {
+	enum sql_class class;
+	bool
+	    is_plain_read; /* SQL_READ, and nothing in it can write or depends on the session:
+				fit for a replica */
+	bool is_read_only;          /* BEGIN: READ ONLY was said */
+	bool is_read_write;         /* BEGIN: READ WRITE was said */
+	bool chains;                /* COMMIT/ROLLBACK AND CHAIN */
+	bool copies_in, copies_out; /* COPY FROM STDIN, COPY TO STDOUT */
+	bool has_foreign_function;  /* calls a function that is not PostgreSQL's own */
+	bool
+	    sets_pgweave; /* set_config('pgweave.…') or current_setting of it inside a query */
+	bool is_exact; /* cached facts came from this very text: positions count */
+	const struct sql_table *tables;
+	unsigned table_count;
+	const struct sql_match *matches;
+	unsigned match_count;
+	struct sql_shape shape;
+	/* SQL_SET: */
+	enum sql_set_verb set_verb;
+	const char
+	    *setting; /* lower case ("pgweave.database"); "all" for RESET ALL, SHOW ALL */
+	const char *value;     /* as text; NULL: DEFAULT, or not a constant */
+	const char *savepoint; /* SQL_SAVEPOINT: its name */
+	bool is_release, is_rollback_to;
+	/* SQL_EXPLAIN_ROUTE: where the inner statement begins in the text, and whether as JSON. */
+	uint32_t inner_at;
+	bool wants_json;
+};
+
+/* One for each worker; bytes: what it may hold. */
+struct sql_cache;
+struct sql_cache *sql_cache_create(size_t bytes);
+void sql_cache_destroy(struct sql_cache *);
+/* Never NULL. Valid until the next call with this cache: hold it (sql_facts_hold) to keep. */
+const struct sql_facts *sql_facts_get(struct sql_cache *, const struct sql_scan *);
+const struct sql_facts *sql_facts_hold(const struct sql_facts *);
+void sql_facts_release(const struct sql_facts *);
+struct sql_cache_stats {
+	uint64_t hits, misses, unknown, evictions;
+	size_t bytes;
+	unsigned entries;
+};
+void sql_cache_stats(const struct sql_cache *, struct sql_cache_stats *out);
+
+#endif

@@ -1,0 +1,78 @@
+/*
+ * store: what must outlive the process: keys and jobs, in SQLite. A thread of its own does
+ * what blocks; everything here is called from a worker (or the main or side thread), and
+ * answered there by mail.
+ *
+ * The proxy runs without it: when the file cannot be opened, every call answers F_STORE with
+ * the reason, opening is tried again at the next, and the log has said so.
+ */
+#ifndef STORE_H
+#define STORE_H
+#include "base.h"
+#include "net.h"
+#include "topo.h"
+
+/* Starts the thread and opens the store that the settings name (state_store, state_dir), with
+ * its migrations. A store that cannot be opened is no reason not to start: F_STORE and why,
+ * and the thread runs all the same. */
+int store_start(const struct settings *, char *why, size_t why_len) MUST_USE;
+/* Finishes what was asked, ends the thread. Answers still on their way are delivered by
+ * net_settle(). */
+void store_stop(void);
+
+/* fault: 0 or F_STORE (why is its sentence), F_NOT_FOUND, F_EXISTS. */
+typedef void store_done(struct worker *, void *arg, int fault, const char *why);
+
+/* ---- keys ---- */
+
+/* The keys of the store, as texts; each() is called in the thread that asked, before done(). */
+void store_keys_load(struct worker *from,
+    void (*each)(void *arg, const struct topo_key_text *), store_done *, void *arg);
+/* Texts are copied. F_EXISTS: the id is taken. */
+void store_key_put(
+    struct worker *from, const struct topo_key_text *, store_done *, void *arg);
+/* Marks it revoked. F_NOT_FOUND: no such key. */
+void store_key_revoke(struct worker *from, const char *id, store_done *, void *arg);
+
+/* ---- jobs and their runs ---- */
+
+void store_jobs_load(struct worker *from,
+    void (*each)(void *arg, const struct topo_job_text *), store_done *, void *arg);
+/* Replaces a job of that name. */
+void store_job_put(
+    struct worker *from, const struct topo_job_text *, store_done *, void *arg);
+void store_job_delete(struct worker *from, const char *name, store_done *, void *arg);
+
+/* One table of one target in one run; times are wall-clock µs. */
+struct store_run {
+	const char *job;
+	int64_t
+	    run; /* counts up per job; 0 when put: the store gives it, see store_run_next */
+	int64_t started_us, ended_us;
+	const char *target, *table;
+	int64_t rows_read, rows_written, rows_deleted, bytes;
+	const char *outcome; /* done, failed */
+	const char *error;   /* or NULL */
+};
+void store_run_put(
+    struct worker *from, const struct store_run *, store_done *, void *arg);
+/* The newest first, at most limit of them; job NULL: of all jobs. */
+void store_runs_load(struct worker *from, const char *job, unsigned limit,
+    void (*each)(void *arg, const struct store_run *), store_done *, void *arg);
+
+/* ---- without a running proxy: `pgweave key …`; the same store, in the calling thread ---- */
+
+struct store_direct;
+/* NULL and why. */
+struct store_direct *store_direct_open(
+    const struct settings *, char *why, size_t why_len) MUST_USE;
+void store_direct_close(struct store_direct *);
+int store_direct_keys(struct store_direct *,
+    void (*each)(void *arg, const struct topo_key_text *), void *arg, char *why,
+    size_t why_len) MUST_USE;
+int store_direct_key_put(struct store_direct *, const struct topo_key_text *, char *why,
+    size_t why_len) MUST_USE;
+int store_direct_key_revoke(
+    struct store_direct *, const char *id, char *why, size_t why_len) MUST_USE;
+
+#endif

@@ -14,7 +14,8 @@
 
 /* Starts the thread and opens the store that the settings name (state_store, state_dir), with
  * its migrations. A store that cannot be opened is no reason not to start: F_STORE and why,
- * and the thread runs all the same. */
+ * and the thread runs all the same. No store at the default place is nothing to speak of: the
+ * first that writes makes it, and there is nothing in it until then. */
 int store_start(const struct settings *, char *why, size_t why_len) MUST_USE;
 /* Finishes what was asked, ends the thread. Answers still on their way are delivered by
  * net_settle(). */
@@ -22,16 +23,27 @@ void store_stop(void);
 
 /* fault: 0 or F_STORE (why is its sentence), F_NOT_FOUND, F_EXISTS. */
 typedef void store_done(struct worker *, void *arg, int fault, const char *why);
+/* For who reads a sentence of F_STORE. */
+#define STORE_HINT                                                                       \
+	"The setting state_dir (or state_store) says where the state store is; its "     \
+	"directory must exist and be writable for the user that runs pgweave."
 
 /* ---- keys ---- */
 
 /* The keys of the store, as texts; each() is called in the thread that asked, before done(). */
 void store_keys_load(struct worker *from,
     void (*each)(void *arg, const struct topo_key_text *), store_done *, void *arg);
+/* The same, waiting: for the start. 0 or F_STORE and why. */
+int store_keys_wait(void (*each)(void *arg, const struct topo_key_text *), void *arg,
+    char *why, size_t why_len) MUST_USE;
+/* Whether the keys are to be read again: another process has written to the store since
+ * store_keys_load(), or it could not be opened then and is open now. */
+typedef void store_looked(struct worker *, void *arg, bool has_changed);
+void store_look(struct worker *from, store_looked *, void *arg);
 /* Texts are copied. F_EXISTS: the id is taken. */
 void store_key_put(
     struct worker *from, const struct topo_key_text *, store_done *, void *arg);
-/* Marks it revoked. F_NOT_FOUND: no such key. */
+/* Marks it revoked; once more does nothing. F_NOT_FOUND: no such key. */
 void store_key_revoke(struct worker *from, const char *id, store_done *, void *arg);
 
 /* ---- jobs and their runs ---- */
@@ -41,19 +53,24 @@ void store_jobs_load(struct worker *from,
 /* Replaces a job of that name. */
 void store_job_put(
     struct worker *from, const struct topo_job_text *, store_done *, void *arg);
+/* Its runs go with it. F_NOT_FOUND: no such job. */
 void store_job_delete(struct worker *from, const char *name, store_done *, void *arg);
 
 /* One table of one target in one run; times are wall-clock µs. */
 struct store_run {
 	const char *job;
-	int64_t
-	    run; /* counts up per job; 0 when put: the store gives it, see store_run_next */
+	int64_t run; /* counts up per job; 0 when put: the next */
 	int64_t started_us, ended_us;
 	const char *target, *table;
 	int64_t rows_read, rows_written, rows_deleted, bytes;
 	const char *outcome; /* done, failed */
 	const char *error;   /* or NULL */
 };
+/* The number for a run that begins now: one more than the last that was put. */
+typedef void store_numbered(
+    struct worker *, void *arg, int fault, const char *why, int64_t run);
+void store_run_next(struct worker *from, const char *job, store_numbered *, void *arg);
+/* The last thousand runs of a job are kept. */
 void store_run_put(
     struct worker *from, const struct store_run *, store_done *, void *arg);
 /* The newest first, at most limit of them; job NULL: of all jobs. */
@@ -61,6 +78,7 @@ void store_runs_load(struct worker *from, const char *job, unsigned limit,
     void (*each)(void *arg, const struct store_run *), store_done *, void *arg);
 
 /* ---- without a running proxy: `pgweave key …`; the same store, in the calling thread ---- */
+/* A store that is not there yet is made by the first put, and empty until then. */
 
 struct store_direct;
 /* NULL and why. */

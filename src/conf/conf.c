@@ -77,6 +77,36 @@ blame(const struct conf *c, const char *key)
 	return (at.file != NULL ? at : (struct conf_at){.file = c->path});
 }
 
+/* An id is the prefix and 32 digits, and a role's name has 63 bytes. */
+#define KEY_PREFIX_MAX 31
+
+static void
+check_state(struct conf *c)
+{
+	const struct settings *s = &c->settings;
+	const char *store = s->state_store;
+
+	if (strncasecmp(store, "database:", 9) == 0)
+		conf_problem(c->problems, blame(c, "state_store"),
+		    "state_store: \"%s\" is not supported yet, allowed is sqlite:PATH",
+		    store);
+	else if (*store != '\0' &&
+		 (strncasecmp(store, "sqlite:", 7) != 0 || store[7] == '\0'))
+		conf_problem(c->problems, blame(c, "state_store"),
+		    "state_store: \"%s\" names no store, allowed is sqlite:PATH", store);
+	if (*store == '\0' && *s->state_dir == '\0')
+		conf_problem(c->problems, blame(c, "state_dir"),
+		    "state_dir: without one, state_store must name the store");
+	if (strlen(s->key_prefix) > KEY_PREFIX_MAX ||
+	    s->key_prefix[strspn(s->key_prefix,
+		"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-")] !=
+		'\0')
+		conf_problem(c->problems, blame(c, "key_prefix"),
+		    "key_prefix: \"%.60s\" cannot begin an id, allowed are up to %d "
+		    "letters, digits, _ and -",
+		    s->key_prefix, KEY_PREFIX_MAX);
+}
+
 /* What no single value shows. */
 static void
 check_settings(struct conf *c)
@@ -98,6 +128,7 @@ check_settings(struct conf *c)
 		s->service_name = s->job_name;
 	else if (conf_setting_at(c, "job_name").file == NULL)
 		s->job_name = s->service_name;
+	check_state(c);
 }
 
 /* ---- sections ---- */

@@ -1,0 +1,58 @@
+/* store/direct.c: the store without a thread, for the command line. */
+#include "private.h"
+#include <stdlib.h>
+
+struct store_direct {
+	struct store_file file;
+};
+
+struct store_direct *
+store_direct_open(const struct settings *set, char *why, size_t why_len)
+{
+	struct store_direct *d = mem_alloc(sizeof(*d));
+	int fault = file_init(&d->file, set, why, why_len);
+
+	/* Where there is none yet, the first that writes makes it. */
+	if (fault == 0)
+		fault = file_open(&d->file, false, why, why_len);
+	if (fault == 0 || fault == F_NOT_FOUND)
+		return (d);
+	store_direct_close(d);
+	return (NULL);
+}
+
+void
+store_direct_close(struct store_direct *d)
+{
+	if (d == NULL)
+		return;
+	file_fini(&d->file);
+	free(d);
+}
+
+int
+store_direct_keys(struct store_direct *d,
+    void (*each)(void *arg, const struct topo_key_text *), void *arg, char *why,
+    size_t why_len)
+{
+	struct store_rows rows = {.kind = &store_key_kind};
+	int fault = work_load(&d->file, &rows, NULL, -1, why, why_len);
+
+	for (size_t i = 0; i < rows.count; i++)
+		each(arg, rows.rows[i]);
+	rows_free(&rows);
+	return (fault);
+}
+
+int
+store_direct_key_put(
+    struct store_direct *d, const struct topo_key_text *key, char *why, size_t why_len)
+{
+	return (work_put(&d->file, &store_key_kind, key, why, why_len));
+}
+
+int
+store_direct_key_revoke(struct store_direct *d, const char *id, char *why, size_t why_len)
+{
+	return (work_key_revoke(&d->file, id, why, why_len));
+}

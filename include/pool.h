@@ -162,6 +162,9 @@ void pool_each_user(void (*each)(void *arg, struct pool_place *), void *arg);
 struct seat *pool_seat(
     struct worker *, const struct topo_database *, const char *dbname, const char *name);
 
+/* The same under a role at the server, whatever the database's own user is. */
+struct seat *pool_seat_as(struct worker *, const char *dbname, const char *role);
+
 /* Whether it is known what a fresh link says: seat->welcome, learned here or elsewhere. */
 bool pool_learn(struct seat *);
 

@@ -28,6 +28,7 @@ struct statements;
 struct stmt;
 struct cancel_order;
 struct console;
+struct weave;
 
 #define SESSION_MAGIC 0x53455353U
 struct session {
@@ -68,6 +69,7 @@ struct session {
 	struct session_login *login; /* until READY */
 	struct cancel_order *order;  /* CANCELLING */
 	struct console *console;     /* CONSOLE */
+	struct weave *weave;         /* on a virtual database; NULL: on a plain one */
 	int64_t connect_us,
 	    request_us; /* monotonic; request: the last message or answer */
 	struct addr addr;
@@ -81,6 +83,8 @@ struct session_worker {
 	struct table keys;  /* sessions by pid */
 	struct table known; /* statements by their id */
 	size_t known_bytes;
+	struct weave_plan *plan; /* room for the answer of a route; NULL: none needed yet */
+	struct sql_cache *facts; /* of statements on virtual databases; NULL: none yet */
 	uint64_t tokens;       /* given to unnamed statements */
 	struct buf scratch[2]; /* new bytes of a batch: to the server, to the client */
 	bool is_draining;      /* shutdown: sessions close at their next rest */

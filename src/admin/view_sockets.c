@@ -78,6 +78,7 @@ client_state(const struct session *s)
 {
 	switch (s->state) {
 	case SESSION_ACTIVE:
+	case SESSION_WEAVING:
 		return ("active");
 	case SESSION_IDLE:
 	case SESSION_CONSOLE:

@@ -34,7 +34,10 @@ seat_resolve(struct seat *seat, const struct topo *topo)
 	if (seat->database == NULL)
 		return;
 	topo_limits(topo, seat->database, login, &seat->limits);
-	if (seat->database->password != NULL)
+	/* The password is that of the database's own user. */
+	if (seat->database->password != NULL &&
+	    (seat->database->user == NULL ||
+		strcmp(seat->database->user, seat->pool->role) == 0))
 		seat->secret = seat->database->password;
 	else if (login != NULL)
 		seat->secret = login->secret;
@@ -44,8 +47,13 @@ struct seat *
 pool_seat(struct worker *w, const struct topo_database *db, const char *dbname,
     const char *name)
 {
+	return (pool_seat_as(w, dbname, db->user != NULL ? db->user : name));
+}
+
+struct seat *
+pool_seat_as(struct worker *w, const char *dbname, const char *role)
+{
 	struct pool_worker *pw = pool_worker(w);
-	const char *role = db->user != NULL ? db->user : name;
 	struct pool *pool = pool_find(dbname, role, role);
 	struct seat *seat = pool->share[w->index].seat;
 

@@ -56,11 +56,22 @@ accept_refuse(int fd)
 	close(fd);
 }
 
+static struct worker *
+fewest_clients(void)
+{
+	struct worker *fewest = net_worker(0);
+
+	for (unsigned i = 1; i < net_worker_count(); i++)
+		if (atomic_load(&net_worker(i)->clients) < atomic_load(&fewest->clients))
+			fewest = net_worker(i);
+	return (fewest);
+}
+
 void
 session_accept(int fd, const struct sockaddr *sa, socklen_t len)
 {
 	const struct settings *set = pool_settings(net_main());
-	struct worker *fewest = net_worker(0);
+	struct worker *fewest;
 	unsigned clients = session_total();
 	struct deal *d;
 
@@ -68,9 +79,7 @@ session_accept(int fd, const struct sockaddr *sa, socklen_t len)
 		accept_refuse(fd);
 		return;
 	}
-	for (unsigned i = 1; i < net_worker_count(); i++)
-		if (atomic_load(&net_worker(i)->clients) < atomic_load(&fewest->clients))
-			fewest = net_worker(i);
+	fewest = fewest_clients();
 	socket_tune(fd, sa->sa_family == AF_UNIX, set);
 	stat_count(M_clients_accepted, 1);
 	d = mem_alloc(sizeof(*d));
@@ -80,4 +89,47 @@ session_accept(int fd, const struct sockaddr *sa, socklen_t len)
 	memcpy(&d->addr, sa, len);
 	atomic_fetch_add(&fewest->clients, 1);
 	worker_post(fewest, &d->mail);
+}
+
+/* ---- clients inside the process ---- */
+
+struct inner {
+	struct mail mail;
+	int fd;
+	struct addr peer;
+	struct buf startup;
+};
+
+static void
+inner_arrived(struct worker *w, struct mail *m)
+{
+	struct inner *in = CONTAINER_OF(m, struct inner, mail);
+	struct sockaddr_un sa = {.sun_family = AF_UNIX};
+
+	session_open_proven(w, in->fd, (struct sockaddr *)&sa, &in->peer, &in->startup);
+	buf_free(&in->startup);
+	free(in);
+}
+
+int
+session_open_inner(const char *login, const char *database, const struct addr *peer)
+{
+	static const char *const params[][2] = {{"application_name", "pgweave http"}};
+	struct proto_startup head = {.user = login, .database = database};
+	struct worker *fewest = fewest_clients();
+	struct inner *in;
+	int fds[2];
+
+	if (session_total() >= hard_max ||
+	    socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fds) != 0)
+		return (-1);
+	stat_count(M_clients_accepted, 1);
+	in = mem_alloc(sizeof(*in));
+	in->mail.run = inner_arrived;
+	in->fd = fds[1];
+	in->peer = *peer;
+	proto_startup(&in->startup, &head, params, ARRAY_LEN(params));
+	atomic_fetch_add(&fewest->clients, 1);
+	worker_post(fewest, &in->mail);
+	return (fds[0]);
 }

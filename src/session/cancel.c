@@ -5,7 +5,7 @@
  * server has closed the one that took it on: then the signal has been sent, and cannot hit
  * what the client does next.
  */
-#include "private.h"
+#include "weave.h"
 #include <stdlib.h>
 
 struct cancel_order {
@@ -103,6 +103,9 @@ order_arrived(struct worker *w, struct mail *m)
 	stat_count(M_cancels, 1);
 	if (s->state == SESSION_WAITING) {
 		cancel_waiting(s);
+		order_done(o);
+	} else if (s->state == SESSION_WEAVING) {
+		weave_cancel(s);
 		order_done(o);
 	} else if (s->link != NULL && s->link->state == LINK_LENT &&
 		   s->link->requests.count > 0)

@@ -10,7 +10,7 @@
  * An error ends an extended batch: the server answers nothing more until Sync, so what
  * stands in the queue before it is undone, newest first.
  */
-#include "private.h"
+#include "weave.h"
 #include <string.h>
 
 #define WHOLE_SMALL                                                                      \
@@ -171,8 +171,11 @@ down_complete(struct down *d, char type, const uint8_t *body, uint32_t size)
 
 	if (r == NULL || (r->kind != REQ_EXECUTE && r->kind != REQ_QUERY))
 		return (down_broken(d, "a command is complete that was not sent"));
-	if (type == 'C' && size > 4)
+	if (type == 'C' && size > 4) {
 		down_tag(d, (const char *)body, size - 4);
+		if (d->s->weave != NULL && body[size - 5] == '\0')
+			weave_tag(d->s, (const char *)body);
+	}
 	d->l->is_copying_in = false;
 	if (r->kind == REQ_EXECUTE)
 		requests_pop(&d->l->requests);
@@ -229,6 +232,14 @@ down_error(struct down *d, const uint8_t *body, uint32_t size)
 		(r->renames && strcmp(error.sqlstate, "26000") == 0)))
 		l->is_dirty = true;
 	l->is_copying_in = false;
+	if (r != NULL && r->is_ours) {
+		const struct refusal *why = &d->s->weave->refusal;
+
+		proto_error(batch_make(&d->batch), "ERROR", why->sqlstate, why->message,
+		    why->detail, why->hint);
+		batch_made(&d->batch);
+		renamed = true;
+	}
 	if (r != NULL && r->renames) {
 		const struct stmt_name *n = r->arg;
 
@@ -285,6 +296,8 @@ down_ready(struct down *d, const uint8_t *body, uint32_t size)
 		    "transaction blocks not allowed in statement pooling mode");
 		return (DOWN_STOP);
 	}
+	if (s->weave != NULL)
+		weave_ready(s, l, l->txn);
 	if (s->was_discarded && s->discarded == NULL)
 		s->discarded = vars_hold(l->vars);
 	if (l->txn == 'I') {

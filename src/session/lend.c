@@ -2,12 +2,11 @@
  * A session and its link: taking one, setting the session's parameters on it, holding either
  * side back while the other is full, giving it back, losing it.
  */
-#include "private.h"
+#include "weave.h"
 #include <string.h>
 
 static void session_link_drained(struct link *l);
 static void session_link_lost(struct link *l, const char *why);
-static struct link *session_let_go(struct session *s);
 
 const struct link_user session_link_user = {
     .bytes = session_link_bytes,
@@ -21,12 +20,16 @@ session_flow(struct session *s)
 	struct link *l = s->link;
 	bool hold_client =
 	    s->state == SESSION_WAITING || s->state == SESSION_WELCOME ||
-	    stream_is_full(&s->stream) || s->is_leaving || session_console_is_busy(s) ||
+	    s->state == SESSION_WEAVING || stream_is_full(&s->stream) || s->is_leaving ||
+	    session_console_is_busy(s) ||
 	    (s->is_stalled && l != NULL && l->requests.count > 0) ||
 	    (l != NULL && (l->state != LINK_LENT || stream_is_full(&l->stream) ||
 			      l->requests.count >= REQUESTS_MAX));
 	bool hold_link = l != NULL && l->state == LINK_LENT && stream_is_full(&s->stream);
 
+	if (s->weave != NULL && s->weave->run != NULL &&
+	    s->weave->run->federation != NULL && !stream_is_full(&s->stream))
+		federate_resume(s->weave->run->federation);
 	if (hold_client != s->stream.is_paused) {
 		if (hold_client)
 			stream_pause(&s->stream);
@@ -52,24 +55,28 @@ session_link_drained(struct link *l)
 
 /* ---- parameters ---- */
 
+void
+session_note_vars(struct link *l, const struct vars *want)
+{
+	const char *name, *value;
+	enum vars_kind kind;
+
+	l->vars = vars_without_startup(l->worker, l->vars);
+	for (unsigned i = 0; i < vars_count(want); i++) {
+		vars_at(want, i, &name, &value, &kind);
+		if (kind == VARS_STARTUP)
+			l->vars = vars_with(l->worker, l->vars, name, value, kind);
+	}
+}
+
 static void
 vars_applied(struct link *l, void *arg, const struct proto_error_fields *error)
 {
 	struct session *s = arg;
-	struct vars *want = s->login != NULL ? s->login->want : s->vars;
-	const char *name, *value;
-	enum vars_kind kind;
 
-	if (error == NULL) {
-		/* Those that the server does not report are known from what was asked. */
-		l->vars = vars_without_startup(l->worker, l->vars);
-		for (unsigned i = 0; i < vars_count(want); i++) {
-			vars_at(want, i, &name, &value, &kind);
-			if (kind == VARS_STARTUP)
-				l->vars =
-				    vars_with(l->worker, l->vars, name, value, kind);
-		}
-	} else
+	if (error == NULL)
+		session_note_vars(l, s->login != NULL ? s->login->want : s->vars);
+	else
 		l->is_dirty = true;
 	if (s->state == SESSION_WELCOME) {
 		session_welcome_applied(s, error);
@@ -122,6 +129,10 @@ session_take(struct session *s, struct link *l)
 		session_welcome_link(s, l);
 		return (false);
 	}
+	if (s->state == SESSION_WEAVING) {
+		weave_granted(s, l);
+		return (false);
+	}
 	session_move(s, SESSION_ACTIVE);
 	return (!session_apply_vars(s, s->vars));
 }
@@ -134,11 +145,12 @@ session_get_link(struct session *s)
 
 	s->waiter.granted = session_granted;
 	s->waiter.refused = session_refused;
-	s->waiter.is_login = false;
+	/* A virtual database has others: it says at once that one cannot be reached. */
+	s->waiter.is_login = s->weave != NULL;
 	l = pool_lend(s->seat, &s->waiter, s->vars);
 	if (l != NULL)
 		usable = session_take(s, l);
-	else if (s->state == SESSION_IDLE)
+	else if (s->state == SESSION_IDLE && s->waiter.seat != NULL)
 		session_move(s, SESSION_WAITING);
 	if (s->state != SESSION_CLOSED)
 		session_flow(s);
@@ -160,8 +172,10 @@ session_refused(struct waiter *w, int fault, const char *sqlstate, const char *m
 {
 	struct session *s = CONTAINER_OF(w, struct session, waiter);
 
-	(void)fault;
-	session_close(s, sqlstate, message);
+	if (s->weave != NULL && s->login == NULL)
+		weave_refused(s, fault, sqlstate, message);
+	else
+		session_close(s, sqlstate, message);
 }
 
 /* ---- giving back ---- */
@@ -189,8 +203,7 @@ session_follow_vars(struct session *s, const struct vars *told, struct vars *var
 	s->vars = vars;
 }
 
-/* What the session's parameters are, when it is at rest on its link. */
-static void
+void
 session_settle_vars(struct session *s, struct link *l)
 {
 	struct vars *now = vars_hold(s->was_discarded ? s->startup : l->vars);
@@ -215,8 +228,7 @@ session_settle_vars(struct session *s, struct link *l)
 	s->was_discarded = false;
 }
 
-/* What the session knows of its link goes with it. */
-static struct link *
+struct link *
 session_let_go(struct session *s)
 {
 	struct link *l = s->link;
@@ -230,6 +242,8 @@ session_let_go(struct session *s)
 		stream_resume(&l->stream);
 	if (s->state == SESSION_ACTIVE)
 		session_move(s, SESSION_IDLE);
+	if (s->weave != NULL)
+		weave_unit_over(s);
 	return (l);
 }
 
@@ -309,6 +323,13 @@ session_link_lost(struct link *l, const char *why)
 
 	session_disown_requests(s, l);
 	s->link = NULL;
+	if (s->weave != NULL) {
+		struct leg *leg = leg_of_link(s->weave, l);
+
+		if (leg != NULL)
+			leg_forget(s->weave, leg);
+		weave_unit_over(s);
+	}
 	if (is_cut || l->saw_fatal) {
 		session_end(s, why);
 		return;

@@ -92,9 +92,10 @@ auth_passed(struct session *s)
 	auth_server_free(s->login->auth);
 	s->login->auth = NULL;
 	s->user = pool_user(s->login->startup.user);
-	if (topo_is_console(s->login->startup.database))
-		session_console_start(s);
-	else
+	if (topo_is_console(s->login->startup.database)) {
+		if (session_key_may(s, s->login->startup.database))
+			session_console_start(s);
+	} else
 		session_welcome(s);
 }
 
@@ -105,7 +106,9 @@ auth_failed(struct session *s, int fault, const char *reason)
 	char *message;
 
 	stat_count(M_logins_failed, 1);
-	session_log(s, LOG_WARNING_, "login failed: %s", reason);
+	session_log(s, LOG_WARNING_, "login failed: %s%s",
+	    s->login->bars != NULL ? "the key is barred: " : "",
+	    s->login->bars != NULL ? s->login->bars : reason);
 	if (fault == F_AUTH_PROTOCOL) {
 		session_close(s, fault_info(fault)->sqlstate, fault_info(fault)->text);
 		return;
@@ -136,6 +139,19 @@ auth_next(struct session *s, enum auth_step step, struct buf *out, int fault)
 	}
 }
 
+const char *
+session_key_bars(const struct session *s, const struct topo_key *key)
+{
+	uint8_t addr[16] = {0};
+	bool is_unix = s->addr.family == AF_UNIX;
+
+	if (!is_unix)
+		memcpy(addr, &s->addr.of,
+		    s->addr.family == AF_INET ? sizeof(s->addr.of.v4)
+					      : sizeof(s->addr.of.v6));
+	return (topo_key_bars(key, is_unix ? 0 : s->addr.family, addr, clock_wall_us()));
+}
+
 static void
 auth_begin(struct session *s)
 {
@@ -143,7 +159,9 @@ auth_begin(struct session *s)
 	const struct settings *set = topo_settings(topo);
 	const char *user = s->login->startup.user;
 	const struct topo_login *login = topo_login_find(topo, user);
+	const struct topo_key *key = topo_key_find(topo, user);
 	enum auth_type type = (enum auth_type)set->auth_type;
+	const char *secret = login != NULL ? login->secret : NULL;
 	struct buf out = {0};
 	enum auth_step step;
 
@@ -152,16 +170,21 @@ auth_begin(struct session *s)
 		session_log(s, LOG_INFO_, "login attempt: db=%s user=%s tls=%s",
 		    s->login->startup.database, user,
 		    s->stream.ssl != NULL ? "yes" : "no");
-	if (session_is_operator(s)) {
+	if (session_is_operator(s) || s->login->is_inner) {
 		auth_passed(s);
 		return;
 	}
-	if (type == AUTH_TRUST && login == NULL) {
+	if (key != NULL) {
+		/* A key always proves its secret. A barred one has none, so that the exchange
+		 * runs to the same end as with a wrong one. */
+		s->login->bars = session_key_bars(s, key);
+		type = AUTH_SCRAM;
+		secret = s->login->bars == NULL ? key->secret : NULL;
+	} else if (type == AUTH_TRUST && login == NULL) {
 		auth_failed(s, F_AUTH_PASSWORD, "no such user");
 		return;
 	}
-	step = auth_server_start(
-	    &s->login->auth, type, user, login != NULL ? login->secret : NULL, &out);
+	step = auth_server_start(&s->login->auth, type, user, secret, &out);
 	auth_next(s, step, &out, F_AUTH_PASSWORD);
 	buf_free(&out);
 }

@@ -34,6 +34,9 @@ void session_on_world(struct worker *);
 /* ---- accept.c ---- */
 
 void session_open(struct worker *, int fd, const struct sockaddr *, bool is_surplus);
+/* A client inside the process, whom its startup packet names and somebody has proven. */
+void session_open_proven(struct worker *, int fd, const struct sockaddr *,
+    const struct addr *peer, const struct buf *startup);
 
 /* ---- login.c ---- */
 
@@ -45,13 +48,19 @@ struct session_login {
 	struct vars *want; /* what it asked for, before a server has made it canonical */
 	bool has_asked_tls, has_asked_gss;
 	bool is_surplus;  /* one more than max_client_conn */
-	bool is_applying; /* a link is setting `want` */
+	bool is_inner;    /* from this process: proven already */
+	const char *bars; /* why its key may not log in; NULL: it may, or is none */
 };
 size_t session_startup_bytes(struct session *, const uint8_t *p, size_t len);
 size_t session_auth_bytes(struct session *, const uint8_t *p, size_t len);
 void session_login_free(struct session *);
 /* Who runs the proxy may look at it from the same machine without a password. */
 bool session_is_operator(const struct session *);
+
+/* What keeps the key from logging in from where the client is, or NULL. */
+const char *session_key_bars(const struct session *, const struct topo_key *);
+/* False, and the session is closed: keys are for virtual databases only. */
+bool session_key_may(struct session *, const char *dbname);
 
 /* ---- welcome.c ---- */
 
@@ -73,6 +82,13 @@ void session_refused(
     struct waiter *, int fault, const char *sqlstate, const char *message);
 /* Begins to make the link's parameters those wanted; false: they are already. */
 bool session_apply_vars(struct session *, struct vars *want);
+/* What the link was told to be now; those that servers do not report are known so. */
+void session_note_vars(struct link *, const struct vars *want);
+/* What the session's parameters are, when it is at rest on that link. */
+void session_settle_vars(struct session *, struct link *);
+/* The session is without its link, which is at rest or is to be given back broken. What it
+ * knows of the link goes with it. */
+struct link *session_let_go(struct session *);
 /* Gives the link back, in whatever state it is. */
 void session_give_link(struct session *, const char *why);
 /* Gives it back when the pool mode says so and nothing is owed. */
@@ -109,7 +125,8 @@ struct stmt {
 	struct hash128 id;
 	unsigned refs;
 	uint32_t sql_len, types_len;
-	uint8_t data[]; /* text, NUL, types */
+	struct sense *sense; /* what it is; NULL: nobody has asked */
+	uint8_t data[];      /* text, NUL, types */
 };
 /* A client's name for one. Lives until nobody waits for an answer about it. */
 struct stmt_name {

@@ -1,5 +1,5 @@
 /* A session's life: its states, who gets its bytes in which, its end. */
-#include "private.h"
+#include "weave.h"
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -48,6 +48,8 @@ session_move(struct session *s, enum session_state to)
 const char *
 session_database(const struct session *s)
 {
+	if (s->weave != NULL)
+		return (s->weave->title);
 	if (s->seat != NULL)
 		return (s->seat->pool->database);
 	if (s->state == SESSION_CONSOLE)
@@ -126,7 +128,8 @@ session_bytes_once(struct session *s, const uint8_t *p, size_t len)
 	case SESSION_CONSOLE:
 		return (session_console_bytes(s, p, len));
 	case SESSION_WELCOME:
-		/* Not before the greeting. */
+	case SESSION_WEAVING:
+		/* Not before the greeting, or the answer. */
 		stream_pause(&s->stream);
 		return (0);
 	case SESSION_CANCELLING:
@@ -215,12 +218,14 @@ session_fini(struct worker *w)
 	table_free(&sw->known);
 	buf_free(&sw->scratch[0]);
 	buf_free(&sw->scratch[1]);
+	sql_cache_destroy(sw->facts);
+	free(sw->plan);
 	free(sw);
 	w->slot[WORKER_SESSION] = NULL;
 }
 
-void
-session_open(struct worker *w, int fd, const struct sockaddr *sa, bool is_surplus)
+static struct session *
+session_create(struct worker *w, int fd, const struct sockaddr *sa, bool is_surplus)
 {
 	struct session_worker *sw = session_worker(w);
 	struct session *s = mem_alloc(sizeof(*s));
@@ -238,6 +243,24 @@ session_open(struct worker *w, int fd, const struct sockaddr *sa, bool is_surplu
 	stream_open(&s->stream, w, fd, sa->sa_family == AF_UNIX, &session_stream_ops);
 	if (log_wants(LOG_DEBUG_))
 		session_log(s, LOG_DEBUG_, "got connection");
+	return (s);
+}
+
+void
+session_open(struct worker *w, int fd, const struct sockaddr *sa, bool is_surplus)
+{
+	(void)session_create(w, fd, sa, is_surplus);
+}
+
+void
+session_open_proven(struct worker *w, int fd, const struct sockaddr *sa,
+    const struct addr *peer, const struct buf *startup)
+{
+	struct session *s = session_create(w, fd, sa, false);
+
+	s->addr = *peer;
+	s->login->is_inner = true;
+	(void)session_startup_bytes(s, startup->mem, startup->len);
 }
 
 static void
@@ -260,6 +283,8 @@ session_end(struct session *s, const char *reason)
 		session_log(s, LOG_INFO_, "closing because: %s (age=%" PRId64 "s)",
 		    reason, (clock_us() - s->connect_us) / 1000000);
 	pool_wait_end(&s->waiter);
+	if (s->weave != NULL)
+		weave_end(s);
 	session_give_link(s, "client disconnect while server was not ready");
 	if (s->state == SESSION_CONSOLE)
 		session_console_free(s);
@@ -274,11 +299,16 @@ session_end(struct session *s, const char *reason)
 	vars_release(s->worker, s->startup);
 	vars_release(s->worker, s->discarded);
 	s->vars = s->startup = s->discarded = NULL;
-	if (s->holds_clients) {
+	if (s->holds_clients && s->weave != NULL) {
+		s->weave->home->clients--;
+		atomic_fetch_sub(&s->user->clients, 1);
+	} else if (s->holds_clients) {
 		s->seat->clients--;
 		atomic_fetch_sub(&s->seat->pool->db->clients, 1);
 		atomic_fetch_sub(&s->user->clients, 1);
 	}
+	if (s->weave != NULL)
+		weave_free(s);
 	pool_place_release(s->user);
 	s->user = NULL;
 	atomic_fetch_sub(&s->worker->clients, 1);
@@ -345,7 +375,8 @@ static void
 act_drain(struct session *s)
 {
 	s->is_draining = true;
-	if (s->state == SESSION_IDLE ||
+	if ((s->state == SESSION_IDLE &&
+		(s->weave == NULL || s->weave->txn == TXN_NONE)) ||
 	    (s->state == SESSION_ACTIVE && s->link->state == LINK_LENT &&
 		link_is_at_rest(s->link)))
 		session_close(s, "57P01", "pooler is shutting down");
@@ -364,7 +395,9 @@ act_world(struct session *s)
 	const struct topo_database *db = s->seat->database;
 	const char *role = db != NULL && db->user != NULL ? db->user : session_user(s);
 
-	if (db == NULL)
+	if (s->weave != NULL)
+		weave_world(s);
+	else if (db == NULL)
 		session_close(
 		    s, fault_info(F_POOL_GONE)->sqlstate, fault_info(F_POOL_GONE)->text);
 	else if (strcmp(role, s->seat->pool->role) != 0)

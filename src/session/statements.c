@@ -2,7 +2,7 @@
  * Prepared statements of clients: client name -> statement. A statement is known by its text
  * and parameter types; links know it by the hash of both, whatever the client calls it.
  */
-#include "private.h"
+#include "weave.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -50,6 +50,9 @@ stmt_release(struct worker *w, struct stmt *st)
 		return;
 	table_remove(&sw->known, &st->node);
 	sw->known_bytes -= sizeof(*st) + st->sql_len + st->types_len + 1;
+	if (st->sense != NULL)
+		sense_end(st->sense);
+	free(st->sense);
 	free(st);
 }
 

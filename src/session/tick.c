@@ -1,5 +1,5 @@
 /* What time does to sessions. */
-#include "private.h"
+#include "weave.h"
 
 static void
 tick_logins(struct session_worker *sw, enum session_state state, int64_t now, int64_t max)
@@ -47,6 +47,15 @@ tick_active(struct session *s, int64_t now)
 }
 
 static void
+tick_weaving(struct session *s, int64_t now)
+{
+	int64_t max = s->seat->limits.query_timeout;
+
+	if (max > 0 && s->weave->run != NULL && now - s->weave->run->start_us > max)
+		session_close(s, "57014", "query_timeout");
+}
+
+static void
 tick_idle(struct session *s, int64_t now)
 {
 	int64_t max = s->seat->limits.client_idle_timeout;
@@ -89,6 +98,7 @@ session_tick(struct worker *w, int64_t now)
 	tick_logins(sw, SESSION_WELCOME, now, max);
 	tick_logins(sw, SESSION_CANCELLING, now, max);
 	tick_each(&sw->sessions[SESSION_ACTIVE], now, tick_active);
+	tick_each(&sw->sessions[SESSION_WEAVING], now, tick_weaving);
 	if (has_idle_timeout(w))
 		tick_each(&sw->sessions[SESSION_IDLE], now, tick_idle);
 }

@@ -11,21 +11,10 @@
  * name, a name given twice) are made by the server itself, so that the transaction fails as
  * it would without a proxy.
  */
-#include "private.h"
+#include "weave.h"
 #include <string.h>
 
-struct up {
-	struct session *s;
-	const uint8_t *p;
-	size_t len, used;
-	struct batch batch;
-	int64_t now_us;
-};
-
-enum verdict { UP_GO_ON, UP_STOP };
-
-/* A protocol error that leaves no way to go on. */
-static enum verdict
+enum up_verdict
 up_broken(struct up *u, const char *message)
 {
 	batch_flush(&u->batch);
@@ -33,8 +22,7 @@ up_broken(struct up *u, const char *message)
 	return (UP_STOP);
 }
 
-/* The next `total` bytes pass, or are dropped. */
-static enum verdict
+enum up_verdict
 up_body(struct up *u, uint32_t total, bool is_dropped)
 {
 	u->s->body_left = total;
@@ -136,13 +124,13 @@ up_drop_unnamed(struct up *u)
 }
 
 /* Parse of the unnamed statement: it passes as it is, and is kept for a later batch. */
-static enum verdict
+static enum up_verdict
 up_parse_unnamed(struct up *u, const uint8_t *body, size_t have, uint32_t size)
 {
 	struct session *s = u->s;
 	struct proto_parse parse;
 
-	if (size - 4 > SESSION_UNNAMED_MAX)
+	if (size - 4 > (s->weave != NULL ? SESSION_WHOLE_MAX : SESSION_UNNAMED_MAX))
 		stmt_unnamed_set(s, NULL);
 	else if (have < size - 4)
 		return (UP_STOP);
@@ -179,7 +167,7 @@ up_about(struct request *r, struct stmt_name *n)
 	n->pending++;
 }
 
-static enum verdict
+static enum up_verdict
 up_parse(struct up *u, const uint8_t *body, size_t len)
 {
 	struct session *s = u->s;
@@ -231,7 +219,7 @@ up_parse(struct up *u, const uint8_t *body, size_t len)
 }
 
 /* Bind: the statement's name is replaced, the rest passes where it stands. */
-static enum verdict
+static enum up_verdict
 up_bind(struct up *u, const uint8_t *head, size_t have, uint32_t size)
 {
 	struct session *s = u->s;
@@ -275,7 +263,7 @@ up_bind(struct up *u, const uint8_t *head, size_t have, uint32_t size)
 }
 
 /* Describe or Close of a statement by the client's name. */
-static enum verdict
+static enum up_verdict
 up_target(struct up *u, char type, const uint8_t *body, uint32_t size)
 {
 	struct session *s = u->s;
@@ -319,12 +307,12 @@ up_target(struct up *u, char type, const uint8_t *body, uint32_t size)
 }
 
 /* P B D C of a client that shares its links with others. */
-static enum verdict
+static enum up_verdict
 up_rewritten(struct up *u, char type, uint32_t size)
 {
 	const uint8_t *head = u->p + u->used;
 	size_t have = u->len - u->used - PROTO_HEAD;
-	enum verdict v;
+	enum up_verdict v;
 
 	if (have > size - 4)
 		have = size - 4;
@@ -347,11 +335,54 @@ up_rewritten(struct up *u, char type, uint32_t size)
 	return (v == UP_GO_ON ? up_body(u, size + 1, true) : v);
 }
 
+void
+up_doom(struct up *u)
+{
+	static const uint8_t no_types[2];
+	struct request *r;
+
+	/* What is sent already is on its way; what was not is behind it. */
+	if (u->batch.to != &u->s->link->stream) {
+		batch_flush(&u->batch);
+		batch_begin(&u->batch, &u->s->link->stream, u->batch.scratch);
+	}
+	proto_parse(batch_make(&u->batch), "", "pgweave refuses this batch", no_types,
+	    sizeof(no_types));
+	batch_made(&u->batch);
+	r = up_owe(u, REQ_PARSE, ACT_FORWARD);
+	r->is_unnamed = true;
+	r->is_doomed = true;
+	r->is_ours = true;
+}
+
+void
+up_query_blanked(struct up *u, uint32_t size, uint32_t blank)
+{
+	const uint8_t *body = u->p + u->used + PROTO_HEAD;
+	struct buf *out;
+	uint8_t *p;
+
+	if (u->batch.to != &u->s->link->stream) {
+		batch_flush(&u->batch);
+		batch_begin(&u->batch, &u->s->link->stream, u->batch.scratch);
+	}
+	out = batch_make(&u->batch);
+	p = buf_room(out, PROTO_HEAD + blank);
+	p[0] = 'Q';
+	proto_put32(p + 1, size);
+	memset(p + PROTO_HEAD, ' ', blank);
+	out->len += PROTO_HEAD + blank;
+	buf_add(out, body + blank, size - 4 - blank);
+	batch_made(&u->batch);
+	up_owe(u, REQ_QUERY, ACT_FORWARD);
+	up_drop_unnamed(u);
+}
+
 /* ---- messages ---- */
 
 /* Without a link: true when the message needs none; *v says how to go on. */
 static bool
-up_without_link(struct up *u, char type, uint32_t size, enum verdict *v)
+up_without_link(struct up *u, char type, uint32_t size, enum up_verdict *v)
 {
 	struct session *s = u->s;
 	bool is_extended = strchr("PBDECH", type) != NULL;
@@ -382,7 +413,7 @@ up_without_link(struct up *u, char type, uint32_t size, enum verdict *v)
 }
 
 /* Sync does not end a batch while copy data flows: the server ignores it there. */
-static enum verdict
+static enum up_verdict
 up_sync(struct up *u, uint32_t size)
 {
 	struct link *l = u->s->link;
@@ -397,7 +428,7 @@ up_sync(struct up *u, uint32_t size)
 	return (up_body(u, size + 1, false));
 }
 
-static enum verdict
+static enum up_verdict
 up_linked(struct up *u, char type, uint32_t size)
 {
 	struct session *s = u->s;
@@ -445,12 +476,12 @@ up_linked(struct up *u, char type, uint32_t size)
 	return (up_body(u, size + 1, false));
 }
 
-static enum verdict
+static enum up_verdict
 up_message(struct up *u)
 {
 	const uint8_t *head = u->p + u->used;
 	struct session *s = u->s;
-	enum verdict v;
+	enum up_verdict v;
 	uint32_t size;
 	char type;
 
@@ -473,10 +504,16 @@ up_message(struct up *u)
 			session_end(s, "client close request");
 		return (UP_STOP);
 	}
-	if (s->link == NULL && up_without_link(u, type, size, &v))
-		return (v);
-	if (s->link == NULL && !session_get_link(s))
-		return (UP_STOP);
+	if (s->weave != NULL) {
+		v = weave_message(u, type, size);
+		if (v != UP_PASS)
+			return (v);
+	} else {
+		if (s->link == NULL && up_without_link(u, type, size, &v))
+			return (v);
+		if (s->link == NULL && !session_get_link(s))
+			return (UP_STOP);
+	}
 	if (u->batch.to != &s->link->stream) {
 		batch_flush(&u->batch);
 		batch_begin(&u->batch, &s->link->stream, u->batch.scratch);

@@ -6,7 +6,7 @@
  * the client is greeted at once; otherwise a link is taken to set them, which also finds the
  * mistakes in them.
  */
-#include "private.h"
+#include "weave.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -90,6 +90,8 @@ want_parameter(void *arg, const char *name, const char *value)
 	}
 	if (strcmp(name, "options") == 0)
 		return (want_options(w, value));
+	if (s->weave != NULL && weave_startup(s, name, value, w->error, sizeof(w->error)))
+		return (w->error[0] != '\0' ? F_NOT_FOUND : 0);
 	if (strcasecmp(name, "application_name") == 0) {
 		if (set->application_name_add_host) {
 			addr_text(&s->addr, addr, sizeof(addr));
@@ -175,6 +177,43 @@ welcome_seat(struct session *s, const struct topo *topo)
 	return (true);
 }
 
+/* The virtual database that the client names, and of bank.analytics the member. */
+static const struct topo_virtual *
+find_virtual(const struct topo *topo, const char *dbname, const char **member)
+{
+	const struct topo_virtual *v = topo_virtual_find(topo, dbname);
+	const char *dot = strrchr(dbname, '.');
+	char *name;
+
+	*member = NULL;
+	if (v != NULL || dot == NULL)
+		return (v);
+	name = mem_strn(dbname, (size_t)(dot - dbname));
+	v = topo_virtual_find(topo, name);
+	free(name);
+	if (v != NULL)
+		*member = dot + 1;
+	return (v);
+}
+
+/* A name of the configuration comes before the * entry, a database before a virtual one. */
+static bool
+welcome_place(struct session *s, const struct topo *topo)
+{
+	const char *dbname = s->login->startup.database, *member;
+	const struct topo_database *db = topo_database_find(topo, dbname);
+	const struct topo_virtual *v =
+	    db == NULL || db->is_auto ? find_virtual(topo, dbname, &member) : NULL;
+
+	if (v == NULL)
+		return (session_key_may(s, dbname) && welcome_seat(s, topo));
+	if (member != NULL && topo_member_find(v, member) == NULL) {
+		refuse(s, "3D000", "no such database", dbname);
+		return (false);
+	}
+	return (weave_begin(s, v, member));
+}
+
 /* ---- the way to the greeting ---- */
 
 /* Needs a link: to learn what the server says, or to set what the client wants. */
@@ -205,7 +244,10 @@ welcome_want(struct session *s, bool *is_known)
 
 	if (proto_startup_each(&login->startup, want_parameter, &w) != 0) {
 		vars_release(s->worker, w.vars);
-		session_close(s, strstr(w.error, "replication") ? "0A000" : "08P01",
+		session_close(s,
+		    strstr(w.error, "replication") ? "0A000"
+		    : strstr(w.error, "pgweave.")  ? "22023"
+						   : "08P01",
 		    w.error[0] != '\0' ? w.error : "invalid startup parameters");
 		return (false);
 	}
@@ -224,7 +266,7 @@ session_welcome(struct session *s)
 	bool is_known;
 
 	session_move(s, SESSION_WELCOME);
-	if (!welcome_seat(s, pool_worker(s->worker)->topo))
+	if (!welcome_place(s, pool_worker(s->worker)->topo))
 		return;
 	stream_pause(&s->stream);
 	if (!pool_learn(s->seat)) {

@@ -1,0 +1,186 @@
+/* What a statement of a client is, and what the route needs to know of it and of the session. */
+#include "weave.h"
+#include <stdlib.h>
+#include <string.h>
+
+#define FACTS_BYTES ((size_t)8 * 1024 * 1024) /* of each worker */
+
+static struct sql_cache *
+facts_cache(struct worker *w)
+{
+	struct session_worker *sw = session_worker(w);
+
+	if (sw->facts == NULL)
+		sw->facts = sql_cache_create(FACTS_BYTES);
+	return (sw->facts);
+}
+
+void
+sense_make(struct worker *w, const char *sql, size_t len, struct sense *out)
+{
+	sql_scan(sql, len, &out->scan);
+	out->facts = sql_facts_hold(sql_facts_get(facts_cache(w), &out->scan));
+}
+
+void
+sense_end(struct sense *sense)
+{
+	sql_facts_release(sense->facts);
+	sql_scan_free(&sense->scan);
+}
+
+const struct sense *
+sense_of_stmt(struct worker *w, struct stmt *st)
+{
+	if (st->sense == NULL) {
+		st->sense = mem_alloc(sizeof(*st->sense));
+		sense_make(w, (const char *)st->data, st->sql_len, st->sense);
+	}
+	return (st->sense);
+}
+
+/* ---- parameters ---- */
+
+static uint16_t
+get16(const uint8_t *p)
+{
+	return ((uint16_t)(p[0] << 8 | p[1]));
+}
+
+bool
+binding_parse(struct binding *b, const uint8_t *p, size_t len, const struct stmt *st)
+{
+	size_t at = 0, count;
+
+	*b = (struct binding){.p = p, .len = len};
+	if (st != NULL) {
+		b->types = st->data + st->sql_len + 1;
+		b->types_len = st->types_len;
+	}
+	if (len < 2)
+		return (false);
+	count = get16(p);
+	at = 2 + 2 * count;
+	if (at + 2 > len)
+		return (false);
+	count = get16(p + at);
+	at += 2;
+	for (size_t i = 0; i < count; i++) {
+		uint32_t size;
+
+		if (at + 4 > len)
+			return (false);
+		size = proto_get32(p + at);
+		at += 4;
+		if (size == UINT32_MAX)
+			continue;
+		if (size > len - at)
+			return (false);
+		at += size;
+	}
+	b->values_len = at;
+	return (at + 2 <= len && at + 2 + 2 * (size_t)get16(p + at) == len);
+}
+
+unsigned
+binding_formats(const struct binding *b, uint16_t *out, unsigned max)
+{
+	const uint8_t *p = b->p + b->values_len;
+	unsigned count = get16(p);
+
+	if (count > max)
+		count = max;
+	for (unsigned i = 0; i < count; i++)
+		out[i] = get16(p + 2 + 2 * (size_t)i);
+	return (count);
+}
+
+/* A type that the client has not said, from the length of a binary value: drivers that ask
+ * the server for the types send integers so. */
+static uint32_t
+type_of_length(size_t len)
+{
+	return (len == 2 ? 21 : len == 4 ? 23 : len == 8 ? 20 : 0);
+}
+
+static bool
+binding_param(void *arg, unsigned n, struct route_datum *out)
+{
+	const struct binding *b = arg;
+	size_t format_count = get16(b->p), at = 2 + 2 * format_count, count;
+	uint32_t size;
+
+	count = get16(b->p + at);
+	at += 2;
+	if (n == 0 || n > count)
+		return (false);
+	for (unsigned i = 1; i < n; i++) {
+		size = proto_get32(b->p + at);
+		at += 4 + (size == UINT32_MAX ? 0 : size);
+	}
+	size = proto_get32(b->p + at);
+	*out = (struct route_datum){.p = b->p + at + 4};
+	out->is_null = size == UINT32_MAX;
+	out->len = out->is_null ? 0 : size;
+	if (format_count == 1)
+		out->is_binary = get16(b->p + 2) == 1;
+	else if (n <= format_count)
+		out->is_binary = get16(b->p + 2 * (size_t)n) == 1;
+	if (b->types_len >= 2 + 4 * (size_t)n)
+		out->type = proto_get32(b->types + 2 + 4 * (size_t)(n - 1));
+	if (out->type == 0 && out->is_binary)
+		out->type = type_of_length(out->len);
+	return (true);
+}
+
+/* ---- the route's view ---- */
+
+void
+sense_input(struct session *s, const struct sense *sense, const struct binding *b,
+    struct route_input *in)
+{
+	const struct weave *w = s->weave;
+
+	*in = (struct route_input){
+	    .virt = w->virt,
+	    .key = w->key,
+	    .member = w->member,
+	    .scan = &sense->scan,
+	    .facts = sense->facts,
+	    .local = said_view(&w->local),
+	    .session = said_view(&w->session),
+	    .param = b != NULL ? binding_param : NULL,
+	    .arg = (void *)(uintptr_t)b,
+	    .in_transaction = w->txn != TXN_NONE,
+	    .is_read_only = w->txn != TXN_NONE && w->is_read_only,
+	    .now_us = clock_us(),
+	};
+}
+
+bool
+sense_is_local(const struct session *s, const struct sense *sense)
+{
+	enum weave_txn txn = s->weave->txn;
+
+	switch (sense->facts->class) {
+	case SQL_EMPTY:
+	case SQL_BEGIN:
+	case SQL_EXPLAIN_ROUTE:
+		return (true);
+	case SQL_COMMIT:
+	case SQL_ROLLBACK:
+		return (txn != TXN_OPEN);
+	case SQL_SET:
+		return (sense->facts->setting != NULL &&
+			strncmp(sense->facts->setting, "pgweave.", 8) == 0);
+	case SQL_UNKNOWN:
+	case SQL_READ:
+	case SQL_WRITE:
+	case SQL_DDL:
+	case SQL_UTILITY:
+	case SQL_SAVEPOINT:
+	case SQL_TWO_PHASE:
+	default:
+		return (false);
+	}
+}

@@ -1,0 +1,296 @@
+/*
+ * session/weave.h: sessions on virtual databases, for the session room's own files.
+ *
+ *   weave.c    which message begins what: answered here, relayed to one link, or scattered
+ *   sense.c    what a statement is, and where it goes
+ *   legs.c     the links of a transaction or a statement: taking, parking, ending
+ *   scatter.c  a statement on several databases
+ *   local.c    statements that are answered here: BEGIN, SET pgweave.…, EXPLAIN (ROUTE)
+ *   said.c     the settings pgweave.…
+ *   virtual.c  a session comes, lives through reloads, leaves
+ *
+ * A unit is a simple query, or an extended batch up to its Sync. A unit begins when nothing is
+ * owed to the client any more; it then goes to one link (it relays), or is answered message
+ * by message.
+ *
+ * BEGIN is answered at once and sent with the first statement, whose route decides the
+ * database. Each database that a transaction touches is a leg of it. One leg is s->link, the
+ * others are parked.
+ */
+#ifndef SESSION_WEAVE_H
+#define SESSION_WEAVE_H
+#include "federate.h"
+#include "private.h"
+#include "route.h"
+#include "sql.h"
+
+/* ---- upstream.c: where a client's bytes stand ---- */
+
+struct up {
+	struct session *s;
+	const uint8_t *p;
+	size_t len, used;
+	struct batch batch;
+	int64_t now_us;
+};
+/* UP_PASS: the message is one for s->link. */
+enum up_verdict { UP_GO_ON, UP_STOP, UP_PASS };
+/* The next `total` bytes pass, or are dropped. */
+enum up_verdict up_body(struct up *, uint32_t total, bool is_dropped);
+/* A protocol error that leaves no way to go on. */
+enum up_verdict up_broken(struct up *, const char *message);
+/* The server is made to fail the batch under way; the client gets weave->refusal instead of
+ * the server's words. The link is s->link. */
+void up_doom(struct up *);
+/* The simple query that stands at u->used goes to s->link with its first bytes blank. */
+void up_query_blanked(struct up *, uint32_t size, uint32_t blank);
+
+/* ---- an error for the client ---- */
+
+struct refusal {
+	char sqlstate[6];
+	char *message, *detail, *hint; /* NULL: none */
+};
+void refusal_set(struct refusal *, const char *sqlstate, const char *message,
+    const char *detail, const char *hint);
+void refusal_free(struct refusal *);
+static inline bool
+refusal_is_set(const struct refusal *r)
+{
+	return (r->message != NULL);
+}
+
+/* ---- said.c ---- */
+
+enum said_what {
+	SAID_DATABASE,
+	SAID_DATABASES,
+	SAID_FEDERATION,
+	SAID_ON_UNAVAILABLE,
+	SAID_SHARD_KEY,
+	SAID_READ_FROM,
+	SAID_WHAT
+};
+struct said {
+	char *v[SAID_WHAT]; /* NULL: nothing */
+};
+struct weave;
+/* The setting of that name (with "pgweave."), or -1. */
+int said_find(const char *name);
+void said_put(struct said *, enum said_what, const char *value);
+void said_copy(struct said *to, const struct said *from);
+void said_free(struct said *);
+struct route_said said_view(const struct said *);
+/* What SHOW answers. */
+const char *said_value(const struct weave *, enum said_what);
+
+/* ---- sense.c ---- */
+
+struct sense {
+	struct sql_scan scan;
+	const struct sql_facts *facts;
+};
+/* Of the first statement of the text, which must outlive it. */
+void sense_make(struct worker *, const char *sql, size_t len, struct sense *);
+void sense_end(struct sense *);
+/* Of a kept statement; kept with it. */
+const struct sense *sense_of_stmt(struct worker *, struct stmt *);
+/* A Bind's body from the parameter formats on. */
+struct binding {
+	const uint8_t *p;
+	size_t len;
+	size_t values_len; /* formats and values */
+	const uint8_t *types;
+	size_t types_len;
+};
+/* False: malformed. */
+bool binding_parse(struct binding *, const uint8_t *p, size_t len, const struct stmt *);
+/* result formats: count, and the i-th. */
+unsigned binding_formats(const struct binding *, uint16_t *out, unsigned max);
+
+/* Answered here. */
+bool sense_is_local(const struct session *, const struct sense *);
+/* binding NULL: not known yet. */
+void sense_input(struct session *, const struct sense *, const struct binding *,
+    struct route_input *out);
+
+/* ---- the state ---- */
+
+enum weave_txn {
+	TXN_NONE,
+	TXN_DEFERRED, /* BEGIN was answered and not sent */
+	TXN_OPEN,
+	TXN_FAILED
+};
+
+struct leg {
+	struct seat *seat;
+	struct link *link; /* LENT or RUNNING; NULL: not there yet */
+	bool is_open;      /* the transaction runs on it */
+	bool has_written;
+	bool is_main; /* savepoints are on it */
+};
+
+struct portal {
+	TAILQ_ENTRY(portal) entry;
+	struct stmt *stmt; /* held */
+	uint8_t *bind;
+	struct binding binding; /* into bind */
+	char name[];
+};
+
+/* What follows when the links are there. */
+enum weave_then { THEN_RELAY, THEN_SCATTER, THEN_ROLLBACK };
+
+struct seat_known {
+	const struct topo_database *node;
+	struct seat *seat;
+};
+
+/* One for each worker. */
+struct weave_plan {
+	struct route_plan plan;
+};
+
+/* What gathers links, or is scattered: there while it does. */
+struct weave_run {
+	enum weave_then then;
+	bool then_chains; /* ROLLBACK AND CHAIN */
+	bool is_extended; /* part of an extended batch */
+	bool is_cancelled;
+	bool describes_portal;
+	struct seat *want[ROUTE_LEGS_MAX]; /* in the order of gathering */
+	unsigned want_count, got;
+	int64_t start_us;
+	struct federation *federation;
+	struct federate_order order;
+	struct federate_leg legs[ROUTE_LEGS_MAX];
+	struct seat *seats[ROUTE_LEGS_MAX]; /* in the order of the answer */
+	char *members[ROUTE_LEGS_MAX]; /* their names: the snapshot may go meanwhile */
+	unsigned count;
+	const struct sql_facts *facts; /* held */
+	char *text;
+	uint8_t *bind;
+	uint16_t formats[1664]; /* PostgreSQL's limit of columns */
+};
+
+struct weave {
+	char *name;   /* of the virtual database */
+	char *member; /* of dbname=bank.member; NULL */
+	char *title;  /* as the client asked: "bank", "bank.analytics" */
+	const struct topo_virtual *virt;
+	const struct topo_key *key; /* or the login's rules; NULL */
+	bool key_is_key;            /* not the login's rules */
+	struct pool_place *place;   /* counts the clients of the virtual database */
+	struct seat *home;          /* counts this client; where it is greeted */
+	struct seat_known *seats;   /* of the present snapshot */
+	unsigned seat_count;
+	struct said base, session, saved, local;
+	enum weave_txn txn;
+	char *begin_sql;
+	bool is_read_only, has_savepoints, committed;
+	struct leg *legs; /* at most ROUTE_LEGS_MAX */
+	unsigned leg_count;
+	TAILQ_HEAD(, portal) portals;
+	char *routed; /* where the last statement went: names of members */
+	/* the unit */
+	bool is_routed;  /* its link is, or will be, s->link */
+	bool writes;     /* and may change something there */
+	bool relays;     /* the batch under way goes to s->link */
+	bool is_running; /* counted in running_use->running */
+	struct topo_key_use *running_use;
+	const struct stmt
+	    *parsed;      /* the one that this batch has parsed last, and was routed by */
+	uint32_t blank;   /* bytes of the query string that were answered here */
+	const char *bars; /* why its key may not go on; NULL: it may */
+	struct weave_plan *plan; /* room for a route's answer: the worker's */
+	struct refusal refusal;
+	struct weave_run *run; /* WEAVING; or NULL */
+};
+struct weave_run *weave_run(struct weave *);
+void weave_run_free(struct weave *);
+
+/* ---- weave.c ---- */
+
+enum up_verdict weave_message(struct up *, char type, uint32_t size);
+/* What ReadyForQuery says. */
+char weave_status(const struct session *);
+/* An error of ours to the client; an extended batch is skipped, a transaction fails. is_simple:
+ * ReadyForQuery follows. */
+void weave_error(
+    struct session *, const struct refusal *, bool is_extended, bool is_simple);
+/* Parts of a unit that has ended. */
+void weave_unit_over(struct session *);
+void portals_free(struct session *);
+/* The server's ReadyForQuery, CommandComplete. */
+void weave_ready(struct session *, struct link *, char status);
+void weave_tag(struct session *, const char *tag);
+
+/* ---- virtual.c ---- */
+
+/* False: the session is closed, it may not. member: of dbname=bank.member, or NULL. */
+bool weave_begin(struct session *, const struct topo_virtual *, const char *member);
+/* Links and what runs on them are given up; then, with the session, the rest. */
+void weave_end(struct session *);
+void weave_free(struct session *);
+/* The snapshot is another. */
+void weave_world(struct session *);
+/* A parameter of the startup packet: true when it is one of ours; why: what is wrong, or "". */
+bool weave_startup(
+    struct session *, const char *name, const char *value, char *why, size_t why_len);
+
+/* ---- legs.c ---- */
+
+/* The seat of that database under the session's role, or NULL: refusal says why. */
+struct seat *weave_seat(struct session *, const struct topo_database *);
+/* Takes the link of that database for the unit. UP_PASS: it is s->link. UP_STOP: later, when
+ * the message is offered again. UP_GO_ON: refusal says why not. */
+enum up_verdict weave_take(struct session *, struct seat *, bool is_write);
+/* Takes links for all of want[]; then `then`. */
+void legs_gather(struct session *, enum weave_then);
+struct leg *leg_of_link(struct weave *, const struct link *);
+struct leg *leg_of_seat(struct weave *, const struct seat *);
+struct leg *leg_main(struct weave *);
+/* The leg that has s->link's place in the list; made when it is not there. */
+struct leg *leg_note(struct session *, struct link *);
+void leg_forget(struct weave *, struct leg *);
+/* Gives it back in whatever state; it is forgotten. */
+void leg_drop(struct session *, struct leg *, const char *why);
+/* All but that one. */
+void legs_drop(struct session *, const struct leg *but, const char *why);
+/* s->link is parked. */
+void legs_park(struct session *);
+/* The leg's link is s->link again. */
+void legs_unpark(struct session *, struct leg *);
+/* All legs answer to the session again. */
+void legs_keep(struct session *);
+/* From WEAVING to rest: links go back, or the transaction's stay. */
+void legs_rest(struct session *);
+void weave_granted(struct session *, struct link *);
+void weave_refused(
+    struct session *, int fault, const char *sqlstate, const char *message);
+/* The transaction is over. */
+void weave_txn_over(struct session *, bool committed);
+void weave_cancel(struct session *);
+
+/* ---- scatter.c ---- */
+
+/* Runs the plan; sql and all are copied. portal: its statement and parameters, or NULL. */
+void scatter_start(struct session *, const struct route_plan *, const struct sense *,
+    const struct stmt *, struct portal *, bool describes_only, bool describes_portal);
+/* The links are there. */
+void scatter_run(struct session *);
+/* It could not even begin. */
+void scatter_fail(struct session *, const struct refusal *);
+
+/* ---- local.c ---- */
+
+/* Runs a statement that is answered here: rows and the tag go to out; not is_extended: also
+ * their description. False: refusal. binding: of EXPLAIN (ROUTE) with parameters. *later: the
+ * answer comes by itself (a ROLLBACK that goes to several links). */
+bool local_run(struct session *, const struct sense *, const struct binding *,
+    bool is_extended, struct buf *out, struct refusal *, bool *later);
+/* ParameterDescription is not in it: RowDescription or NoData. */
+void local_describe(struct session *, const struct sense *, struct buf *out);
+
+#endif

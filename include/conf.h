@@ -14,15 +14,27 @@
  * char *, "" where nothing was given. ENUM: int, the position of the word in the row's unit
  * column ("session|transaction|statement"). */
 enum setting_type { SET_STR, SET_INT, SET_TIME, SET_SIZE, SET_BOOL, SET_ENUM };
-/* Where a key may stand: [pgweave], a [database x] or [databases] line, a [users] line. */
+/* Where a key may stand: [pgweave], a [database x] or [databases] line, a [users] line,
+ * [virtual x], [shard x], [replication x], [key x], [login x]. */
 enum setting_scope {
 	SC_GLOBAL = 1,
 	SC_DATABASE = 2,
 	SC_USER = 4,
+	SC_VIRTUAL = 8,
+	SC_SHARD = 16,
+	SC_JOB = 32,
+	SC_KEY = 64,
+	SC_LOGIN = 128,
+	SC_KEY_LOGIN = SC_KEY | SC_LOGIN,
+	SC_DATABASE_KEY_LOGIN = SC_DATABASE | SC_KEY | SC_LOGIN,
+	SC_VIRTUAL_SHARD = SC_VIRTUAL | SC_SHARD,
+	SC_VIRTUAL_LOGIN = SC_VIRTUAL | SC_LOGIN,
+	SC_SHARD_JOB = SC_SHARD | SC_JOB,
 	SC_GLOBAL_DATABASE = SC_GLOBAL | SC_DATABASE,
 	SC_GLOBAL_USER = SC_GLOBAL | SC_USER,
 	SC_DATABASE_USER = SC_DATABASE | SC_USER,
-	SC_ANY = SC_GLOBAL | SC_DATABASE | SC_USER
+	SC_ANY = SC_GLOBAL | SC_DATABASE | SC_USER,
+	SC_EVERYWHERE = 255
 };
 /* LATER: accepted with its type, so that an existing pgbouncer.ini starts; a warning says
  * so where it is set to something else than its default. */
@@ -74,6 +86,16 @@ enum ssl_mode {
 	W(read_only, "read-only")                                                        \
 	W(primary, "primary")                                                            \
 	W(standby, "standby")
+#define WORDS_FALLBACK(W)       W(no, "no") W(reads, "reads") W(all, "all")
+#define WORDS_FEDERATION(W)     W(merge, "merge") W(tag, "tag")
+#define WORDS_ON_UNAVAILABLE(W) W(error, "error") W(skip, "skip")
+#define WORDS_AUDIT(W)          W(off, "off") W(async, "async") W(sync, "sync")
+#define WORDS_FUNCTION(W)                                                                \
+	W(modulo, "modulo") W(hash, "hash") W(range, "range") W(list, "list")
+#define WORDS_KEY_TYPE(W) W(database, "database") W(client, "client") W(server, "server")
+#define WORDS_JOB_MODE(W)                                                                \
+	W(sync_key, "sync_key")                                                          \
+	W(full, "full") W(logical, "logical") W(AUTO, "auto")
 
 #define CT_STR  const char *
 #define CT_INT  int64_t
@@ -106,8 +128,8 @@ struct setting {
 /* The keys that may stand in [pgweave] (all have SC_GLOBAL). */
 extern const struct setting setting_table[];
 extern const size_t setting_count;
-/* The WORD() rows: keys of a database or a login that are no settings of [pgweave]. They
- * have no field in struct settings (offset 0). */
+/* The WORD() rows: keys of the other sections that are no settings of [pgweave]. They have
+ * no field in struct settings (offset 0). */
 extern const struct setting word_table[];
 extern const size_t word_count;
 

@@ -71,7 +71,7 @@ struct topo_param {
 /* A configured backend database. Strings belong to the snapshot. */
 struct topo_database {
 	const char *name;
-	struct topo_host *hosts; /* at least one */
+	struct topo_host *hosts; /* at least one; not configured: one whose host is "" */
 	size_t host_count;
 	const char *dbname;   /* NULL: the name that the client asked for ('*' entry) */
 	const char *user;     /* NULL: the client's own name */
@@ -134,7 +134,7 @@ struct topo_key_text {
 };
 
 struct topo_network {
-	uint8_t family, bits;
+	uint8_t family, bits; /* AF_INET, AF_INET6; 0: unix sockets ("local") */
 	uint8_t addr[16];
 };
 /* What is counted of a key, over all snapshots. */
@@ -170,6 +170,8 @@ struct topo_key {
 };
 /* The counts of that key; for the process. */
 struct topo_key_use *topo_key_use(const char *id);
+/* Frees all of them, at the end of the process: no snapshot is left. */
+void topo_key_uses_free(void);
 /* What keeps it from logging in from there now ("revoked", "expired", "network"), or NULL.
  * addr: 4 or 16 bytes, or family 0 for a unix socket. */
 const char *topo_key_bars(
@@ -177,7 +179,8 @@ const char *topo_key_bars(
 bool topo_key_may_reach(const struct topo_key *, const char *database);
 /* The role at that database that the key names, or NULL. */
 const char *topo_key_role(const struct topo_key *, const char *database);
-/* Whether the words make a key, given the databases of the snapshot; false: why. */
+/* Whether the words make a key, given the databases of the snapshot; false: why. id and
+ * secret may be missing: they are made when the rest is known to be right. */
 bool topo_key_check(const struct topo *, const struct topo_key_text *, char *why,
     size_t why_len) MUST_USE;
 
@@ -185,14 +188,17 @@ bool topo_key_check(const struct topo *, const struct topo_key_text *, char *why
 
 enum topo_shard_function { TOPO_SHARD_MODULO };
 
-/* A pattern: both parts may have * in them. An unqualified pattern matches a name without a
- * schema, or in schema public. */
+#define TOPO_MEMBERS_MAX 64 /* of one virtual database */
+
+/* A pattern: both parts may have * in them (in a pattern \ stands before a * or \ that is
+ * one). A name without a schema is taken to be in schema public, and so is a pattern. */
 struct topo_route {
-	const char *pattern; /* as written */
+	const char *pattern; /* as written; of a model: its table */
 	const char *schema;  /* NULL: unqualified */
 	const char *table;
 	bool is_exact;
 	const struct topo_database *database;
+	const char *warning; /* why it decides nothing; NULL: it does */
 	struct conf_at at;
 };
 struct topo_shard {
@@ -205,9 +211,13 @@ struct topo_shard {
 	struct conf_at at;
 };
 struct topo_model {
-	const char *model,
-	    *table; /* table: from the model's name in snake case when a database was given */
-	const struct topo_database *database; /* NULL: that of the table's route */
+	const char *model;
+	const char
+	    *table; /* from the model's name in snake case when a database was given */
+	const char *schema, *name; /* the parts of table; schema NULL: unqualified */
+	/* As given, and then also the table's route; NULL: that of the table's route. */
+	const struct topo_database *database;
+	struct conf_at at;
 };
 struct topo_virtual {
 	const char *name;
@@ -219,13 +229,14 @@ struct topo_virtual {
 	size_t read_from_count;
 	struct topo_route
 	    *routes; /* in order of strength: exact names first, then as written */
-	size_t route_count;
+	size_t route_count, exact_count;
 	struct topo_shard *shards;
 	size_t shard_count;
 	struct topo_model *models;
 	size_t model_count;
 	int federation; /* enum route_federation: 0 merge, 1 tag */
 	bool skips_unavailable;
+	struct table places; /* topo's own: exact names to their route or shard */
 	struct conf_at at;
 };
 
@@ -236,7 +247,7 @@ struct topo_job_text {
 	const char *name, *source, *targets, *tables, *sync_key;
 	const char *interval; /* "15min"; not said: only by RUN JOB */
 	const char *enabled;  /* yes, no */
-	const char *mode;     /* sync_key, full */
+	const char *mode;     /* sync_key, full; not said: sync_key */
 	const char *
 	    overlap; /* "5min": how far back each run begins, for keys that are no clock of the server */
 };
@@ -298,7 +309,10 @@ const struct topo_route *topo_route_find(
     const struct topo_virtual *, const char *schema, const char *table);
 const struct topo_shard *topo_shard_find(
     const struct topo_virtual *, const char *schema, const char *table);
-/* Keys of the file and of the keyring. */
+/* Where a model's table lives; NULL: it is sharded. */
+const struct topo_database *topo_model_database(
+    const struct topo_virtual *, const struct topo_model *);
+/* Keys of the file and of the store. */
 const struct topo_key *topo_key_find(const struct topo *, const char *id);
 size_t topo_key_count(const struct topo *);
 const struct topo_key *topo_key(const struct topo *, size_t i);

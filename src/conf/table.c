@@ -78,6 +78,41 @@ enum session_attrs_word {
 	WORDS_SESSION_ATTRS(W)
 #undef W
 };
+enum fallback_word {
+#define W(token, text) W_FALLBACK_##token,
+	WORDS_FALLBACK(W)
+#undef W
+};
+enum federation_word {
+#define W(token, text) W_FEDERATION_##token,
+	WORDS_FEDERATION(W)
+#undef W
+};
+enum on_unavailable_word {
+#define W(token, text) W_ON_UNAVAILABLE_##token,
+	WORDS_ON_UNAVAILABLE(W)
+#undef W
+};
+enum audit_word {
+#define W(token, text) W_AUDIT_##token,
+	WORDS_AUDIT(W)
+#undef W
+};
+enum function_word {
+#define W(token, text) W_FUNCTION_##token,
+	WORDS_FUNCTION(W)
+#undef W
+};
+enum key_type_word {
+#define W(token, text) W_KEY_TYPE_##token,
+	WORDS_KEY_TYPE(W)
+#undef W
+};
+enum job_mode_word {
+#define W(token, text) W_JOB_MODE_##token,
+	WORDS_JOB_MODE(W)
+#undef W
+};
 _Static_assert((int)W_POOL_MODE_statement == (int)POOL_STATEMENT, "pool_mode: words");
 _Static_assert((int)W_AUTH_TYPE_scram == (int)AUTH_SCRAM, "auth_type: words");
 _Static_assert((int)W_AUTH_TYPE_hba == (int)AUTH_HBA, "auth_type: words");
@@ -101,7 +136,7 @@ _Static_assert((int)W_SSL_MODE_verify_full == (int)SSL_VERIFY_FULL, "sslmode: wo
 /* A word that stands twice would be a member that stands twice; the settings have their
  * struct. */
 struct words_once {
-#define WORD(key, ...) char key;
+#define WORD(key, ...) char word_##key;
 #include "tbl/all.def"
 };
 _Static_assert(sizeof(struct words_once) == ARRAY_LEN(word_table), "one byte a word");
@@ -191,7 +226,7 @@ void
 setting_unknown(unsigned scopes, const char *key, char *why, size_t why_len)
 {
 	const char *reason = setting_refusal(key, ""), *near;
-	const struct setting *elsewhere = setting_find_in(SC_ANY, key);
+	const struct setting *elsewhere = setting_find_in(SC_EVERYWHERE, key);
 	struct buf b = {0};
 
 	if (reason != NULL) {
@@ -203,6 +238,11 @@ setting_unknown(unsigned scopes, const char *key, char *why, size_t why_len)
 		add_place(&places, (elsewhere->scope & SC_DATABASE) != 0,
 		    "[database x], [databases]");
 		add_place(&places, (elsewhere->scope & SC_USER) != 0, "[users]");
+		add_place(&places, (elsewhere->scope & SC_VIRTUAL) != 0, "[virtual x]");
+		add_place(&places, (elsewhere->scope & SC_SHARD) != 0, "[shard x]");
+		add_place(&places, (elsewhere->scope & SC_JOB) != 0, "[replication x]");
+		add_place(&places, (elsewhere->scope & SC_KEY) != 0, "[key x]");
+		add_place(&places, (elsewhere->scope & SC_LOGIN) != 0, "[login x]");
 		buf_addf(&b, "not known here, it belongs in %.*s", (int)places.len,
 		    places.mem);
 		buf_free(&places);

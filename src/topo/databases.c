@@ -8,11 +8,12 @@
 #include <string.h>
 
 #define SECRET_FILE_MAX ((size_t)65536)
+#define MAX_LAG_US      ((int64_t)10 * 1000000) /* as the row of max_lag says */
 
 /* A database on its way: what its words say, before they become hosts and parameters. */
 struct draft {
 	struct topo_database db;
-	const char *host, *port, *password_file;
+	const char *host, *port, *password_file, *fallback, *replica_of;
 	const char *client_encoding, *datestyle, *timezone, *application_name;
 };
 
@@ -40,11 +41,22 @@ static const struct slot slots[] = {
     DB_SLOT(query_wait_timeout, SLOT_NUMBER),
     DB_SLOT(idle_transaction_timeout, SLOT_NUMBER),
     DB_SLOT(transaction_timeout, SLOT_NUMBER),
+    DB_SLOT(region, SLOT_STR),
+    DB_SLOT(max_overflow, SLOT_NUMBER),
+    DB_SLOT(fallback_on_down, SLOT_MODE),
+    DB_SLOT(max_lag, SLOT_NUMBER),
+    DB_SLOT(health_interval, SLOT_NUMBER),
+    DB_SLOT(health_timeout, SLOT_NUMBER),
+    DB_SLOT(health_fall, SLOT_NUMBER),
+    DB_SLOT(health_rise, SLOT_NUMBER),
+    {"read_only", SLOT_FLAG, offsetof(struct draft, db.is_read_only)},
     {"reserve_pool", SLOT_NUMBER, offsetof(struct draft, db.reserve_pool_size)},
     {"load_balance_hosts", SLOT_FLAG, offsetof(struct draft, db.round_robin_hosts)},
     DRAFT_SLOT(host),
     DRAFT_SLOT(port),
     DRAFT_SLOT(password_file),
+    DRAFT_SLOT(fallback),
+    DRAFT_SLOT(replica_of),
     DRAFT_SLOT(client_encoding),
     DRAFT_SLOT(datestyle),
     DRAFT_SLOT(timezone),
@@ -71,6 +83,11 @@ draft_begin(struct draft *d, struct words *w, const char *name, struct conf_at a
 		    .query_wait_timeout = -1,
 		    .idle_transaction_timeout = -1,
 		    .transaction_timeout = -1,
+		    .max_lag = MAX_LAG_US,
+		    .health_interval = -1,
+		    .health_timeout = -1,
+		    .health_fall = -1,
+		    .health_rise = -1,
 		},
 	};
 	w->scope = SC_DATABASE;
@@ -83,7 +100,8 @@ draft_begin(struct draft *d, struct words *w, const char *name, struct conf_at a
 
 /* ---- hosts ---- */
 
-/* The pieces of "a, b,c", kept by the snapshot. The caller frees the list. */
+/* The pieces of "a, b,,c", also the empty ones, kept by the snapshot. The caller frees the
+ * list. */
 static const char **
 split_list(struct topo *t, const char *text, size_t *count)
 {
@@ -135,7 +153,8 @@ read_hosts(struct words *w, struct draft *d)
 	size_t host_count, port_count;
 	uint16_t port = 0;
 
-	if (!has_host && *sockets == '\0')
+	db->is_configured = has_host || d->fallback == NULL;
+	if (!has_host && *sockets == '\0' && db->is_configured)
 		conf_problem(w->problems, words_at(w, "host"),
 		    "%s: missing, and unix_socket_dir, which would stand for it, is empty",
 		    host_label);
@@ -143,7 +162,7 @@ read_hosts(struct words *w, struct draft *d)
 		hosts = split_list(w->topo, d->host, &host_count);
 	} else {
 		hosts = mem_alloc(sizeof(*hosts));
-		hosts[0] = sockets;
+		hosts[0] = db->is_configured ? sockets : "";
 		host_count = 1;
 	}
 	ports = split_list(w->topo, d->port != NULL ? d->port : "5432", &port_count);
@@ -222,11 +241,22 @@ database_free_parts(struct topo_database *db)
 	free(db->params);
 }
 
-/* A line of [databases] replaces the one before it, as in PgBouncer; a [database x] beside
- * one is a mistake. Takes over the parts of db. */
+/* What it says of other databases, for relations_read(). */
 static void
-add_database(struct words *w, struct topo_database *db, bool is_one_line)
+keep_relations(struct database_node *n, const struct words *w, const struct draft *d)
 {
+	n->fallback = d->fallback;
+	n->replica_of = d->replica_of;
+	n->fallback_at = words_at(w, "fallback");
+	n->replica_of_at = words_at(w, "replica_of");
+}
+
+/* A line of [databases] replaces the one before it, as in PgBouncer; a [database x] beside
+ * one is a mistake. Takes over the parts of the draft. */
+static void
+add_database(struct words *w, struct draft *d, bool is_one_line)
+{
+	struct topo_database *db = &d->db;
 	struct topo *t = w->topo;
 	struct database_node *n = topo_database_node(t, db->name);
 
@@ -243,10 +273,12 @@ add_database(struct words *w, struct topo_database *db, bool is_one_line)
 		    n->db.at.line);
 		database_free_parts(&n->db);
 		n->db = *db;
+		keep_relations(n, w, d);
 		return;
 	}
 	n = mem_alloc(sizeof(*n));
 	n->db = *db;
+	keep_relations(n, w, d);
 	n->is_one_line = is_one_line;
 	table_add(&t->by_database, &n->node, hash_bytes(db->name, strlen(db->name)));
 	if ((t->database_count & (t->database_count - 1)) == 0)
@@ -281,8 +313,12 @@ draft_end(struct draft *d, struct words *w, bool is_one_line)
 		conf_warning(w->problems, db->at,
 		    "%s: auth_type = any needs a user for each database, this one has none",
 		    db->name);
+	if (db->region == NULL)
+		db->region = "";
+	if (!db->is_auto)
+		db->verdict = topo_verdict(db->name);
+	add_database(w, d, is_one_line);
 	words_end(w);
-	add_database(w, db, is_one_line);
 }
 
 static void
@@ -314,7 +350,7 @@ databases_read(struct topo *t, struct conf_problems *problems)
 	for (size_t i = 0; i < conf_section_count(t->conf); i++) {
 		const struct conf_section *s = conf_section(t->conf, i);
 
-		if (strcmp(s->kind, "database") == 0)
+		if (strcmp(s->kind, "database") == 0 && *s->name != '\0')
 			read_section(t, s, problems);
 		for (size_t k = 0; strcmp(s->kind, "databases") == 0 && k < s->key_count;
 		     k++)

@@ -15,14 +15,28 @@
 /* ---- parts ---- */
 
 const char *
+strings_keep(struct strings *list, char *s)
+{
+	if ((list->count & (list->count - 1)) == 0)
+		list->items = mem_realloc(list->items,
+		    (list->count == 0 ? 1 : list->count * 2) * sizeof(*list->items));
+	list->items[list->count++] = s;
+	return (s);
+}
+
+void
+strings_free(struct strings *list)
+{
+	for (size_t i = 0; i < list->count; i++)
+		mem_free_secret(list->items[i], strlen(list->items[i]));
+	free(list->items);
+	*list = (struct strings){0};
+}
+
+const char *
 topo_keep(struct topo *t, char *s)
 {
-	if ((t->string_count & (t->string_count - 1)) == 0)
-		t->strings = mem_realloc(
-		    t->strings, (t->string_count == 0 ? 1 : t->string_count * 2) *
-				    sizeof(*t->strings));
-	t->strings[t->string_count++] = s;
-	return (s);
+	return (strings_keep(&t->strings, s));
 }
 
 static bool
@@ -77,82 +91,90 @@ topo_login_get(struct topo *t, const char *name)
 	return (n);
 }
 
-void
-topo_read_names(struct topo *t, const char *text, struct name_list *list)
-{
-	while (*text != '\0') {
-		size_t len, end;
-
-		text += strspn(text, " \t,");
-		len = end = strcspn(text, ",");
-		while (len > 0 && (text[len - 1] == ' ' || text[len - 1] == '\t'))
-			len--;
-		if (len > 0) {
-			list->names = mem_realloc(
-			    list->names, (list->count + 1) * sizeof(*list->names));
-			list->names[list->count++] = topo_keep(t, mem_strn(text, len));
-		}
-		text += end;
-	}
-}
-
-static bool
-has_name(const struct name_list *list, const char *name)
-{
-	for (size_t i = 0; i < list->count; i++) {
-		if (strcmp(list->names[i], name) == 0)
-			return (true);
-	}
-	return (false);
-}
-
 /* ---- building ---- */
+
+/* What may stand in brackets. */
+static const struct {
+	const char *kind;
+	const char *form;
+} section_kinds[] = {
+    {"pgweave", "[pgweave]"},
+    {"pgbouncer", "[pgbouncer]"},
+    {"databases", "[databases]"},
+    {"database", "[database NAME]"},
+    {"users", "[users]"},
+    {"peers", "[peers]"},
+    {"virtual", "[virtual NAME]"},
+    {"route", "[route VIRTUAL]"},
+    {"shard", "[shard VIRTUAL]"},
+    {"model", "[model VIRTUAL]"},
+    {"replication", "[replication NAME]"},
+    {"key", "[key ID]"},
+    {"login", "[login NAME]"},
+};
+
+static void
+unknown_section(const struct conf_section *s, struct conf_problems *problems)
+{
+	const char *kinds[ARRAY_LEN(section_kinds)], *near;
+	struct buf forms = {0};
+
+	for (size_t i = 0; i < ARRAY_LEN(section_kinds); i++) {
+		kinds[i] = section_kinds[i].kind;
+		buf_addf(&forms, "%s%s", i > 0 ? ", " : "", section_kinds[i].form);
+	}
+	near = text_nearest(s->kind, kinds, ARRAY_LEN(kinds));
+	conf_problem(problems, s->at, "[%s]: no such section, allowed are %.*s%s%s%s",
+	    s->kind, (int)forms.len, (const char *)forms.mem,
+	    near != NULL ? ", did you mean \"" : "", near != NULL ? near : "",
+	    near != NULL ? "\"?" : "");
+	buf_free(&forms);
+}
 
 /* Sections that nobody reads, and names where none or one belongs. */
 static void
 check_sections(const struct conf *c, struct conf_problems *problems)
 {
-	static const char *const kinds[] = {
-	    "pgweave", "pgbouncer", "databases", "database", "users", "peers"};
-
 	for (size_t i = 0; i < conf_section_count(c); i++) {
 		const struct conf_section *s = conf_section(c, i);
-		bool is_named = strcmp(s->kind, "database") == 0, is_known = false;
-		const char *near;
+		const char *form = NULL;
+		bool is_named;
 
-		for (size_t k = 0; k < ARRAY_LEN(kinds); k++)
-			is_known |= strcmp(s->kind, kinds[k]) == 0;
-		near = text_nearest(s->kind, kinds, ARRAY_LEN(kinds));
-		if (!is_known)
+		for (size_t k = 0; k < ARRAY_LEN(section_kinds); k++) {
+			if (strcmp(s->kind, section_kinds[k].kind) == 0)
+				form = section_kinds[k].form;
+		}
+		if (form == NULL) {
+			unknown_section(s, problems);
+			continue;
+		}
+		is_named = strchr(form, ' ') != NULL;
+		if (!is_named && *s->name != '\0')
 			conf_problem(problems, s->at,
-			    "[%s]: no such section, allowed are [pgweave], [pgbouncer], "
-			    "[databases], [database NAME], [users], [peers]%s%s%s",
-			    s->kind, near != NULL ? ", did you mean \"" : "",
-			    near != NULL ? near : "", near != NULL ? "\"?" : "");
-		else if (!is_named && *s->name != '\0')
+			    "[%s %s]: this section has no name, allowed is %s", s->kind,
+			    s->name, form);
+		else if (is_named && *s->name == '\0')
 			conf_problem(problems, s->at,
-			    "[%s %s]: this section has no name, allowed is [%s]", s->kind,
-			    s->name, s->kind);
+			    "[%s]: the name is missing, allowed is %s", s->kind, form);
 	}
 }
 
 static void
-topo_free_strings(struct topo *t)
+topo_free_own(struct topo *t)
 {
 	free(t->admins.names);
 	free(t->stats.names);
-	for (size_t i = 0; i < t->string_count; i++)
-		mem_free_secret(t->strings[i], strlen(t->strings[i]));
-	free(t->strings);
+	strings_free(&t->strings);
+	keyring_release(t->store_keys);
+	free(t->own);
 }
 
 static void
 topo_free(struct topo *t)
 {
+	topo_free_own(t);
 	if (t->base != NULL) {
-		topo_free_strings(t);
 		topo_release(t->base);
-		free(t->own);
 		free(t);
 		return;
 	}
@@ -163,11 +185,19 @@ topo_free(struct topo *t)
 	}
 	for (size_t i = 0; i < t->login_count; i++)
 		free(t->logins[i]);
+	for (size_t i = 0; i < t->virtual_count; i++)
+		virtual_free(t->virtuals[i]);
+	for (size_t i = 0; i < t->rule_count; i++)
+		key_free(t->rules[i]);
 	free(t->databases);
 	free(t->logins);
+	free(t->virtuals);
+	free(t->rules);
+	free(t->jobs);
 	table_free(&t->by_database);
 	table_free(&t->by_login);
-	topo_free_strings(t);
+	table_free(&t->by_virtual);
+	keyring_release(t->file_keys);
 	conf_free(t->conf);
 	free(t);
 }
@@ -188,12 +218,21 @@ topo_build(struct conf *c, struct conf_problems *problems)
 	t->conf = c;
 	t->refs = 1;
 	t->generation = topo_next_generation();
+	t->file_keys = keyring_create();
 	check_sections(c, problems);
 	logins_read(t, problems);
 	databases_read(t, problems);
+	relations_read(t, problems);
 	peers_read(t, problems);
-	topo_read_names(t, topo_settings(t)->admin_users, &t->admins);
-	topo_read_names(t, topo_settings(t)->stats_users, &t->stats);
+	virtuals_read(t, problems);
+	routes_read(t, problems);
+	models_read(t, problems);
+	shards_read(t, problems);
+	places_read(t, problems);
+	keys_read(t, problems);
+	rules_read(t, problems);
+	jobs_read(t, problems);
+	topo_copied(t);
 	if (t->database_count == 0)
 		conf_warning(problems, (struct conf_at){.file = conf_path(c)},
 		    "no database is configured: only the console can be reached");
@@ -289,13 +328,49 @@ topo_login_find(const struct topo *t, const char *name)
 	return (n != NULL ? &n->login : NULL);
 }
 
+static bool
+same_virtual(const struct table_node *node, const void *name)
+{
+	return (strcmp(CONTAINER_OF(node, struct virtual_node, node)->v.name, name) == 0);
+}
+
+struct virtual_node *
+topo_virtual_node(const struct topo *t, const char *name)
+{
+	struct table_node *n = table_find(
+	    &t->by_virtual, hash_bytes(name, strlen(name)), same_virtual, name);
+
+	return (n != NULL ? CONTAINER_OF(n, struct virtual_node, node) : NULL);
+}
+
+const struct topo_virtual *
+topo_virtual_find(const struct topo *t, const char *name)
+{
+	const struct virtual_node *n = topo_virtual_node(t, name);
+
+	return (n != NULL ? &n->v : NULL);
+}
+
+size_t
+topo_virtual_count(const struct topo *t)
+{
+	return (t->virtual_count);
+}
+
+const struct topo_virtual *
+topo_virtual(const struct topo *t, size_t i)
+{
+	INVARIANT(i < t->virtual_count);
+	return (&t->virtuals[i]->v);
+}
+
 enum topo_console
 topo_console_role(const struct topo *t, const char *login)
 {
 	/* With auth_type = any a name proves nothing: PgBouncer lets everybody in. */
-	if (topo_settings(t)->auth_type == AUTH_ANY || has_name(&t->admins, login))
+	if (topo_settings(t)->auth_type == AUTH_ANY || list_has(&t->admins, login))
 		return (TOPO_CONSOLE_ADMIN);
-	return (has_name(&t->stats, login) ? TOPO_CONSOLE_STATS : TOPO_CONSOLE_NO);
+	return (list_has(&t->stats, login) ? TOPO_CONSOLE_STATS : TOPO_CONSOLE_NO);
 }
 
 bool

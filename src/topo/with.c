@@ -4,9 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-const struct topo *
-topo_with(const struct topo *base, const struct setting *setting, const char *value,
-    char *why, size_t why_len)
+struct topo *
+topo_copy(const struct topo *base)
 {
 	const struct topo *root = base->base != NULL ? base->base : base;
 	struct topo *t = mem_alloc(sizeof(*t));
@@ -17,9 +16,9 @@ topo_with(const struct topo *base, const struct setting *setting, const char *va
 	t->generation = topo_next_generation();
 	t->base = topo_hold(root);
 	t->own = mem_dup(topo_settings(base), sizeof(*t->own));
-	t->strings = NULL;
-	t->string_count = 0;
+	t->strings = (struct strings){0};
 	t->admins = t->stats = (struct name_list){0};
+	t->store_keys = keyring_hold(base->store_keys);
 	/* Strings set before belong to the snapshot that this one follows. */
 	for (size_t i = 0; i < setting_count; i++) {
 		const char **at;
@@ -29,12 +28,27 @@ topo_with(const struct topo *base, const struct setting *setting, const char *va
 		at = (const char **)(void *)((char *)t->own + setting_table[i].offset);
 		*at = topo_keep(t, mem_str(*at));
 	}
+	return (t);
+}
+
+void
+topo_copied(struct topo *t)
+{
+	list_read(&t->strings, topo_settings(t)->admin_users, &t->admins);
+	list_read(&t->strings, topo_settings(t)->stats_users, &t->stats);
+}
+
+const struct topo *
+topo_with(const struct topo *base, const struct setting *setting, const char *value,
+    char *why, size_t why_len)
+{
+	struct topo *t = topo_copy(base);
+
 	if (setting_put(t->own, setting, topo_keep(t, mem_str(value)), why, why_len) !=
 	    0) {
 		topo_release(t);
 		return (NULL);
 	}
-	topo_read_names(t, t->own->admin_users, &t->admins);
-	topo_read_names(t, t->own->stats_users, &t->stats);
+	topo_copied(t);
 	return (t);
 }

@@ -1,5 +1,6 @@
 /*
- * topo/words.c: the words of databases and logins, from a connection string or a key a line.
+ * topo/words.c: the words of databases, logins and whatever else has a section, from a
+ * connection string or a key a line.
  *
  * A connection string is PgBouncer's: key = value, white space around the =, values up to
  * white space or in single quotes with '' for a quote.
@@ -137,15 +138,13 @@ is_unsaid(const struct setting *row, const char *value)
 
 /* An empty string says nothing. */
 static void
-store(struct words *w, const struct setting *row, const char *value, int64_t n)
+store(struct words *w, const struct slot *slot, const char *value, int64_t n)
 {
-	const struct slot *slot = find_slot(w, row->key);
-	char *to;
+	char *to = (char *)w->base + slot->offset;
 
-	INVARIANT(slot != NULL);
-	to = (char *)w->base + slot->offset;
 	switch (slot->kind) {
 	case SLOT_STR:
+	case SLOT_TEXT:
 		*(const char **)(void *)to = *value != '\0' ? value : NULL;
 		break;
 	case SLOT_NUMBER:
@@ -164,20 +163,23 @@ static void
 put_row(struct words *w, const struct setting *row, const char *label, const char *value,
     struct conf_at at)
 {
+	const struct slot *slot = find_slot(w, row->key);
 	char why[512];
 	int64_t n = -1;
 
+	INVARIANT(slot != NULL || row->apply == AP_LATER);
 	if (w->said[row_index(row)].file != NULL)
 		conf_warning(w->problems, at,
 		    "%s: given again, the one before no longer counts", label);
 	w->said[row_index(row)] = at;
 	if (row->type != SET_STR && !is_unsaid(row, value) &&
+	    (slot == NULL || slot->kind != SLOT_TEXT) &&
 	    setting_number(row, value, &n, why, sizeof(why)) != F_OK) {
 		conf_problem(w->problems, at, "%s: %s", label, why);
 		return;
 	}
-	if (row->apply != AP_LATER)
-		store(w, row, value, n);
+	if (slot != NULL)
+		store(w, slot, value, n);
 	else if (strcmp(value, row->dflt) != 0)
 		conf_warning(w->problems, at, "%s: " CONF_LATER, label);
 }

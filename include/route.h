@@ -1,6 +1,6 @@
 /*
  * route: facts + session + snapshot + verdicts -> plan: which databases, in which way, and
- * why. No sockets, no clock, nothing kept.
+ * why. No sockets, no clock, nothing kept but whose turn it is among replicas.
  *
  * Which member, strongest first (SURFACE 4): what the key or login forbids, SET LOCAL, comment,
  * SET or connect option or dbname=bank.member, member.schema.table, shard key, table route,
@@ -56,6 +56,7 @@ struct route_input {
 	void *arg;
 	bool in_transaction;
 	bool is_read_only; /* the transaction is READ ONLY */
+	int64_t now_us;    /* for the ages in hints, as clock_us() has it; 0: no ages */
 	bool wants_notes;
 };
 
@@ -89,14 +90,17 @@ struct route_plan {
 	enum route_federation federation;
 	char skipped
 	    [256]; /* MANY: members left out, because they are down, "a, b"; or "" */
-	char warning[256];  /* for the client: a fallback answers; "" none */
-	char node_why[192]; /* why this node: "read, replica healthy, lag 0 ms" */
+	char warning[256]; /* for the client: a fallback answers; "" none */
+	/* Why this node: "read, replica healthy, lag 0 ms"; with wants_notes. */
+	char node_why[192];
 	char sqlstate[6], message[512], detail[512], hint[256];
 	struct route_note notes[ROUTE_RULES]; /* with wants_notes */
 };
+/* Fills in all of the plan but the legs from leg_count on, and the notes when they are not
+ * wanted. Refusals: way is ROUTE_REFUSED, with sqlstate and texts as for a client. */
 void route_plan(const struct route_input *, struct route_plan *out);
 
-/* The lines of EXPLAIN (ROUTE), or one line of JSON. */
+/* The lines of EXPLAIN (ROUTE), or one line of JSON, of a plan made with wants_notes. */
 void route_explain(const struct route_input *, const struct route_plan *, bool as_json,
     void (*line)(void *arg, const char *text), void *arg);
 

@@ -1,0 +1,158 @@
+/*
+ * What the files of the room share: the work on one plan.
+ *
+ *   plan.c     the order of the decision; settings that were said, at which level
+ *   tables.c   each table's member, and whether they agree
+ *   shard.c    values of shard keys to members
+ *   keys.c     what a key may reach, and the refusal when it may not
+ *   node.c     from a member to the database that is asked: fallback, health, replicas
+ *   setting.c  the values that the settings take
+ *   explain.c  a plan in words
+ */
+#ifndef ROUTE_PRIVATE_H
+#define ROUTE_PRIVATE_H
+#include "route.h"
+
+#include <string.h>
+
+#define LEVELS (ROUTE_BY_DBNAME + 1)
+
+/* A table of the statement, and what is said of it. */
+struct route_place {
+	const struct topo_database *member; /* NULL: spread, see shard */
+	const struct topo_shard *shard;     /* NULL: in one database */
+	const struct topo_route *route;     /* of ROUTE_BY_TABLE */
+	enum route_rule rule;
+	bool is_counted; /* not a table of the system */
+};
+
+enum route_read_from { READ_FROM_AUTO, READ_FROM_PRIMARY, READ_FROM_REPLICA };
+
+struct route_work {
+	const struct route_input *in;
+	struct route_plan *out;
+	struct route_said hint, dbname;
+	const struct route_said *said[LEVELS]; /* NULL: nothing at that level */
+	/* Where statements go that nothing else places; NULL: the key has no such member. */
+	const struct topo_database *home;
+	enum route_rule home_rule;
+	/* A client or database key's only member; NULL: not bound to one. */
+	const struct topo_database *own;
+	enum route_read_from read_from;
+	bool skips;            /* on_unavailable = skip */
+	const char *shard_key; /* the setting; NULL: not said */
+};
+
+/* The members of a federated statement. */
+struct route_members {
+	const struct topo_database *at[ROUTE_LEGS_MAX];
+	unsigned count;
+};
+
+/* ---- words (setting.c) ---- */
+
+/* Bounded, always ended with NUL. append: behind what is there. */
+void route_put(char *to, size_t size, const char *fmt, ...) PRINTF(3, 4);
+void route_append(char *to, size_t size, const char *fmt, ...) PRINTF(3, 4);
+/* "schema.name", as far as it fits. */
+const char *route_table_name(const struct sql_table *, char *to, size_t size);
+
+/* "" and auto: left to the rules below. */
+bool route_is_auto(const char *value);
+int route_federation_of(const char *value); /* -1: neither merge nor tag */
+int route_skips_of(const char *value);      /* -1: neither error nor skip */
+int route_read_from_of(const char *value);  /* -1: none of them */
+/* The number modulo n (never negative) of an integer in decimal digits, of any length; -1
+ * when it is not one. A fraction of zeros is none. */
+int route_modulo(const char *text, size_t len, bool is_negative, unsigned n);
+
+struct route_problem {
+	char *sqlstate, *message, *detail;
+	size_t message_len, detail_len;
+};
+/* The members that `databases` names, in order. */
+bool route_list(const struct topo_virtual *, const struct topo_key *, const char *value,
+    struct route_members *out, struct route_problem *why) MUST_USE;
+/* The member that `database` names. */
+const struct topo_database *route_named(const struct topo_virtual *,
+    const struct topo_key *, const char *value, struct route_problem *why) MUST_USE;
+void route_bad_value(struct route_problem *, const char *setting, const char *value);
+
+/* ---- notes and refusals (plan.c) ---- */
+
+/* A rule spoke: it has lost unless it is the plan's in the end. */
+void route_spoke(struct route_work *, enum route_rule, const char *fmt, ...) PRINTF(3, 4);
+/* Why it did not. */
+void route_silent(struct route_work *, enum route_rule, const char *why);
+/* False, so that a caller can return it. Detail and hint are put afterwards. */
+bool route_refuse(struct route_work *, const char *sqlstate, const char *fmt, ...)
+    PRINTF(3, 4);
+void route_detail(struct route_work *, const char *fmt, ...) PRINTF(2, 3);
+void route_hint(struct route_work *, const char *fmt, ...) PRINTF(2, 3);
+struct route_problem route_problem_of(struct route_plan *);
+bool route_one(struct route_work *, const struct topo_database *, enum route_rule);
+bool route_many(struct route_work *, struct route_members *, enum route_rule);
+/* Sets up all but `out`'s decision; false: refused already. */
+bool route_work_begin(
+    struct route_work *, const struct route_input *, struct route_plan *);
+
+/* ---- keys (keys.c) ---- */
+
+const struct topo_database *route_own(
+    const struct topo_virtual *, const struct topo_key *);
+const struct topo_database *route_home(const struct topo_virtual *,
+    const struct topo_key *, const struct topo_database *own, enum route_rule *rule);
+/* Whether statements of the key may go to that member alone. */
+bool route_may(const struct topo_key *, const struct topo_database *own,
+    const struct topo_database *member);
+/* 'key "vb_…" may not use database "x"', into a problem; the detail is the caller's. */
+void route_deny(const struct topo_key *, const struct topo_database *own,
+    const struct topo_database *member, struct route_problem *why);
+/* 'key "vb_…"', or 'login "x"' for the rules of a login. */
+const char *route_key_name(const struct topo_key *, char *to, size_t size);
+bool route_denied(struct route_work *, const struct topo_database *, const char *fmt, ...)
+    PRINTF(3, 4);
+
+/* ---- what the statement is (statement.c) ---- */
+
+/* It writes, or may: nothing for replicas and read-only databases. */
+bool route_may_write(const struct route_input *);
+/* It reads rows and does nothing else. */
+bool route_is_read(const struct route_input *);
+/* It is about the session or its transaction: one database is enough, whatever is said. */
+bool route_is_of_session(const struct route_input *);
+/* "INSERT": its first word, for messages. */
+const char *route_verb(const struct route_input *, char to[24]);
+const char *route_class_name(enum sql_class);
+
+/* ---- tables and shards ---- */
+
+void route_place(
+    const struct route_work *, const struct sql_table *, struct route_place *out);
+/* The members that the tables name, and the decision from it. */
+bool route_by_tables(struct route_work *);
+/* For EXPLAIN, when a stronger rule decides: what the tables would have said. */
+void route_note_tables(struct route_work *);
+
+enum route_spread { SPREAD_ONE, SPREAD_MANY, SPREAD_REFUSED };
+/* What the tables of one shard group say: one member (with its rule), or several. */
+enum route_spread route_by_shard(struct route_work *, const struct topo_shard *,
+    const struct route_place *places, const struct topo_database **one,
+    enum route_rule *rule, struct route_members *many);
+
+/* ---- nodes (node.c) ---- */
+
+/* Who answers for a member that has no host: its fallback, or itself. */
+const struct topo_database *route_served(const struct topo_database *);
+/* The node for a statement on one member; false: refused. */
+bool route_node(
+    struct route_work *, const struct topo_database *, const struct topo_database **node);
+/* The node of a leg, or NULL when it is down. */
+const struct topo_database *route_leg_node(
+    struct route_work *, const struct topo_database *member);
+/* "is down", "is in maintenance". */
+const char *route_down_word(const struct topo_database *);
+/* 57P03 for that database, with what health knows of it. */
+bool route_refuse_down(struct route_work *, const struct topo_database *);
+
+#endif

@@ -1,0 +1,335 @@
+/* The settings pgweave.…: the values they take, and the sentence for those they do not. */
+#include "private.h"
+
+#include <stdio.h>
+#include <strings.h>
+
+const char *const route_settings[] = {"database", "databases", "federation",
+    "on_unavailable", "shard_key", "read_from", NULL};
+
+static void
+put_at(char *to, size_t size, size_t at, const char *fmt, va_list ap)
+{
+	if (size > 0 && at < size - 1)
+		(void)vsnprintf(to + at, size - at, fmt, ap);
+}
+
+void
+route_put(char *to, size_t size, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	put_at(to, size, 0, fmt, ap);
+	va_end(ap);
+}
+
+void
+route_append(char *to, size_t size, const char *fmt, ...)
+{
+	va_list ap;
+
+	if (size == 0)
+		return;
+	va_start(ap, fmt);
+	put_at(to, size, strlen(to), fmt, ap);
+	va_end(ap);
+}
+
+const char *
+route_table_name(const struct sql_table *t, char *to, size_t size)
+{
+	if (t->schema != NULL)
+		route_put(to, size, "%s.%s", t->schema, t->name);
+	else
+		route_put(to, size, "%s", t->name);
+	return (to);
+}
+
+bool
+route_is_auto(const char *value)
+{
+	return (value[0] == '\0' || strcasecmp(value, "auto") == 0);
+}
+
+int
+route_federation_of(const char *value)
+{
+	if (strcasecmp(value, "merge") == 0)
+		return (ROUTE_MERGE);
+	return (strcasecmp(value, "tag") == 0 ? ROUTE_TAG : -1);
+}
+
+int
+route_skips_of(const char *value)
+{
+	if (strcasecmp(value, "error") == 0)
+		return (0);
+	return (strcasecmp(value, "skip") == 0 ? 1 : -1);
+}
+
+int
+route_read_from_of(const char *value)
+{
+	if (route_is_auto(value))
+		return (READ_FROM_AUTO);
+	if (strcasecmp(value, "primary") == 0)
+		return (READ_FROM_PRIMARY);
+	return (strcasecmp(value, "replica") == 0 ? READ_FROM_REPLICA : -1);
+}
+
+static bool
+is_blank(char c)
+{
+	return (c == ' ' || (c >= '\t' && c <= '\r'));
+}
+
+int
+route_modulo(const char *p, size_t len, bool is_negative, unsigned n)
+{
+	const char *end = p + len;
+	unsigned rest = 0;
+
+	INVARIANT(n > 0);
+	while (p < end && is_blank(*p))
+		p++;
+	while (end > p && is_blank(end[-1]))
+		end--;
+	if (p < end && (*p == '-' || *p == '+')) {
+		is_negative ^= *p == '-';
+		p++;
+	}
+	if (p == end || *p < '0' || *p > '9')
+		return (-1);
+	for (; p < end && *p >= '0' && *p <= '9'; p++)
+		rest = (rest * 10 + (unsigned)(*p - '0')) % n;
+	if (p < end && *p == '.') {
+		p++;
+		while (p < end && *p == '0')
+			p++;
+	}
+	if (p != end)
+		return (-1);
+	return ((int)(is_negative ? (n - rest) % n : rest));
+}
+
+void
+route_bad_value(struct route_problem *why, const char *setting, const char *value)
+{
+	route_put(why->sqlstate, 6, "22023");
+	route_put(why->message, why->message_len,
+	    "invalid value for parameter \"pgweave.%s\": \"%.128s\"", setting, value);
+	route_put(why->detail, why->detail_len, "%s", "");
+}
+
+/* "Allowed are primary, secondary, …": those that the key may be told of. With is_list,
+ * those that it may federate, which for a key of one member are others than its own. */
+static void
+allowed_members(const struct topo_virtual *v, const struct topo_key *key, bool is_list,
+    struct route_problem *why)
+{
+	const struct topo_database *own = is_list ? NULL : route_own(v, key);
+
+	route_put(why->detail, why->detail_len, "Allowed are %s",
+	    is_list ? "'' (automatic), all, and lists of" : "'' (automatic)");
+	for (size_t i = 0, n = 0; i < v->member_count; i++) {
+		if (route_may(key, own, v->members[i]))
+			route_append(why->detail, why->detail_len, "%s %s",
+			    n++ == 0 && is_list ? "" : ",", v->members[i]->name);
+	}
+	route_append(why->detail, why->detail_len, ".");
+}
+
+const struct topo_database *
+route_named(const struct topo_virtual *v, const struct topo_key *key, const char *value,
+    struct route_problem *why)
+{
+	const struct topo_database *member = topo_member_find(v, value);
+
+	if (member == NULL) {
+		route_bad_value(why, "database", value);
+		allowed_members(v, key, false, why);
+	}
+	return (member);
+}
+
+/* One name of the list; p is behind it and its comma. False: there is none. */
+static bool
+next_name(const char **p, char *to, size_t size)
+{
+	const char *from = *p, *end;
+
+	if (from == NULL)
+		return (false);
+	end = strchr(from, ',');
+	*p = end == NULL ? NULL : end + 1;
+	if (end == NULL)
+		end = from + strlen(from);
+	while (from < end && is_blank(*from))
+		from++;
+	while (end > from && is_blank(end[-1]))
+		end--;
+	route_put(to, size, "%.*s", (int)(end - from), from);
+	return (true);
+}
+
+static bool
+has_member(const struct route_members *list, const struct topo_database *member)
+{
+	for (unsigned i = 0; i < list->count; i++) {
+		if (list->at[i] == member)
+			return (true);
+	}
+	return (false);
+}
+
+static bool
+list_all(const struct topo_virtual *v, const struct topo_key *key,
+    struct route_members *out, struct route_problem *why)
+{
+	for (size_t i = 0; i < v->member_count; i++) {
+		if (!route_may(key, NULL, v->members[i]))
+			continue;
+		if (out->count == ROUTE_LEGS_MAX) {
+			route_put(why->sqlstate, 6, "0A000");
+			route_put(why->message, why->message_len,
+			    "a statement cannot go to more than %d databases",
+			    ROUTE_LEGS_MAX);
+			route_put(why->detail, why->detail_len, "%s", "");
+			return (false);
+		}
+		out->at[out->count++] = v->members[i];
+	}
+	if (out->count > 0)
+		return (true);
+	route_deny(key, NULL, v->dflt, why);
+	route_put(why->detail, why->detail_len, "%s",
+	    "None of the databases that it lists is part of this virtual database.");
+	return (false);
+}
+
+static bool
+may_federate(const struct topo_key *key, struct route_problem *why)
+{
+	char name[128];
+
+	if (key == NULL || key->can_federate)
+		return (true);
+	route_put(why->sqlstate, 6, "42501");
+	route_put(why->message, why->message_len, "%s may not run federated statements",
+	    route_key_name(key, name, sizeof(name)));
+	route_put(why->detail, why->detail_len, "%s",
+	    "pgweave.databases needs the right FEDERATE, which it does not have.");
+	return (false);
+}
+
+bool
+route_list(const struct topo_virtual *v, const struct topo_key *key, const char *value,
+    struct route_members *out, struct route_problem *why)
+{
+	const struct topo_database *member;
+	const char *p = value;
+	char name[256];
+
+	out->count = 0;
+	if (!may_federate(key, why))
+		return (false);
+	if (strcasecmp(value, "all") == 0)
+		return (list_all(v, key, out, why));
+	while (next_name(&p, name, sizeof(name))) {
+		member = topo_member_find(v, name);
+		if (member == NULL || has_member(out, member) ||
+		    out->count == ROUTE_LEGS_MAX) {
+			route_bad_value(why, "databases", value);
+			if (member != NULL)
+				route_put(why->detail, why->detail_len,
+				    "\"%s\" stands there twice, or there are too many names.",
+				    name);
+			else
+				allowed_members(v, key, true, why);
+			return (false);
+		}
+		if (!route_may(key, NULL, member)) {
+			route_deny(key, NULL, member, why);
+			route_put(why->detail, why->detail_len,
+			    "pgweave.databases names it, and the key does not list it.");
+			return (false);
+		}
+		out->at[out->count++] = member;
+	}
+	return (true);
+}
+
+static bool
+check_database(const struct topo_virtual *v, const struct topo_key *key,
+    const char *value, struct route_problem *why)
+{
+	const struct topo_database *member, *own = route_own(v, key);
+
+	if (route_is_auto(value))
+		return (true);
+	member = route_named(v, key, value, why);
+	if (member == NULL)
+		return (false);
+	if (route_may(key, own, member))
+		return (true);
+	route_deny(key, own, member, why);
+	route_put(
+	    why->detail, why->detail_len, "pgweave.database names \"%s\".", member->name);
+	return (false);
+}
+
+static bool
+is_of(const char *value, int (*parse)(const char *), const char *setting,
+    const char *allowed, struct route_problem *why)
+{
+	if (value[0] == '\0' || parse(value) >= 0)
+		return (true);
+	route_bad_value(why, setting, value);
+	route_put(why->detail, why->detail_len, "Allowed are %s.", allowed);
+	return (false);
+}
+
+static bool
+check_any(const struct topo_virtual *v, const struct topo_key *key, const char *name,
+    const char *value, struct route_problem *why)
+{
+	struct route_members members;
+
+	if (strcmp(name, "database") == 0)
+		return (check_database(v, key, value, why));
+	if (strcmp(name, "databases") == 0)
+		return (route_is_auto(value) || route_list(v, key, value, &members, why));
+	if (strcmp(name, "federation") == 0)
+		return (is_of(value, route_federation_of, name, "merge, tag", why));
+	if (strcmp(name, "on_unavailable") == 0)
+		return (is_of(value, route_skips_of, name, "error, skip", why));
+	if (strcmp(name, "read_from") == 0)
+		return (is_of(
+		    value, route_read_from_of, name, "primary, replica, auto", why));
+	if (strcmp(name, "shard_key") == 0) {
+		if (value[0] == '\0' || route_modulo(value, strlen(value), false, 1) >= 0)
+			return (true);
+		route_bad_value(why, name, value);
+		route_put(why->detail, why->detail_len, "%s",
+		    "Allowed are integers, or '' for none.");
+		return (false);
+	}
+	route_put(why->sqlstate, 6, "42704");
+	route_put(why->message, why->message_len,
+	    "unrecognized configuration parameter \"pgweave.%.64s\"", name);
+	route_put(why->detail, why->detail_len, "%s",
+	    "There are pgweave.database, databases, federation, on_unavailable, shard_key and read_from.");
+	return (false);
+}
+
+bool
+route_check_setting(const struct topo_virtual *v, const struct topo_key *key,
+    const char *name, const char *value, char sqlstate[6], char *message,
+    size_t message_len, char *detail, size_t detail_len)
+{
+	struct route_problem why = {sqlstate, message, detail, message_len, detail_len};
+
+	INVARIANT(v != NULL && name != NULL && value != NULL);
+	return (check_any(v, key, name, value, &why));
+}

@@ -1,0 +1,505 @@
+/*
+ * Shard keys: which members hold the rows that a statement touches.
+ *
+ *   values of the key column, one table  -> a set of shards: = and IN, all conditions ANDed
+ *   the sets of all tables of the group  -> one member, several, or a refusal
+ *
+ * Tables of one group belong together only on the same shard. A join whose tables are not all
+ * held to it by a value of their own would miss rows that live elsewhere: it is refused.
+ */
+#include "private.h"
+
+#include <stdlib.h>
+
+#define SHARDS_MAX 64
+
+enum bind {
+	BIND_NONE,  /* no value of the key */
+	BIND_LATER, /* a parameter that is not known yet */
+	BIND_SET,   /* the set is known */
+	BIND_REFUSED
+};
+
+/* One table's match while its values are read. */
+struct reading {
+	struct route_work *w;
+	const struct topo_shard *shard;
+	const struct sql_table *table;
+	const struct sql_match *match;
+	uint64_t set;
+	bool is_later,
+	    is_open; /* a parameter to come; a value that nobody knows before */
+};
+
+/* What is said of the tables of a group so far. */
+struct joining {
+	uint64_t set;
+	const struct sql_table *bound, *open; /* a table with values, one without */
+	bool has_set, is_later, is_insert, has_setting;
+};
+
+static uint64_t
+set_of_all(const struct topo_shard *shard)
+{
+	return (shard->member_count == 64 ? UINT64_MAX
+					  : (UINT64_C(1) << shard->member_count) - 1);
+}
+
+/* The set with one bit for each database: shards that are served by the same one count once. */
+static uint64_t
+set_by_database(const struct topo_shard *shard, uint64_t set)
+{
+	for (size_t i = 1; i < shard->member_count; i++) {
+		if ((set & UINT64_C(1) << i) == 0)
+			continue;
+		for (size_t j = 0; j < i; j++) {
+			if ((set & UINT64_C(1) << j) != 0 &&
+			    route_served(shard->members[j]) ==
+				route_served(shard->members[i])) {
+				set &= ~(UINT64_C(1) << i);
+				break;
+			}
+		}
+	}
+	return (set);
+}
+
+static bool
+is_one(uint64_t set)
+{
+	return (set != 0 && (set & (set - 1)) == 0);
+}
+
+static const struct topo_database *
+set_first(const struct topo_shard *shard, uint64_t set)
+{
+	return (shard->members[__builtin_ctzll(set)]);
+}
+
+/* ---- values ---- */
+
+static bool
+bad_value(struct reading *r, const char *value, size_t len)
+{
+	char name[160];
+
+	route_refuse(r->w, "22P02", "shard key \"%s\" of table \"%s\" must be an integer",
+	    r->shard->key, route_table_name(r->table, name, sizeof(name)));
+	if (value != NULL)
+		route_detail(
+		    r->w, "The value is \"%.*s\".", (int)(len > 64 ? 64 : len), value);
+	else
+		route_detail(r->w, "%s",
+		    "The parameter is binary, and of a type that is no integer.");
+	return (false);
+}
+
+static bool
+add_rest(struct reading *r, int rest, const char *value, size_t len)
+{
+	if (rest < 0)
+		return (bad_value(r, value, len));
+	r->set |= UINT64_C(1) << rest;
+	return (true);
+}
+
+static bool
+read_text(struct reading *r, const char *value, size_t len, bool is_negative)
+{
+	return (add_rest(r,
+	    route_modulo(value, len, is_negative, (unsigned)r->shard->member_count),
+	    value, len));
+}
+
+/* A NULL equals nothing, so it adds no shard; but a row with it belongs nowhere. */
+static bool
+read_null(struct reading *r)
+{
+	char name[160];
+
+	if (!r->match->is_insert)
+		return (true);
+	return (
+	    route_refuse(r->w, "22004", "null value in shard key \"%s\" of table \"%s\"",
+		r->shard->key, route_table_name(r->table, name, sizeof(name))));
+}
+
+/* int2, int4 and int8 in network order; a parameter without a type is the column's. */
+static bool
+read_binary(struct reading *r, const struct route_datum *d)
+{
+	static const struct {
+		uint32_t type;
+		size_t len;
+	} types[] = {{21, 2}, {23, 4}, {20, 8}};
+	int64_t n = (int64_t)r->shard->member_count, rest;
+	uint64_t bits = 0;
+	bool is_integer = false;
+
+	for (size_t i = 0; i < ARRAY_LEN(types); i++) {
+		if (d->len == types[i].len && (d->type == types[i].type || d->type == 0))
+			is_integer = true;
+	}
+	if (!is_integer)
+		return (bad_value(r, NULL, 0));
+	for (size_t i = 0; i < d->len; i++)
+		bits = bits << 8 | d->p[i];
+	if (d->len == 2)
+		rest = (int16_t)bits % n;
+	else
+		rest = (d->len == 4 ? (int32_t)bits : (int64_t)bits) % n;
+	return (add_rest(r, (int)(rest < 0 ? rest + n : rest), NULL, 0));
+}
+
+static bool
+read_param(struct reading *r, unsigned number)
+{
+	const struct route_input *in = r->w->in;
+	struct route_datum d = {0};
+
+	if (in->param == NULL || !in->param(in->arg, number, &d)) {
+		r->is_later = true;
+		return (true);
+	}
+	if (d.is_null)
+		return (read_null(r));
+	if (d.is_binary)
+		return (read_binary(r, &d));
+	return (read_text(r, (const char *)d.p, d.len, false));
+}
+
+static bool
+read_literal(struct reading *r, const struct sql_value *v)
+{
+	char *text = sql_literal_value(r->w->in->scan, v->at);
+	bool is_good;
+
+	if (text == NULL)
+		return (bad_value(r, "", 0));
+	is_good = read_text(r, text, strlen(text), v->is_negative);
+	free(text);
+	return (is_good);
+}
+
+static bool
+read_other(struct reading *r)
+{
+	char name[160];
+
+	if (!r->match->is_insert) {
+		r->is_open = true;
+		return (true);
+	}
+	route_refuse(r->w, "0A000",
+	    "the value of shard key \"%s\" of table \"%s\" is not known before the statement runs",
+	    r->shard->key, route_table_name(r->table, name, sizeof(name)));
+	route_hint(r->w,
+	    "Insert it as a constant or a parameter, or name the database: SET pgweave.database = …");
+	return (false);
+}
+
+static bool
+read_value(struct reading *r, const struct sql_value *v)
+{
+	switch (v->kind) {
+	case SQL_VALUE_PARAM:
+		return (read_param(r, v->at));
+	case SQL_VALUE_LITERAL:
+		return (read_literal(r, v));
+	case SQL_VALUE_NULL:
+		return (read_null(r));
+	case SQL_VALUE_OTHER:
+		break;
+	}
+	return (read_other(r));
+}
+
+static bool
+refuse_assigned(struct reading *r)
+{
+	char name[160];
+
+	route_refuse(r->w, "0A000",
+	    "an UPDATE cannot change shard key \"%s\" of table \"%s\"", r->shard->key,
+	    route_table_name(r->table, name, sizeof(name)));
+	route_hint(r->w, "%s",
+	    "The row might have to move to another database: DELETE it and INSERT it anew.");
+	return (false);
+}
+
+/* What the conditions say of one table. */
+static enum bind
+bind_table(struct route_work *w, const struct topo_shard *shard, unsigned table,
+    struct joining *j, uint64_t *set)
+{
+	const struct sql_facts *facts = w->in->facts;
+	bool has_set = false, is_later = false;
+
+	*set = set_of_all(shard);
+	for (unsigned i = 0; i < facts->match_count; i++) {
+		const struct sql_match *m = &facts->matches[i];
+		struct reading r = {w, shard, &facts->tables[table], m, 0, false, false};
+
+		if (m->table != table || strcmp(m->column, shard->key) != 0)
+			continue;
+		if (m->is_assigned) {
+			refuse_assigned(&r);
+			return (BIND_REFUSED);
+		}
+		for (unsigned k = 0; k < m->count; k++) {
+			if (!read_value(&r, &m->values[k]))
+				return (BIND_REFUSED);
+		}
+		j->is_insert |= m->is_insert;
+		is_later |= r.is_later;
+		if (r.is_later || r.is_open)
+			continue;
+		*set &= r.set;
+		has_set = true;
+	}
+	if (has_set)
+		return (BIND_SET);
+	return (is_later ? BIND_LATER : BIND_NONE);
+}
+
+/* ---- the tables of a group ---- */
+
+static bool
+refuse_join(struct route_work *w, const struct topo_shard *shard,
+    const struct sql_table *a, const struct sql_table *b)
+{
+	char one[160], two[160];
+
+	route_refuse(w, "0A000",
+	    "statement joins \"%s\" and \"%s\" without the same shard key for both",
+	    route_table_name(a, one, sizeof(one)), route_table_name(b, two, sizeof(two)));
+	route_detail(
+	    w, "Their rows are spread over several databases by \"%s\".", shard->key);
+	route_hint(w, "Give both tables one value: … WHERE %s.%s = 42 AND %s.%s = 42.",
+	    a->name, shard->key, b->name, shard->key);
+	return (false);
+}
+
+static bool
+join_set(struct route_work *w, const struct topo_shard *shard, const struct sql_table *t,
+    uint64_t set, struct joining *j)
+{
+	const struct sql_table *other = j->bound;
+
+	j->bound = t;
+	/* It reads nothing: any shard can say so. */
+	if (set == 0)
+		return (true);
+	set = set_by_database(shard, set);
+	if (j->has_set && (!is_one(set) || !is_one(j->set) ||
+			      route_served(set_first(shard, set)) !=
+				  route_served(set_first(shard, j->set))))
+		return (refuse_join(w, shard, other, t));
+	j->has_set = true;
+	j->set = set;
+	return (true);
+}
+
+/* The setting pgweave.shard_key, for tables that the statement gives no value. */
+static enum bind
+bind_setting(struct route_work *w, const struct topo_shard *shard, uint64_t *set)
+{
+	struct route_problem why = route_problem_of(w->out);
+	int rest;
+
+	if (w->shard_key == NULL)
+		return (BIND_NONE);
+	rest = route_modulo(
+	    w->shard_key, strlen(w->shard_key), false, (unsigned)shard->member_count);
+	if (rest < 0) {
+		route_bad_value(&why, "shard_key", w->shard_key);
+		w->out->way = ROUTE_REFUSED;
+		return (BIND_REFUSED);
+	}
+	*set = UINT64_C(1) << rest;
+	return (BIND_SET);
+}
+
+static bool
+join_tables(struct route_work *w, const struct topo_shard *shard,
+    const struct route_place *places, struct joining *j)
+{
+	const struct sql_facts *facts = w->in->facts;
+	uint64_t set;
+
+	for (unsigned i = 0; i < facts->table_count; i++) {
+		const struct sql_table *t = &facts->tables[i];
+		enum bind bind;
+
+		if (!places[i].is_counted || places[i].shard != shard)
+			continue;
+		bind = bind_table(w, shard, i, j, &set);
+		if (bind == BIND_NONE) {
+			bind = bind_setting(w, shard, &set);
+			j->has_setting |= bind == BIND_SET;
+		}
+		if (bind == BIND_REFUSED)
+			return (false);
+		if (bind == BIND_LATER)
+			j->is_later = true;
+		else if (bind == BIND_NONE)
+			j->open = t;
+		else if (!join_set(w, shard, t, set, j))
+			return (false);
+	}
+	if (j->open != NULL && j->bound != NULL)
+		return (refuse_join(w, shard, j->bound, j->open));
+	return (true);
+}
+
+/* Any shard will do: there are no rows, or they are not asked for yet. */
+static const struct topo_database *
+any_shard(const struct route_work *w, const struct topo_shard *shard)
+{
+	const struct topo_database *may = NULL;
+
+	for (size_t i = shard->member_count; i-- > 0;) {
+		if (shard->members[i] == w->home)
+			return (w->home);
+		if (route_may(w->in->key, w->own, shard->members[i]))
+			may = shard->members[i];
+	}
+	return (may != NULL ? may : shard->members[0]);
+}
+
+static enum route_spread
+refuse_spread_write(struct route_work *w, const struct topo_shard *shard,
+    const struct sql_table *t, const struct joining *j)
+{
+	char name[160], verb[24];
+
+	route_table_name(t, name, sizeof(name));
+	route_verb(w->in, verb);
+	if (j->has_set) {
+		route_refuse(w, "0A000",
+		    "%s on \"%s\" concerns rows of several databases", verb, name);
+		route_hint(w, "%s",
+		    j->is_insert ? "Split the INSERT: the rows of one database in each."
+				 : "Split it: one statement for each database.");
+	} else if (w->in->facts->class == SQL_WRITE) {
+		route_refuse(
+		    w, "0A000", "%s on \"%s\" without its shard key", verb, name);
+		route_hint(w, "Give a value for \"%s\", or SET pgweave.shard_key = '…'.",
+		    shard->key);
+	} else {
+		route_refuse(
+		    w, "0A000", "%s on \"%s\" concerns several databases", verb, name);
+		route_hint(
+		    w, "%s", "Run it on each of them: SET pgweave.database = '…' first.");
+	}
+	route_detail(w, "The rows of \"%s\" are spread over several databases by \"%s\".",
+	    name, shard->key);
+	return (SPREAD_REFUSED);
+}
+
+/* A key of one member sees the rows there; but a row that is inserted must belong there. */
+static bool
+is_confined(const struct route_work *w, const struct joining *j)
+{
+	if (w->own == NULL || j->has_set)
+		return (false);
+	return (!w->out->is_write || strcmp(w->in->scan->verb, "update") == 0 ||
+		strcmp(w->in->scan->verb, "delete") == 0);
+}
+
+static enum route_spread
+spread_many(struct route_work *w, const struct topo_shard *shard, uint64_t set,
+    const struct sql_table *t, struct route_members *many)
+{
+	const struct topo_key *key = w->in->key;
+	char name[160], who[128];
+
+	route_table_name(t, name, sizeof(name));
+	if (w->own == NULL && key != NULL && !key->can_federate) {
+		route_refuse(w, "42501", "%s may not run federated statements",
+		    route_key_name(key, who, sizeof(who)));
+		route_detail(w,
+		    "The rows of \"%s\" are spread over several databases by \"%s\".",
+		    name, shard->key);
+		route_hint(w, "Give one value for \"%s\".", shard->key);
+		return (SPREAD_REFUSED);
+	}
+	many->count = 0;
+	for (size_t i = 0; i < shard->member_count; i++) {
+		if ((set & UINT64_C(1) << i) == 0)
+			continue;
+		if (!route_may(key, w->own, shard->members[i])) {
+			(void)route_denied(w, shard->members[i],
+			    "Rows of \"%s\" that the statement asks for are there.",
+			    name);
+			return (SPREAD_REFUSED);
+		}
+		many->at[many->count++] = shard->members[i];
+		if (many->count == 1)
+			route_spoke(w, ROUTE_BY_SHARD, "%s by %s -> %s", name, shard->key,
+			    shard->members[i]->name);
+		else
+			route_spoke(w, ROUTE_BY_SHARD, "%s", shard->members[i]->name);
+	}
+	return (SPREAD_MANY);
+}
+
+static void
+note_one(struct route_work *w, const struct topo_shard *shard, const struct sql_table *t,
+    const struct joining *j, const struct topo_database *member)
+{
+	char name[160];
+
+	if (!w->in->wants_notes)
+		return;
+	route_table_name(t, name, sizeof(name));
+	if (j->has_setting)
+		route_spoke(w, ROUTE_BY_SHARD, "%s by pgweave.shard_key = %s -> %s", name,
+		    w->shard_key, member->name);
+	else
+		route_spoke(w, ROUTE_BY_SHARD, "%s by %s -> %s (%s:%d)", name, shard->key,
+		    member->name, shard->at.file != NULL ? shard->at.file : "?",
+		    shard->at.line);
+}
+
+enum route_spread
+route_by_shard(struct route_work *w, const struct topo_shard *shard,
+    const struct route_place *places, const struct topo_database **one,
+    enum route_rule *rule, struct route_members *many)
+{
+	struct joining j = {0};
+	const struct sql_table *t;
+	uint64_t set;
+
+	INVARIANT(shard->member_count > 0);
+	if (shard->member_count > SHARDS_MAX) {
+		route_refuse(
+		    w, "0A000", "more than %d shards are not supported", SHARDS_MAX);
+		return (SPREAD_REFUSED);
+	}
+	if (!join_tables(w, shard, places, &j))
+		return (SPREAD_REFUSED);
+	*rule = ROUTE_BY_SHARD;
+	t = j.bound != NULL ? j.bound : j.open;
+	set = j.has_set ? j.set : set_by_database(shard, set_of_all(shard));
+	if (j.is_later && !j.has_set) {
+		*one = any_shard(w, shard);
+		route_silent(w, ROUTE_BY_SHARD, "the value of the key is not known yet");
+		return (SPREAD_ONE);
+	}
+	if (j.bound != NULL && !j.has_set)
+		*one = any_shard(w, shard);
+	else if (is_confined(w, &j)) {
+		*one = w->own;
+		*rule = ROUTE_BY_KEY;
+		route_silent(w, ROUTE_BY_SHARD, "the statement has no value of the key");
+		return (SPREAD_ONE);
+	} else if (is_one(set))
+		*one = set_first(shard, set);
+	else if (w->out->is_write || w->in->facts->class != SQL_READ)
+		return (refuse_spread_write(w, shard, t, &j));
+	else
+		return (spread_many(w, shard, set, t, many));
+	note_one(w, shard, t, &j, *one);
+	return (SPREAD_ONE);
+}

@@ -74,6 +74,65 @@ sample_words(FILE *f, unsigned scope, const char *indent)
 	}
 }
 
+/* What routes and copies: sections with names of their own. */
+static void
+sample_weave(FILE *f)
+{
+	fputs("\n;; One name for clients, many databases behind it:\n"
+	      ";[virtual bank]\n"
+	      ";default = primary\n"
+	      ";members = primary, secondary, analytics\n"
+	      ";read_from = replica\n\n"
+	      ";; What may stand there:\n",
+	    f);
+	sample_words(f, SC_VIRTUAL, "  ");
+	fputs(
+	    "\n;; Tables of it that live on one member; * stands for any text, exact names\n"
+	    ";; come before patterns, and of those the first that matches counts:\n"
+	    ";[route bank]\n"
+	    ";analytics_events, user_activity = analytics\n"
+	    ";archive.* = analytics\n\n"
+	    ";; Names of models, for SHOW MODELS and the HTTP API; of a table, or of a member,\n"
+	    ";; where the table of that name in snake case lives:\n"
+	    ";[model bank]\n"
+	    ";AnalyticsEvent = analytics_events\n"
+	    ";SystemMetric = analytics\n\n"
+	    ";; Tables of it whose rows are spread over members; further groups of tables are\n"
+	    ";; [shard bank NAME]:\n"
+	    ";[shard bank]\n"
+	    ";tables = accounts, transactions\n"
+	    ";key = user_id\n"
+	    ";members = primary, secondary\n\n"
+	    ";; What may stand there:\n",
+	    f);
+	sample_words(f, SC_SHARD, "  ");
+	fputs("\n;; Tables copied from a database to others:\n"
+	      ";[replication users_sync]\n"
+	      ";source = primary\n"
+	      ";targets = secondary, analytics\n"
+	      ";tables = users\n"
+	      ";sync_key = updated_at\n"
+	      ";interval = 15min\n\n"
+	      ";; What may stand there:\n",
+	    f);
+	sample_words(f, SC_JOB, "  ");
+	fputs("\n;; An API key, as `pgweave key create --print` makes it:\n"
+	      ";[key vb_0123456789abcdef0123456789abcdef]\n"
+	      ";secret = SCRAM-SHA-256$...\n"
+	      ";type = server\n"
+	      ";virtual = bank\n"
+	      ";rights = federate\n\n"
+	      ";; What may stand there:\n",
+	    f);
+	sample_words(f, SC_KEY, "  ");
+	fputs("\n;; What a login may do; without this section, everything:\n"
+	      ";[login reporting]\n"
+	      ";read_only = yes\n"
+	      ";operate = no\n\n"
+	      ";; What may stand there is what may stand in [key x], without secret.\n",
+	    f);
+}
+
 void
 settings_print_sample(void *file)
 {
@@ -106,6 +165,7 @@ settings_print_sample(void *file)
 	      ";; What may stand there:\n",
 	    f);
 	sample_words(f, SC_USER, "  ");
+	sample_weave(f);
 	fputs("\n[pgweave]\n", f);
 	for (size_t i = 0; i < ARRAY_LEN(entries); i++) {
 		if (entries[i].title != NULL)
@@ -157,6 +217,16 @@ man_row(FILE *f, const struct setting *s)
 void
 settings_print_manual(void *file)
 {
+	static const struct {
+		const char *title;
+		unsigned scope;
+	} parts[] = {
+	    {"Databases and logins", SC_DATABASE | SC_USER},
+	    {"Virtual databases", SC_VIRTUAL},
+	    {"Shards", SC_SHARD},
+	    {"Replication jobs", SC_JOB},
+	    {"Keys, and the rules of logins", SC_KEY | SC_LOGIN},
+	};
 	FILE *f = file;
 
 	for (size_t i = 0; i < ARRAY_LEN(entries); i++) {
@@ -168,7 +238,11 @@ settings_print_manual(void *file)
 			fputs("\n", f);
 		}
 	}
-	fputs(".SS Databases and logins\n", f);
-	for (size_t i = 0; i < word_count; i++)
-		man_row(f, &word_table[i]);
+	for (size_t i = 0; i < ARRAY_LEN(parts); i++) {
+		fprintf(f, ".SS %s\n", parts[i].title);
+		for (size_t k = 0; k < word_count; k++) {
+			if ((word_table[k].scope & parts[i].scope) != 0)
+				man_row(f, &word_table[k]);
+		}
+	}
 }

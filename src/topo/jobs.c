@@ -95,7 +95,7 @@ check_tables(struct complaint *c, const char *tables)
 {
 	struct name_list seen = {0};
 	struct strings keep = {0};
-	const char *piece, *wrong;
+	const char *piece, *wrong, *full;
 	struct table_name name;
 	size_t len;
 
@@ -103,14 +103,21 @@ check_tables(struct complaint *c, const char *tables)
 		wrong = table_name_read(&keep, piece, len, &name);
 		if (wrong == NULL && !name.is_exact)
 			wrong = "is a pattern";
-		if (wrong != NULL)
+		if (wrong != NULL) {
 			complain(c, "tables",
 			    "\"%s\" %s, allowed are table and schema.table", name.text,
 			    wrong);
-		else if (list_has(&seen, name.text))
-			complain(c, "tables",
-			    "\"%s\" stands there twice, allowed is once", name.text);
-		list_add(&seen, name.text);
+			full = "";
+		} else {
+			full = strings_keep(
+			    &keep, mem_printf("%s.%s", schema_or_public(name.schema),
+				       name.table));
+			if (list_has(&seen, full))
+				complain(c, "tables",
+				    "\"%s\" stands there twice, allowed is once",
+				    name.text);
+		}
+		list_add(&seen, full);
 	}
 	if (seen.count == 0)
 		complain(c, "tables", "missing, allowed are names of tables");

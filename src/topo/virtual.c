@@ -146,7 +146,8 @@ add_replica(
 			if (is_replica_of_member(v, &t->databases[i]->db))
 				list_add(&names, t->databases[i]->db.name);
 		}
-		complain_unknown(c, "read_from", "replica of a member", name, &names);
+		complain_unknown(
+		    c, "read_from", "replica of a member named", name, &names);
 		return;
 	}
 	for (size_t i = 0; i < v->read_from_count; i++) {

@@ -29,7 +29,23 @@ static const char config[] =
     "[pgweave]\n"
     "admin_users = admin\n"
     "auth_type = trust\n"
-    "listen_port = 7777\n";
+    "listen_port = 7777\n"
+    "[virtual weave]\n"
+    "members = bank, spread\n"
+    "[route weave]\n"
+    "archive.* = spread\n"
+    "events = spread\n"
+    "archive.old = bank\n"
+    "archive.new* = bank\n"
+    "[shard weave]\n"
+    "tables = accounts, \"Moves\"\n"
+    "key = user_id\n"
+    "members = spread, bank\n"
+    "[model weave]\n"
+    "Event = events\n"
+    "Account = accounts\n"
+    "SystemMetric = spread\n"
+    "Other = others\n";
 
 /* ---- a sink that keeps what it gets ---- */
 
@@ -510,6 +526,27 @@ test_views(void **state)
 }
 
 static void
+test_route_views(void **state)
+{
+	(void)state;
+	ENDS("SHOW ROUTES", "SHOW");
+	expect_row("weave|events|spread|t.ini:14|NULL|NULL\n"
+		   "weave|archive.old|bank|t.ini:15|NULL|NULL\n"
+		   "weave|system_metric|spread|t.ini:24|NULL|NULL\n"
+		   "weave|archive.*|spread|t.ini:13|NULL|NULL\n"
+		   "weave|archive.new*|bank|t.ini:16|NULL|never reached: archive.* at "
+		   "t.ini:13 matches all of it first\n");
+	ENDS("SHOW SHARDS", "SHOW");
+	expect_row("weave|accounts|user_id|modulo|spread, bank\n"
+		   "weave|\"Moves\"|user_id|modulo|spread, bank\n");
+	ENDS("SHOW MODELS weave", "SHOW");
+	expect_row("weave|Event|events|spread\nweave|Account|accounts|NULL\n"
+		   "weave|SystemMetric|system_metric|spread\nweave|Other|others|bank\n");
+	ENDS("SHOW ROUTES other", "SHOW");
+	assert_int_equal(got.rows, 0);
+}
+
+static void
 test_view_values(void **state)
 {
 	struct fakes f;
@@ -796,6 +833,7 @@ main(void)
 	    cmocka_unit_test(test_describe),
 	    cmocka_unit_test(test_views),
 	    cmocka_unit_test(test_view_values),
+	    cmocka_unit_test(test_route_views),
 	    cmocka_unit_test(test_view_stats),
 	    cmocka_unit_test(test_totals),
 	    cmocka_unit_test(test_databases_wrong),

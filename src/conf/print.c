@@ -64,8 +64,11 @@ sample_words(FILE *f, unsigned scope, const char *indent)
 {
 	for (size_t i = 0; i < word_count; i++) {
 		if ((word_table[i].scope & scope) != 0)
-			fprintf(f, ";; %s%-26s %s\n", indent, word_table[i].key,
-			    word_table[i].doc);
+			fprintf(f, ";; %s%-26s %s%s\n", indent, word_table[i].key,
+			    word_table[i].doc,
+			    word_table[i].apply == AP_LATER
+				? " Accepted; has no effect yet."
+				: "");
 	}
 	for (size_t i = 0; i < setting_count; i++) {
 		if ((setting_table[i].scope & scope) != 0)

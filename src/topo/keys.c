@@ -242,14 +242,16 @@ read_roles(struct making *m)
 	size_t len;
 
 	while (is_said(at) && has_members(m) && list_next(&at, &piece, &len)) {
-		char *pair = mem_strn(piece, len), *role = word_end(pair);
+		char *pair = mem_strn(piece, len), *blank = word_end(pair);
 		struct name_list both = {0};
 		struct topo_key *k = m->key;
 		const char *name;
 
-		if (*role != '\0')
-			*role = ',';
-		list_read(&m->node->strings, pair, &both);
+		/* Two words and no more. */
+		if (*blank != '\0' && *word_end(blank + strspn(blank, " \t")) == '\0') {
+			*blank = ',';
+			list_read(&m->node->strings, pair, &both);
+		}
 		free(pair);
 		if (both.count != 2) {
 			complain(m->complaint, "roles",

@@ -204,10 +204,8 @@ check_later(struct complaint *c, const struct topo *t, const struct draft *d)
 	    "a statement that needs the rows of several members in one place is refused");
 	warn_later(w, "failover_hold", d->failover_hold >= 0,
 	    "writes do not wait for a primary");
-	warn_later(w, "federation_mem", d->federation_mem >= 0,
-	    "nothing is kept in memory to join answers");
-	warn_later(w, "gather_max_bytes", d->gather_max_bytes >= 0,
-	    "nothing is copied between members");
+	warn_later(w, "federation_mem", d->federation_mem >= 0, "it limits nothing");
+	warn_later(w, "gather_max_bytes", d->gather_max_bytes >= 0, "it limits nothing");
 	warn_later(w, "audit", d->audit > 0, "there is no audit trail");
 }
 

@@ -133,6 +133,8 @@ defaults_are_written_as_in_a_file(void **state)
 static void
 keys_are_found_in_any_case_and_place(void **state)
 {
+	char why[256];
+
 	(void)state;
 	assert_ptr_equal(setting_find("Listen_PORT"), setting_find("listen_port"));
 	assert_null(setting_find("host"));
@@ -140,6 +142,14 @@ keys_are_found_in_any_case_and_place(void **state)
 	assert_string_equal(setting_find_in(SC_USER, "POOL_MODE")->key, "pool_mode");
 	/* The same key means the unix user in one place and a role in the other. */
 	assert_ptr_not_equal(setting_find("user"), setting_find_in(SC_DATABASE, "user"));
+	assert_ptr_equal(setting_find_in(SC_KEY, "read_only"),
+	    setting_find_in(SC_DATABASE, "read_only"));
+	assert_null(setting_find_in(SC_LOGIN, "secret"));
+	setting_unknown(SC_DATABASE, "TABLES", why, sizeof(why));
+	assert_string_equal(
+	    why, "not known here, it belongs in [shard x] or [replication x]");
+	setting_unknown(SC_VIRTUAL, "membrs", why, sizeof(why));
+	assert_string_equal(why, "no such key, did you mean \"members\"?");
 }
 
 /* One value of one key, as it is printed again. */

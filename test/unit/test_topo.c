@@ -629,6 +629,15 @@ check_says_all_of_it(void **state)
 	expect_printed("[pgweave]\nauth_type = any\n[databases]\na = user=b host=c\n"
 		       "[users]\nb =\n",
 	    0, "t.ini: ok, 1 databases, 1 logins\n");
+	/* What there is none of is not counted. */
+	expect_printed(
+	    "[pgweave]\nauth_type = any\n[databases]\na = user=b host=c\n"
+	    "b = user=b host=c\n[virtual v]\nmembers = a, b\n[route v]\nx, y = a\n"
+	    "[shard v]\ntables = t\nkey = k\nmembers = a\n[replication r]\n"
+	    "source = a\ntargets = b\ntables = t\nmode = full\n",
+	    0,
+	    "t.ini: ok, 2 databases, 0 logins, 1 virtual database, 2 routes, 1 sharded "
+	    "table, 1 job\n");
 	assert_int_equal(topo_check_file("/nowhere/t.ini", f), 1);
 	fclose(f);
 	assert_true(topo_is_console("pgweave"));

@@ -47,24 +47,31 @@ struct federate_outcome {
 	bool ok;
 	/* Not ok: an ErrorResponse for the client. Strings valid during done(). */
 	const char *sqlstate, *message, *detail, *hint;
+	/* Not ok: the client has half a row, whose other half is lost. It understands nothing
+	 * that follows: its connection must be closed. */
+	bool is_cut;
 	uint64_t rows;
 };
 
 struct federate_client {
 	/* Whole messages for the client: ParameterDescription, RowDescription or NoData, DataRow,
-	 * NoticeResponse, CommandComplete. Never ErrorResponse or ReadyForQuery. */
+	 * NoticeResponse, NotificationResponse, CommandComplete or EmptyQueryResponse. Never
+	 * ErrorResponse or ReadyForQuery. A DataRow of more than 64 kB may come in pieces, with
+	 * nothing between them. */
 	void (*out)(void *arg, const uint8_t *p, size_t len);
 	/* True: the client reads too slowly; federate_resume() follows. */
 	bool (*is_full)(void *arg);
 	/* Once. Every link that still lives (link->state LENT) is the caller's again, with nothing
 	 * outstanding (it may be in a failed transaction); a dead one is CLOSED and was told in
-	 * lost(). The federation is freed when this returns. */
+	 * lost(). Their user fields are empty: set them, or give the links back, before this
+	 * returns. The federation is freed when this returns. */
 	void (*done)(void *arg, const struct federate_outcome *);
 	/* A leg's link is gone: do not touch it any more. done() follows. */
 	void (*lost)(void *arg, struct link *);
 };
 
 struct federation;
+/* Sends the statement to all legs; nothing is called before this has returned. */
 struct federation *federate_start(struct worker *, const struct federate_order *,
     const struct federate_leg *, unsigned leg_count, const struct federate_client *,
     void *arg);
@@ -72,7 +79,8 @@ void federate_resume(struct federation *);
 /* The client cancels: cancel requests go to the legs that still run; done() follows. */
 void federate_cancel(struct federation *);
 /* The client is gone, or time is up: nothing more is called; links are the caller's in
- * whatever state they are (pool_give_broken). */
+ * whatever state they are, without a user (pool_give_broken, at once). From any callback of
+ * the client but done(), where it is too late. */
 void federate_abort(struct federation *);
 
 #endif

@@ -6,6 +6,7 @@
 #define REPLICATE_H
 #include "base.h"
 #include "net.h"
+#include "store.h"
 #include "topo.h"
 
 /* On net_side(), before net_start(): jobs of the configuration and of the store. */
@@ -13,11 +14,11 @@ void replicate_init(struct worker *side);
 void replicate_fini(struct worker *side);
 
 /* Side thread only. Answers come in done(), now or later: 0, or a fault with its message (and
- * detail, hint: may be NULL). sqlstate: of the error. */
+ * detail, hint: may be NULL). sqlstate: of the error. Texts are copied. */
 struct replicate_answer {
 	int fault;
 	const char *sqlstate, *message, *detail, *hint;
-	const char *notice; /* for the user, although it worked; or NULL */
+	const char *notice; /* for the user, also when it worked: lines; or NULL */
 };
 typedef void replicate_done(void *arg, const struct replicate_answer *);
 /* Checks the job against the databases (tables, keys, columns), then keeps it in the store. */
@@ -32,7 +33,8 @@ void replicate_run(struct worker *side, const char *name, replicate_done *, void
 void replicate_once(
     struct worker *side, const struct topo_job_text *, replicate_done *, void *arg);
 
-/* For SHOW JOBS and the HTTP API. Strings valid during the call; times wall-clock µs, 0: never. */
+/* For SHOW JOBS and the HTTP API: any thread; what they call must be short and call nothing of
+ * this room. Strings valid during the call; times wall-clock µs, 0: never. */
 struct replicate_status {
 	const char *id, *name, *source, *targets, *tables, *mode, *sync_key;
 	int64_t interval_us;
@@ -47,5 +49,8 @@ struct replicate_status {
 };
 void replicate_each(struct worker *side,
     void (*each)(void *arg, const struct replicate_status *), void *arg);
+/* SHOW JOB_RUNS: a table and target of a run, the newest first, also those that the store did
+ * not take. outcome: done, failed, skipped. */
+void replicate_each_run(void (*each)(void *arg, const struct store_run *), void *arg);
 
 #endif

@@ -83,6 +83,7 @@ struct session_worker {
 	struct table keys;  /* sessions by pid */
 	struct table known; /* statements by their id */
 	size_t known_bytes;
+	struct table kinds; /* what is known of members' tables */
 	struct weave_plan *plan; /* room for the answer of a route; NULL: none needed yet */
 	struct sql_cache *facts; /* of statements on virtual databases; NULL: none yet */
 	uint64_t tokens;       /* given to unnamed statements */

@@ -263,6 +263,23 @@ down_error(struct down *d, const uint8_t *body, uint32_t size)
 	return (down_body(d, size, !renamed));
 }
 
+/* The counter of queries that take about as long: nearly always the first one. */
+static enum metric_id
+query_bucket(int64_t us)
+{
+	static const int64_t bounds_us[] = {
+#define BUCKET(bound_us) bound_us,
+#include "tbl/query_buckets.def"
+	};
+	unsigned i = 0;
+
+	_Static_assert(M_query_le_inf - M_query_le_500 == ARRAY_LEN(bounds_us),
+	    "a counter for each bound");
+	while (i < ARRAY_LEN(bounds_us) && us > bounds_us[i])
+		i++;
+	return ((enum metric_id)(M_query_le_500 + i));
+}
+
 static enum verdict
 down_ready(struct down *d, const uint8_t *body, uint32_t size)
 {
@@ -287,8 +304,10 @@ down_ready(struct down *d, const uint8_t *body, uint32_t size)
 	l->txn = (char)body[0];
 	s->request_us = now;
 	METRIC_INC(m, query_count);
-	if (l->query_us != 0)
+	if (l->query_us != 0) {
 		METRIC_ADD(m, query_time, now - l->query_us);
+		m->v[query_bucket(now - l->query_us)]++;
+	}
 	l->query_us = l->requests.count > 0 ? now : 0;
 	if (l->txn != 'I' && s->mode == POOL_STATEMENT) {
 		batch_flush(&d->batch);

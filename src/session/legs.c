@@ -280,6 +280,7 @@ weave_run_free(struct weave *w)
 	sql_facts_release(run->facts);
 	free(run->text);
 	free(run->bind);
+	free(run->kinds);
 	free(run);
 }
 
@@ -419,7 +420,7 @@ gather_done(struct session *s)
 		session_flow(s);
 		break;
 	case THEN_SCATTER:
-		scatter_run(s);
+		kinds_look(s);
 		break;
 	case THEN_ROLLBACK:
 	default:

@@ -182,7 +182,15 @@ void
 scatter_run(struct session *s)
 {
 	struct weave *w = s->weave;
+	struct refusal r = {0};
 
+	if (w->run->is_cancelled) {
+		refusal_set(&r, fault_info(F_CANCELLED)->sqlstate,
+		    fault_info(F_CANCELLED)->text, NULL, NULL);
+		scatter_over(s, &r);
+		refusal_free(&r);
+		return;
+	}
 	for (unsigned i = 0; i < w->run->count; i++) {
 		struct leg *leg = leg_of_seat(w, w->run->seats[i]);
 

@@ -5,6 +5,7 @@
  *   sense.c    what a statement is, and where it goes
  *   legs.c     the links of a transaction or a statement: taking, parking, ending
  *   scatter.c  a statement on several databases
+ *   kinds.c    whether what a merge reads are tables
  *   local.c    statements that are answered here: BEGIN, SET pgweave.…, EXPLAIN (ROUTE)
  *   said.c     the settings pgweave.…
  *   virtual.c  a session comes, lives through reloads, leaves
@@ -171,6 +172,8 @@ struct weave_run {
 	const struct sql_facts *facts; /* held */
 	char *text;
 	uint8_t *bind;
+	char *kinds;     /* what members are asked about the tables; NULL: nothing */
+	unsigned looked; /* members that have answered it */
 	uint16_t formats[1664]; /* PostgreSQL's limit of columns */
 };
 
@@ -278,10 +281,16 @@ void weave_cancel(struct session *);
 /* Runs the plan; sql and all are copied. portal: its statement and parameters, or NULL. */
 void scatter_start(struct session *, const struct route_plan *, const struct sense *,
     const struct stmt *, struct portal *, bool describes_only, bool describes_portal);
-/* The links are there. */
+/* All is there. */
 void scatter_run(struct session *);
 /* It could not even begin. */
 void scatter_fail(struct session *, const struct refusal *);
+
+/* ---- kinds.c ---- */
+
+/* The links are there: looks at the tables, then scatter_run() or scatter_fail(). */
+void kinds_look(struct session *);
+void kinds_free(struct session_worker *);
 
 /* ---- local.c ---- */
 

@@ -10,6 +10,7 @@
 #include "base.h"
 #include "net.h"
 #include "session.h"
+#include "topo.h"
 
 /* For session_set_console(). */
 extern const struct session_console admin_console;
@@ -22,6 +23,8 @@ enum admin_shutdown {
 	ADMIN_SHUTDOWN_WAIT_FOR_SERVERS, /* when transactions are over */
 	ADMIN_SHUTDOWN_WAIT_FOR_CLIENTS  /* when all clients have left */
 };
+/* In the main thread; fault 0, or why. */
+typedef void admin_host_done(void *arg, int fault, const char *why);
 /* What the console asks of the process; each is called in the main thread. */
 struct admin_host {
 	/* 0, or a fault and why: then nothing has changed. */
@@ -29,6 +32,11 @@ struct admin_host {
 	/* A setting that takes effect without a restart, to a value that is not checked yet. */
 	int (*set)(const char *key, const char *value, char *why, size_t why_len);
 	void (*shutdown)(enum admin_shutdown);
+	/* Keys of the state store; done() comes at once or later. When it says 0, logins that
+	 * begin now see the change. Texts are copied. Faults: F_CONF_VALUE (the words make no
+	 * key), F_STORE, F_EXISTS, F_NOT_FOUND; F_CONF: it is a key of the file. */
+	void (*key_create)(const struct topo_key_text *, admin_host_done *, void *arg);
+	void (*key_revoke)(const char *id, admin_host_done *, void *arg);
 };
 /* Before net_start(); the host must stay valid. */
 void admin_set_host(const struct admin_host *);
@@ -41,5 +49,26 @@ void admin_resume_all(struct worker *main);
 /* Writes the line "stats: 0 xacts/s, 0 queries/s…" for the last whole stats_period; in the
  * main thread. */
 void admin_log_stats(struct worker *main);
+
+/* ---- a new API key, for CREATE KEY and the command line ---- */
+
+struct admin_key {
+	char id[80];     /* the prefix and 32 hex digits */
+	char secret[49]; /* 48 hex digits: shown once, kept nowhere */
+	char *verifier;  /* what is kept */
+	char created[40];
+};
+void admin_key_make(struct admin_key *, const char *prefix);
+/* Overwrites the secret. */
+void admin_key_forget(struct admin_key *);
+/* Appends a name to a list of names as topo reads them: ", " between, quoted where needed. */
+void admin_list_add(struct buf *, const char *name);
+/* A wall-clock time as "2026-01-31 23:59:59+00". */
+void admin_time_text(int64_t wall_us, char *out, size_t size);
+/* active, expired or revoked; "federate, operate"; the members that it lists. */
+const char *admin_key_status(const struct topo_key *, int64_t wall_us);
+void admin_key_rights(const struct topo_key *, struct buf *out);
+void admin_key_databases(const struct topo_key *, struct buf *out);
+const char *admin_key_type(const struct topo_key *);
 
 #endif

@@ -210,11 +210,16 @@ call_arg(const struct call *c, unsigned i)
 static void
 call_log(const struct call *c)
 {
-	const char *quote = strstr(c->command->usage, "database") != NULL ? "'" : "";
+	unsigned count = call_arg_count(c), verb = c->st.count - count;
+	bool is_name = count == 1 && strstr(c->command->usage, "database") != NULL;
 	struct buf text = {0};
 
-	for (unsigned i = 0; i < call_arg_count(c); i++)
+	for (unsigned i = 0; i < count; i++) {
+		bool is_quoted = is_name || c->st.words[verb + i].kind == WORD_STRING;
+		const char *quote = is_quoted ? "'" : "";
+
 		buf_addf(&text, " %s%s%s", quote, call_arg(c, i), quote);
+	}
 	log_info("%s %s%.*s command issued", c->who, c->command->verb, (int)text.len,
 	    text.len > 0 ? (const char *)text.mem : "");
 	buf_free(&text);
@@ -289,6 +294,8 @@ console_describe(struct session *s, const char *sql, const struct rows_column **
 	} else if (command != NULL && command->run == admin_select) {
 		is_known = chatter_select(&st, columns);
 		*count = *columns != NULL;
+	} else if (command != NULL && command->run == admin_create_key) {
+		*columns = admin_key_columns(count);
 	} else if (command == NULL && !chatter_is_set(&st))
 		is_known = is_known && st.count == 0;
 	statement_free(&st);

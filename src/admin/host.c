@@ -15,6 +15,13 @@ admin_set_host(const struct admin_host *h)
 	host = h;
 }
 
+const struct admin_host *
+admin_host(void)
+{
+	INVARIANT(host != NULL);
+	return (host);
+}
+
 /* ---- there and back ---- */
 
 static struct call *

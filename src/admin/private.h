@@ -15,7 +15,7 @@ struct word {
 	enum word_kind kind;
 	const char *text; /* without its quotes */
 };
-#define WORDS_MAX 32
+#define WORDS_MAX 128
 struct statement {
 	struct word words[WORDS_MAX];
 	unsigned count;
@@ -89,6 +89,16 @@ const char *call_arg(const struct call *, unsigned i);
 const struct command *command_find(const struct statement *);
 extern const struct command command_table[];
 extern const size_t command_count;
+
+/* ---- host.c ---- */
+
+/* What the process does for the console; in the main thread only. */
+const struct admin_host *admin_host(void);
+
+/* ---- keys.c ---- */
+
+/* The columns of the row that CREATE KEY answers. */
+const struct rows_column *admin_key_columns(unsigned *count);
 
 /* ---- chatter.c: what drivers send ---- */
 

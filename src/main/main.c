@@ -18,6 +18,8 @@ static const struct {
     {"check", "check CONFIG.ini",
 	"say what is wrong in a configuration, with file and line", command_check},
     {"init", "init", "print a commented configuration to start from", command_init},
+    {"key", "key create|list|revoke",
+	"make, list, take back API keys without a running proxy", command_key},
     {"manual", "manual", "print the settings as a manual page section", command_manual},
     {"version", "version", "print the version", command_version},
     {"help", "help", "print this", command_help},
@@ -75,6 +77,14 @@ command_help(int argc, char **argv)
 	for (size_t i = 0; i < ARRAY_LEN(command_table); i++)
 		printf(
 		    "  pgweave %-26s %s\n", command_table[i].usage, command_table[i].doc);
+	printf(
+	    "\nkey create [OPTION]... CONFIG.ini: --type database|client|server --virtual V\n"
+	    "  [--name N] [--user NUMBER] [--databases A,B] [--federate] [--replicate]\n"
+	    "  [--operate] [--read-only] [--expires TIME] [--networks LIST] [--rate N/s]\n"
+	    "  [--concurrency N] [--roles \"A role, B role\"]\n"
+	    "  --print writes no store: it prints a section for the configuration file\n"
+	    "key list CONFIG.ini\n"
+	    "key revoke CONFIG.ini ID\n");
 	printf(
 	    "\nSignals: HUP reload, INT finish transactions and stop, TERM wait for clients and\n"
 	    "stop (twice: now), USR1 pause, USR2 resume. Exit: 0 fine, 1 bad configuration or\n"

@@ -19,6 +19,28 @@ struct options {
 
 /* Runs until it is told to stop. */
 enum exit_code serve(const struct options *);
+/* The snapshot in use; main thread only. */
+const struct topo *world_current(void);
+/* Makes it the one in use; takes it over. TLS and the log stay as they are. */
+void world_replace(const struct topo *);
+
+/* ---- stored_keys.c: the keys of the state store ---- */
+
+/* Opens the store and reads its keys, waiting for both; before net_start(). What is wrong
+ * goes to the log. */
+void stored_keys_start(const struct settings *);
+/* Ends the store's thread. What is still on its way is delivered by net_settle(). */
+void stored_keys_stop(void);
+void stored_keys_free(void);
+/* That snapshot with the keys of the store; takes it over. */
+const struct topo *stored_keys_apply(const struct topo *) MUST_USE;
+/* See struct admin_host. */
+void stored_keys_create(const struct topo_key_text *, admin_host_done *, void *arg);
+void stored_keys_revoke(const char *id, admin_host_done *, void *arg);
+
+/* ---- key.c: pgweave key … ---- */
+
+int command_key(int argc, char **argv);
 
 /* ---- process.c ---- */
 

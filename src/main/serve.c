@@ -6,9 +6,12 @@
  *   stop:   INT   accept no more, end each session when its transaction is over
  *           TERM  accept no more, wait until the clients have gone; again: end now
  */
+#include "health.h"
+#include "http.h"
 #include "link.h"
 #include "main.h"
 #include "pool.h"
+#include "replicate.h"
 #include "session.h"
 #include <errno.h>
 #include <inttypes.h>
@@ -61,7 +64,21 @@ world_read(const char *path, bool to_log, char *why, size_t why_len)
 	if (problems.count > 0)
 		snprintf(why, why_len, "%s", problems.lines[0]);
 	conf_problems_free(&problems);
-	return (topo);
+	return (topo != NULL ? stored_keys_apply(topo) : NULL);
+}
+
+const struct topo *
+world_current(void)
+{
+	return (world);
+}
+
+void
+world_replace(const struct topo *topo)
+{
+	pool_swap_world(topo, world_tls);
+	topo_release(world);
+	world = topo;
 }
 
 static int
@@ -351,6 +368,8 @@ static const struct admin_host admin_hooks = {
     .reload = host_reload,
     .set = host_set,
     .shutdown = host_shutdown,
+    .key_create = stored_keys_create,
+    .key_revoke = stored_keys_revoke,
 };
 
 static void
@@ -362,6 +381,8 @@ rooms_init(void)
 		if (i < net_worker_count())
 			session_init(net_worker(i));
 	}
+	health_init(net_side());
+	replicate_init(net_side());
 	admin_set_host(&admin_hooks);
 	session_set_console(&admin_console);
 }
@@ -385,8 +406,11 @@ static void
 rooms_fini(void)
 {
 	log_handovers();
+	http_stop(net_side());
 	for (unsigned i = 0; i < net_worker_count(); i++)
 		session_end_all(net_worker(i));
+	health_fini(net_side());
+	replicate_fini(net_side());
 	net_settle();
 	for (unsigned i = 0; i < net_worker_count(); i++)
 		admin_fini(net_worker(i));
@@ -425,7 +449,12 @@ start(char *why, size_t why_len)
 	    net_listen(set, session_accept, why, why_len) != 0 ||
 	    pidfile_write(set->pidfile, why, why_len) != 0)
 		return (EXIT_NO_START);
+	stored_keys_start(set);
+	world = stored_keys_apply(world);
+	set = topo_settings(world);
 	rooms_init();
+	if (http_start(net_side(), set, why, why_len) != 0)
+		return (EXIT_NO_START);
 	session_set_hard_max(clients_possible(world, descriptors));
 	signals_watch();
 	stats_event = event_new(net_main()->base, -1, EV_PERSIST, stats_due, NULL);
@@ -479,12 +508,15 @@ serve(const struct options *o)
 	notify("READY=1");
 	net_run_main();
 	net_join();
+	stored_keys_stop();
 	rooms_fini();
 	events_free();
 	net_listen_close();
 	net_destroy();
 	tls_release(world_tls);
 	topo_release(world);
+	topo_verdicts_free();
+	stored_keys_free();
 	pidfile_remove();
 	log_info("stopped");
 	return (EXIT_FINE);

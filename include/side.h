@@ -29,6 +29,9 @@ typedef void side_answered(struct side *, void *arg, const PGresult *result,
  * inside this call. */
 struct side *side_open(struct worker *, const struct topo *, const struct topo_database *,
     const char *application_name, int64_t timeout_us, side_opened *opened, void *arg);
+/* Whether there is a role to log in with, and no secret of it that libpq cannot use (a verifier
+ * of auth_file, which only links can). */
+bool side_can_login(const struct topo *, const struct topo_database *);
 /* At any time, also inside a callback: no callback comes after it. */
 void side_close(struct side *);
 void side_set_timeout(struct side *, int64_t timeout_us);

@@ -125,6 +125,14 @@ pool_open(struct seat *seat)
 
 /* ---- the keeper ---- */
 
+/* A sign for health, which looks at once. */
+static void
+count_failure(const struct seat *seat)
+{
+	if (seat->database != NULL && seat->database->verdict != NULL)
+		atomic_fetch_add(&seat->database->verdict->failures, 1);
+}
+
 static void
 keeper_ready(struct link *l)
 {
@@ -158,6 +166,7 @@ keeper_failed(
 							  : fault_info(fault)->sqlstate);
 	pthread_mutex_unlock(&pool->lock);
 	atomic_store(&pool->failed_us, clock_us());
+	count_failure(seat);
 	if (seat->database != NULL && !seat->database->round_robin_hosts)
 		atomic_fetch_add(&pool->next_host, 1);
 	pool_serve(seat);
@@ -167,6 +176,7 @@ static void
 keeper_lost(struct link *l, const char *why)
 {
 	(void)why;
+	count_failure(l->place);
 	pool_serve(l->place);
 }
 

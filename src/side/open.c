@@ -140,20 +140,42 @@ host_failed_libpq(struct side *s)
 	host_failed(s, why);
 }
 
+/* Of auth_file: other than a password. */
+static bool
+is_verifier(const char *secret)
+{
+	return (strncmp(secret, "SCRAM-SHA-256$", 14) == 0 ||
+		(strncmp(secret, "md5", 3) == 0 && strlen(secret) == 35));
+}
+
+static const char *
+side_secret(const struct topo *topo, const struct topo_database *db)
+{
+	const struct topo_login *login;
+
+	if (db->password != NULL)
+		return (db->password);
+	login = topo_login_find(topo, db->user);
+	return (login != NULL ? login->secret : NULL);
+}
+
+bool
+side_can_login(const struct topo *topo, const struct topo_database *db)
+{
+	const char *secret;
+
+	if (db->user == NULL)
+		return (false);
+	secret = side_secret(topo, db);
+	return (secret == NULL || db->password != NULL || !is_verifier(secret));
+}
+
 static const char *
 side_password(const struct side *s)
 {
-	const struct topo_login *login;
-	const char *secret;
+	const char *secret = side_secret(s->topo, s->database);
 
-	if (s->database->password != NULL)
-		return (s->database->password);
-	login = topo_login_find(s->topo, s->database->user);
-	secret = login != NULL ? login->secret : NULL;
-	if (secret == NULL || strncmp(secret, "SCRAM-SHA-256$", 14) == 0 ||
-	    (strncmp(secret, "md5", 3) == 0 && strlen(secret) == 35))
-		return (NULL);
-	return (secret);
+	return (side_can_login(s->topo, s->database) ? secret : NULL);
 }
 
 static const char *

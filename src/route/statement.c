@@ -1,13 +1,13 @@
 /* What a statement is, as far as its way depends on it: a read, a write, or neither. */
 #include "private.h"
 
-/* Utility statements that change nothing but the session: cursors that are open, statements
- * that are prepared, channels. DECLARE, PREPARE and EXECUTE run what the facts do not tell. */
+/* Utility statements that change nothing but the session: open cursors, prepared statements,
+ * channels, SET CONSTRAINTS. DECLARE, PREPARE and EXECUTE run what the facts do not tell. */
 static bool
 is_harmless_utility(const char *verb)
 {
-	static const char *const verbs[] = {
-	    "close", "deallocate", "discard", "fetch", "listen", "move", "unlisten"};
+	static const char *const verbs[] = {"close", "deallocate", "discard", "fetch",
+	    "listen", "move", "set", "unlisten"};
 
 	for (size_t i = 0; i < ARRAY_LEN(verbs); i++) {
 		if (strcmp(verbs[i], verb) == 0)

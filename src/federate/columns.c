@@ -166,7 +166,8 @@ formats_agree(struct federation *f)
 {
 	unsigned shown = columns_count(&f->legs[0]) + 1, given = f->order.format_count;
 
-	if (f->order.how != ROUTE_TAG || f->legs[0].description.len == 0 || given == 0)
+	if (f->order.how != ROUTE_TAG || f->order.describes_only ||
+	    f->legs[0].description.len == 0 || given == 0)
 		return (true);
 	if (given > 1 && given != shown) {
 		fed_refuse(f, FED_OURS, F_FEDERATE_FORMATS, NULL,

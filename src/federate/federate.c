@@ -299,14 +299,11 @@ fed_release(struct federation *f)
 	}
 }
 
-/* A link that stays in a transaction is not given back, so that nobody else would wait until
- * the cancel requests for it are over: its next statement could be hit. */
+/* Not before the cancel requests for it are over: its next statement could be hit. */
 static bool
 leg_is_done(const struct leg *leg)
 {
-	return (
-	    leg->state == LEG_LOST ||
-	    (leg->state == LEG_READY && (leg->cancels == 0 || leg->link->txn == 'I')));
+	return (leg->state == LEG_LOST || (leg->state == LEG_READY && leg->cancels == 0));
 }
 
 static bool

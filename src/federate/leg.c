@@ -311,7 +311,10 @@ leg_whole(struct leg *leg, const uint8_t *p, size_t total)
 		leg_describe(leg, NULL, 0);
 		break;
 	case 't':
-		buf_add(&leg->row, p, total);
+		if (!leg->fed->order.describes_only || leg->row.len > 0)
+			leg_broken(leg, "parameters that nobody asked for");
+		else
+			buf_add(&leg->row, p, total);
 		break;
 	case 'C':
 		leg_complete(leg, body, len);

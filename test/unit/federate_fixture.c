@@ -172,10 +172,9 @@ got_out(void *arg, const uint8_t *p, size_t len)
 		federate_abort(fed);
 		client.is_done = true;
 		for (unsigned i = 0; i < LEGS; i++) {
-			/* What is owed can be seen; nobody reads it any more. */
-			assert_true(links[i]->user == NULL || links[i]->user == &owner);
-			assert_int_equal(link_is_at_rest(links[i]), i == 2);
-			assert_false(links[i]->stream.is_paused);
+			if (is_closed[i])
+				continue;
+			client.owes[i] = !link_is_at_rest(links[i]);
 			link_close(links[i], "the client has gone");
 		}
 	}

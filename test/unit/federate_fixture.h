@@ -27,7 +27,9 @@ extern struct federation *fed;
 /* What a federation has said. */
 extern struct told {
 	struct buf bytes;
-	bool is_full, aborts, is_done;
+	bool is_full, is_done;
+	bool aborts;     /* when it is told something, closing the links */
+	bool owes[LEGS]; /* the links, then */
 	unsigned calls, lost;
 	struct federate_outcome outcome;
 	char sqlstate[6], message[256], detail[256], hint[256];

@@ -62,9 +62,9 @@ struct federate_client {
 	/* True: the client reads too slowly; federate_resume() follows. */
 	bool (*is_full)(void *arg);
 	/* Once. Every link that still lives (link->state LENT) is the caller's again, with nothing
-	 * outstanding, nor a cancel request of ours (it may be in a failed transaction); a dead one is CLOSED and was told in
-	 * lost(). Their user fields are empty: set them, or give the links back, before this
-	 * returns. The federation is freed when this returns. */
+	 * outstanding, nor a cancel request of ours (it may be in a failed transaction); a dead
+	 * one is CLOSED and was told in lost(). Their user fields are empty: set them, or give the
+	 * links back, before this returns. The federation is freed when this returns. */
 	void (*done)(void *arg, const struct federate_outcome *);
 	/* A leg's link is gone: do not touch it any more. done() follows. */
 	void (*lost)(void *arg, struct link *);

@@ -14,6 +14,7 @@
 #include <event2/event.h>
 
 #include "../../src/admin/private.h"
+#include "answer.h"
 
 static struct worker *w[2];
 static const struct topo *topo;
@@ -45,83 +46,23 @@ static const char config[] =
     "Event = events\n"
     "Account = accounts\n"
     "SystemMetric = spread\n"
-    "Other = others\n";
-
-/* ---- a sink that keeps what it gets ---- */
-
-struct answer {
-	struct rows_sink sink;
-	unsigned columns, rows;
-	const struct rows_column *column;
-	struct buf text; /* rows: a|b|NULL; one a line */
-	char tag[64], state[8], message[512], notice[4096];
-	bool is_over;
-};
-static struct answer got;
-
-static void
-got_begin(struct rows_sink *sink, const struct rows_column *column, unsigned count)
-{
-	assert_ptr_equal(sink, &got.sink);
-	got.column = column;
-	got.columns = count;
-}
-
-/* Every value must have a binary form, or be NULL. */
-static void
-got_put(struct rows_sink *sink, const char *const *values)
-{
-	assert_ptr_equal(sink, &got.sink);
-	got.rows++;
-	for (unsigned i = 0; i < got.columns; i++) {
-		struct buf binary = {0};
-
-		if (values[i] != NULL)
-			assert_int_equal(
-			    rows_binary(got.column[i].type, values[i], &binary), 0);
-		buf_free(&binary);
-		buf_addf(&got.text, "%s%s", i > 0 ? "|" : "",
-		    values[i] != NULL ? values[i] : "NULL");
-	}
-	buf_addstr(&got.text, "\n");
-}
-
-static void
-got_end(struct rows_sink *sink, const char *tag)
-{
-	(void)sink;
-	assert_false(got.is_over);
-	got.is_over = true;
-	(void)text_copy(got.tag, sizeof(got.tag), tag);
-}
-
-static void
-got_fail(struct rows_sink *sink, const char *sqlstate, const char *message,
-    const char *detail, const char *hint)
-{
-	(void)sink;
-	(void)detail;
-	(void)hint;
-	assert_false(got.is_over);
-	got.is_over = true;
-	(void)text_copy(got.state, sizeof(got.state), sqlstate);
-	(void)text_copy(got.message, sizeof(got.message), message);
-}
-
-static void
-got_notice(struct rows_sink *sink, const char *message)
-{
-	(void)sink;
-	(void)text_copy(got.notice, sizeof(got.notice), message);
-}
-
-static const struct rows_sink_ops got_ops = {
-    .begin = got_begin,
-    .put = got_put,
-    .end = got_end,
-    .fail = got_fail,
-    .notice = got_notice,
-};
+    "Other = others\n"
+    "[key vb_of_the_file]\n"
+    "name = it's mine\n"
+    "secret = SCRAM-SHA-256$4096:MDEyMzQ1Njc4OWFiY2RlZg==$"
+    "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=:"
+    "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=\n"
+    "type = database\n"
+    "virtual = weave\n"
+    "user_id = -7\n"
+    "databases = spread, bank\n"
+    "federate = yes\n"
+    "operate = yes\n"
+    "read_only = on\n"
+    "networks = 10.0.0.0/8\n"
+    "rate = 100/s\n"
+    "expires = 2020-02-29 23:59:59+02\n"
+    "created = 2020-01-01\n";
 
 /* Runs a statement; what it sends by mail has arrived. */
 static void
@@ -148,23 +89,9 @@ ask(const char *sql)
 		assert_string_equal(got.state, expected_state);                          \
 	} while (0)
 
-static const char *
-rows_text(void)
-{
-	*buf_room(&got.text, 1) = '\0';
-	return ((const char *)got.text.mem);
-}
-
-static void
-expect_row(const char *row)
-{
-	if (strstr(rows_text(), row) == NULL)
-		fail_msg("no row '%s' in\n%s", row, rows_text());
-}
-
 /* ---- a host that remembers ---- */
 
-static char asked[256];
+static char asked[1024];
 static int host_fault;
 
 static int
@@ -189,7 +116,40 @@ host_shutdown(enum admin_shutdown mode)
 	snprintf(asked, sizeof(asked), "shutdown %d", (int)mode);
 }
 
-static const struct admin_host host = {host_reload, host_set, host_shutdown};
+static const char *
+said(const char *text)
+{
+	return (text != NULL ? text : "-");
+}
+
+/* What the secret is goes to nobody but the client. */
+static void
+host_key_create(const struct topo_key_text *k, admin_host_done *done, void *arg)
+{
+	assert_int_equal(strlen(k->id), strlen("vb_") + 32);
+	assert_int_equal(strncmp(k->secret, "SCRAM-SHA-256$4096:", 19), 0);
+	assert_non_null(k->created);
+	snprintf(asked, sizeof(asked), "%s|%s|%s|%s|%s|%s|%s|%s|%s|%s|%s|%s",
+	    said(k->name), said(k->type), said(k->virtual_), said(k->databases),
+	    said(k->rights), said(k->user_id), said(k->read_only), said(k->networks),
+	    said(k->rate), said(k->concurrency), said(k->expires), said(k->roles));
+	done(arg, host_fault, "the host says no");
+}
+
+static void
+host_key_revoke(const char *id, admin_host_done *done, void *arg)
+{
+	snprintf(asked, sizeof(asked), "revoke %s", id);
+	done(arg, host_fault, "the host says no");
+}
+
+static const struct admin_host host = {
+    .reload = host_reload,
+    .set = host_set,
+    .shutdown = host_shutdown,
+    .key_create = host_key_create,
+    .key_revoke = host_key_revoke,
+};
 
 static int
 setup(void **state)
@@ -278,11 +238,14 @@ test_words(void **state)
 static void
 test_words_broken(void **state)
 {
-	static const char *const broken[] = {"PAUSE \"x", "SET a = 'x", "SHOW /* x",
-	    "a b c d e f g h i j k l m n o p q r s t u v w x y z a b c d e f g"};
+	char long_one[2 * (WORDS_MAX + 1) + 1] = "";
+	const char *const broken[] = {"PAUSE \"x", "SET a = 'x", "SHOW /* x", long_one};
 	struct statement st;
 
 	(void)state;
+	memset(long_one, ' ', sizeof(long_one) - 1);
+	for (size_t i = 0; i < sizeof(long_one) - 1; i += 2)
+		long_one[i] = 'a';
 	for (size_t i = 0; i < ARRAY_LEN(broken); i++) {
 		const char *sql = broken[i];
 
@@ -325,6 +288,88 @@ test_help(void **state)
 	for (size_t i = 0; i < view_count; i++)
 		assert_non_null(strstr(got.notice, view_table[i].name));
 	assert_null(strstr(got.notice, "ROLLBACK"));
+}
+
+/* ---- keys ---- */
+
+static void
+test_create_key(void **state)
+{
+	const struct rows_column *columns;
+	unsigned count;
+
+	(void)state;
+	ENDS("CREATE KEY 'user 42' TYPE database USER 42 VIRTUAL bank;", "CREATE KEY");
+	assert_string_equal(asked, "user 42|database|bank|-|-|42|-|-|-|-|-|-");
+	assert_int_equal(got.rows, 1);
+	assert_string_equal(got.column[0].name, "key");
+	assert_string_equal(got.column[1].name, "secret");
+	assert_int_equal(strncmp(rows_text(), "vb_", 3), 0);
+	assert_int_equal(strlen(rows_text()), 35 + 1 + 48 + 1);
+	ENDS("create key reporting type server concurrency 20 rate '100/s' virtual bank "
+	     "operate networks '10.0.0.0/8, ::1/128' databases (primary, \"a, b\") "
+	     "role primary app_ro read only federate role analytics \"the role\" "
+	     "replicate expires '2027-01-01'",
+	    "CREATE KEY");
+	assert_string_equal(asked,
+	    "reporting|server|bank|primary, \"a, b\"|operate, federate, replicate|-|yes|"
+	    "10.0.0.0/8, ::1/128|100/s|20|2027-01-01|"
+	    "primary app_ro, analytics \"the role\"");
+	assert_true(admin_console.describe(
+	    &asker, "CREATE KEY 'x' TYPE client VIRTUAL bank", &columns, &count));
+	assert_int_equal(count, 2);
+}
+
+static void
+test_create_key_wrong(void **state)
+{
+	(void)state;
+	asked[0] = '\0';
+	FAILS("CREATE KEY", "42601",
+	    "a name is missing: CREATE KEY 'name' TYPE type \xe2\x80\xa6");
+	FAILS("CREATE KEY 'x' VIRTUAL bank", "42601",
+	    "the name must be followed by TYPE database, client or server");
+	FAILS(
+	    "CREATE KEY 'x' TYPE client TYPE server", "42601", "TYPE stands there twice");
+	FAILS("CREATE KEY 'x' TYPE client READ", "42601",
+	    "syntax error in READ, allowed is READ ONLY");
+	FAILS("CREATE KEY 'x' TYPE client DATABASES (a, ) FEDERATE", "42601",
+	    "syntax error in DATABASES, allowed is DATABASES (name, name)");
+	FAILS("CREATE KEY 'x' TYPE client DATABASES (a b)", "42601",
+	    "syntax error in DATABASES, allowed is DATABASES (name, name)");
+	FAILS("CREATE KEY 'x' TYPE client ROLE primary", "42601",
+	    "syntax error in ROLE, allowed is ROLE database role");
+	FAILS("CREATE KEY 'x' TYPE client 'FEDERATE'", "42601",
+	    "syntax error at or near \"FEDERATE\"");
+	FAILS("CREATE KEY 'x' TYPE client OPERATE, FEDERATE", "42601",
+	    "syntax error at or near \",\"");
+	assert_string_equal(asked, "");
+	host_fault = F_CONF_VALUE;
+	FAILS("CREATE KEY 'x' TYPE client", "22023", "the host says no");
+	host_fault = F_STORE;
+	FAILS("CREATE KEY 'x' TYPE client", "58030", "the host says no");
+	assert_int_equal(got.rows, 0);
+	assert_non_null(strstr(got.hint, "state_dir"));
+	host_fault = 0;
+}
+
+static void
+test_revoke_key(void **state)
+{
+	(void)state;
+	ENDS("REVOKE KEY 'vb_1'", "REVOKE KEY");
+	assert_string_equal(asked, "revoke vb_1");
+	FAILS("REVOKE KEY", "42601", "invalid command 'REVOKE KEY', use SHOW HELP;");
+	host_fault = F_NOT_FOUND;
+	FAILS("REVOKE KEY vb_1", "42704", "the host says no");
+	host_fault = F_CONF;
+	FAILS("REVOKE KEY vb_1", "55000", "the host says no");
+	assert_non_null(strstr(got.hint, "RELOAD"));
+	host_fault = 0;
+	asker.is_admin = false;
+	FAILS("REVOKE KEY vb_1", "42501", "admin access needed");
+	FAILS("CREATE KEY 'x' TYPE client", "42501", "admin access needed");
+	asker.is_admin = true;
 }
 
 /* A stats user sees everything and changes nothing. */
@@ -499,6 +544,18 @@ fakes_remove(struct fakes *f)
 	}
 }
 
+static bool
+is_empty_here(const char *view)
+{
+	static const char *const names[] = {
+	    "ACTIVE_SOCKETS", "REPLICAS", "JOBS", "JOB_RUNS"};
+
+	for (size_t i = 0; i < ARRAY_LEN(names); i++)
+		if (strcmp(names[i], view) == 0)
+			return (true);
+	return (false);
+}
+
 /* Each filler fills exactly the columns that are declared (an invariant), with values of
  * their types (checked by the sink); SHOW describes what it answers. */
 static void
@@ -518,11 +575,39 @@ test_views(void **state)
 		assert_true(admin_console.describe(&asker, sql, &columns, &count));
 		assert_ptr_equal(got.column, columns);
 		assert_int_equal(got.columns, count);
-		if (strcmp(view_table[i].name, "ACTIVE_SOCKETS") != 0)
-			assert_true(got.rows > 0);
+		if (got.rows == 0 && !is_empty_here(view_table[i].name))
+			fail_msg("SHOW %s has no rows", view_table[i].name);
 		assert_true(view_table[i].filter < view_table[i].first + (int)count);
 	}
 	fakes_remove(&f);
+}
+
+static void
+test_keys_view(void **state)
+{
+	struct topo_key_text stored = {.id = "vb_of_the_store",
+	    .secret = topo_key(topo, 0)->secret,
+	    .type = "client",
+	    .virtual_ = "weave",
+	    .revoked = "2020-01-01 00:00:00+00"};
+	const struct topo *was = pool_worker(w[0])->topo;
+	const struct topo *with = topo_with_keys(topo, &stored, 1);
+
+	(void)state;
+	topo_key_use("vb_of_the_store")->last_used_us = INT64_C(951782399000000);
+	pool_worker(w[0])->topo = with;
+	ENDS("SHOW KEYS", "SHOW");
+	expect_row("vb_of_the_file|it's mine|database|weave|spread, bank|federate, "
+		   "operate|-7|t|10.0.0.0/8|100/s|2020-02-29 21:59:59+00|"
+		   "2020-01-01 00:00:00+00|NULL|expired\n");
+	expect_row("vb_of_the_store|vb_of_the_store|client|weave|||NULL|f|||NULL|NULL|"
+		   "2000-02-28 23:59:59+00|revoked\n");
+	assert_null(strstr(rows_text(), "SCRAM"));
+	ENDS("SHOW KEYS vb_of_the_store", "SHOW");
+	assert_int_equal(got.rows, 1);
+	pool_worker(w[0])->topo = was;
+	topo_release(with);
+	topo_key_uses_free();
 }
 
 static void
@@ -828,11 +913,15 @@ main(void)
 	    cmocka_unit_test(test_words_broken),
 	    cmocka_unit_test(test_commands),
 	    cmocka_unit_test(test_help),
+	    cmocka_unit_test(test_create_key),
+	    cmocka_unit_test(test_create_key_wrong),
+	    cmocka_unit_test(test_revoke_key),
 	    cmocka_unit_test(test_roles),
 	    cmocka_unit_test(test_drivers),
 	    cmocka_unit_test(test_describe),
 	    cmocka_unit_test(test_views),
 	    cmocka_unit_test(test_view_values),
+	    cmocka_unit_test(test_keys_view),
 	    cmocka_unit_test(test_route_views),
 	    cmocka_unit_test(test_view_stats),
 	    cmocka_unit_test(test_totals),

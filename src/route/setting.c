@@ -7,8 +7,11 @@
 const char *const route_settings[] = {"database", "databases", "federation",
     "on_unavailable", "shard_key", "read_from", NULL};
 
-static void PRINTF(4, 0)
-    put_at(char *to, size_t size, size_t at, const char *fmt, va_list ap)
+static void put_at(char *to, size_t size, size_t at, const char *fmt, va_list ap)
+    PRINTF(4, 0);
+
+static void
+put_at(char *to, size_t size, size_t at, const char *fmt, va_list ap)
 {
 	if (size > 0 && at < size - 1)
 		(void)vsnprintf(to + at, size - at, fmt, ap);

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <unistd.h>
 
 static int
@@ -41,47 +42,64 @@ build_from_file(const char *path)
 	return (build(conf_load(path, &problems), &problems));
 }
 
-/* The first word of each piece of a list of names, or of names and roles, as a section. */
+/* A configuration in which all that a key names exists. */
+struct made_up {
+	struct buf ini, members;
+	char *names[TOPO_MEMBERS_MAX];
+	size_t count;
+};
+
 static void
-add_databases(struct buf *ini, struct buf *members, const char *list)
+make_up_database(struct made_up *m, const char *name)
+{
+	if (name[0] == '\0' || strpbrk(name, "\"[];#") != NULL ||
+	    m->count == ARRAY_LEN(m->names))
+		return;
+	for (size_t i = 0; i < m->count; i++)
+		if (strcasecmp(m->names[i], name) == 0)
+			return;
+	m->names[m->count++] = mem_str(name);
+	buf_addf(&m->ini, "[database %s]\nhost = /\n", name);
+	admin_list_add(&m->members, name);
+}
+
+/* The first word of each piece of a list of names, or of names and roles. */
+static void
+make_up_databases(struct made_up *m, const char *list)
 {
 	while (list != NULL && *list != '\0') {
-		size_t len;
 		char *name;
 
 		list += strspn(list, " \t,");
-		len = strcspn(list, " \t,");
-		name = mem_strn(list, len);
-		if (len > 0 && strpbrk(name, "\"[];#") == NULL) {
-			buf_addf(ini, "[database %s]\nhost = /\n", name);
-			admin_list_add(members, name);
-		}
+		name = mem_strn(list, strcspn(list, " \t,"));
+		make_up_database(m, name);
 		free(name);
-		list += len + strcspn(list + len, ",");
+		list += strcspn(list, ",");
 	}
 }
 
-/* Without a configuration a key is checked against one in which all that it names exists. */
+/* What a key is checked against when no configuration is given. */
 static const struct topo *
 build_for(const struct topo_key_text *key)
 {
 	struct conf_problems problems = {0};
-	struct buf ini = {0}, members = {0};
+	struct made_up m = {0};
 	const struct topo *topo;
-	struct conf *conf;
 
-	buf_addstr(&ini, "[pgweave]\nunix_socket_dir = /\n");
-	add_databases(&ini, &members, key->databases);
-	add_databases(&ini, &members, key->roles);
-	if (members.len == 0)
-		add_databases(&ini, &members, "any");
-	if (key->virtual_ != NULL)
-		buf_addf(&ini, "[virtual %s]\nmembers = %.*s\n", key->virtual_,
-		    (int)members.len, (const char *)members.mem);
-	conf = conf_load_text("key create", (const char *)ini.mem, ini.len, &problems);
-	topo = build(conf, &problems);
-	buf_free(&members);
-	buf_free(&ini);
+	buf_addstr(&m.ini, "[pgweave]\nunix_socket_dir = /\n");
+	make_up_databases(&m, key->databases);
+	make_up_databases(&m, key->roles);
+	if (m.count == 0)
+		make_up_database(&m, "any");
+	buf_addf(&m.ini, "[virtual %s]\nmembers = %.*s\n", key->virtual_,
+	    (int)m.members.len, (const char *)m.members.mem);
+	topo = build(
+	    conf_load_text("key create", (const char *)m.ini.mem, m.ini.len, &problems),
+	    &problems);
+	for (size_t i = 0; i < m.count; i++)
+		free(m.names[i]);
+	buf_free(&m.members);
+	buf_free(&m.ini);
 	return (topo);
 }
 
@@ -329,6 +347,11 @@ key_create(int argc, char **argv)
 
 	if (!take_options(&w, argc, argv))
 		goto out;
+	if (w.text.virtual_ == NULL) {
+		code = fail("key create: --virtual is missing: the name of the virtual "
+			    "database that the key may use");
+		goto out;
+	}
 	if (has_control(&w.text)) {
 		code = fail("key create: a value has a control character in it");
 		goto out;

@@ -187,8 +187,10 @@ void job_destroy(struct job *);
 void job_text_copy(struct topo_job_text *to, const struct topo_job_text *from);
 void job_text_free(struct topo_job_text *);
 bool job_text_same(const struct topo_job_text *, const struct topo_job_text *);
-/* The run has ended, and who waits has been told; the run goes after this. */
+/* The run has ended: it is told, and goes, after this. */
 void job_ran(struct job *, struct run *);
+/* Of a loose job: nobody needs it any more. */
+void job_leave(struct worker *, struct job *);
 
 /* ---- run.c and steps.c ---- */
 

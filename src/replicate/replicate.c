@@ -180,10 +180,11 @@ job_start(struct replicate *r, struct job *job, replicate_done *done, void *arg)
 	publish(r);
 }
 
-static void
-loose_end(struct replicate *r, struct job *job)
+void
+job_leave(struct worker *w, struct job *job)
 {
-	TAILQ_REMOVE(&r->loose, job, entry);
+	INVARIANT(job->is_loose);
+	TAILQ_REMOVE(&replicate_of(w)->loose, job, entry);
 	job_destroy(job);
 }
 
@@ -220,8 +221,6 @@ job_ran(struct job *job, struct run *run)
 	if (run->purpose == PURPOSE_RUN)
 		job_remember(job, run);
 	job->run = NULL;
-	if (job->is_loose)
-		loose_end(r, job);
 	publish(r);
 }
 
@@ -579,7 +578,7 @@ create_kept(struct worker *w, void *arg, int fault, const char *why)
 	} else if (fault != 0) {
 		answer(k->done, k->arg, fault_info(fault)->sqlstate,
 		    "the store does not keep job \"%s\": %s", k->name, why);
-		loose_end(r, job);
+		job_leave(w, job);
 	} else {
 		TAILQ_REMOVE(&r->loose, job, entry);
 		job->is_loose = false;
@@ -605,6 +604,20 @@ create_checked(struct run *run)
 	store_job_put(run->side, &job->text, create_kept, k);
 }
 
+/* A database that there is not has an SQLSTATE of its own. */
+static const char *
+words_state(const struct topo *topo, const struct job *job)
+{
+	const struct topo_database *db = topo_database_find(topo, job->text.source);
+	bool are_there = db != NULL && !db->is_auto;
+
+	for (size_t i = 0; i < job->targets.count; i++) {
+		db = topo_database_find(topo, job->targets.v[i]);
+		are_there &= db != NULL && !db->is_auto;
+	}
+	return (are_there ? "22023" : "3D000");
+}
+
 /* A loose job of these words, or NULL and the answer has been given. */
 static struct job *
 loose_create(
@@ -613,6 +626,7 @@ loose_create(
 	struct replicate *r = replicate_of(w);
 	struct topo_job_text mine = *text;
 	char why[512] = "", *interval = NULL, *overlap = NULL;
+	const char *state = "22023";
 	struct job *job;
 	int64_t us;
 
@@ -633,13 +647,14 @@ loose_create(
 	job = job_create(&mine, why, sizeof(why));
 	if (job != NULL &&
 	    !topo_job_check(pool_worker(w)->topo, &mine, why, sizeof(why))) {
+		state = words_state(pool_worker(w)->topo, job);
 		job_destroy(job);
 		job = NULL;
 	}
 	free(interval);
 	free(overlap);
 	if (job == NULL) {
-		answer(done, arg, "22023", "%s", why);
+		answer(done, arg, state, "%s", why);
 		return (NULL);
 	}
 	job->is_loose = true;

@@ -341,13 +341,18 @@ static void
 run_over(struct worker *w, struct mail *m)
 {
 	struct run *run = CONTAINER_OF(m, struct run, mail);
+	struct job *job = run->job;
 
-	(void)w;
 	if (!run->is_aborted && run->complaint.message == NULL && run->checked != NULL)
 		run->checked(run);
 	else if (!run->is_aborted) {
+		/* Whoever is told may look at the job, or ask for another run, at once. */
+		bool is_loose = job->is_loose;
+
+		job_ran(job, run);
 		run_answer(run);
-		job_ran(run->job, run);
+		if (is_loose)
+			job_leave(w, job);
 	}
 	run_let_go(run);
 }

@@ -15,8 +15,8 @@
 /* The parser never sees more than this; nor deeper nesting, nor more terms in a row. */
 #define SQL_PARSE_BYTES 16384
 #define SQL_PARSE_DEPTH 200
-#define SQL_PARSE_TERMS 2000
-/* Of one statement; more: the digest is of the text as it stands, without literals. */
+#define SQL_PARSE_TERMS 500
+/* Of one statement; more: none of them is told, and matches know them as SQL_VALUE_OTHER. */
 #define SQL_LITERALS_MAX 1024
 #define SQL_VALUES_MAX   1024 /* of one match; more: the match is not told */
 #define SQL_TABLES_MAX   64   /* more: SQL_UNKNOWN */
@@ -25,7 +25,7 @@
 
 enum sql_literal_kind { SQL_LIT_STRING, SQL_LIT_NUMBER };
 struct sql_literal {
-	uint32_t at, len; /* in the text of the scan, with its quotes or prefix */
+	uint32_t at, len; /* in scan->sql, with its quotes or prefix */
 	enum sql_literal_kind kind;
 };
 
@@ -53,6 +53,8 @@ struct sql_scan {
 	bool is_empty;         /* nothing but comments */
 	bool is_cut;      /* an open quote or comment: it will fail, wherever it goes */
 	bool is_too_much; /* not for the parser */
+	bool
+	    wants_values; /* its facts hang on its literals' values too (SET, set_config()…) */
 	char verb[24]; /* its first word in lower case, cut: "select", "("; "" if empty */
 };
 /* Scans the first statement of text (len bytes; NUL bytes are ordinary rubbish). Always
@@ -165,7 +167,7 @@ struct sql_facts {
 	const char *value;     /* as text; NULL: DEFAULT, or not a constant */
 	const char *savepoint; /* SQL_SAVEPOINT: its name */
 	bool is_release, is_rollback_to;
-	/* SQL_EXPLAIN_ROUTE: where the inner statement begins in the text, and whether as JSON. */
+	/* SQL_EXPLAIN_ROUTE: where the inner statement begins in scan->sql, and whether as JSON. */
 	uint32_t inner_at;
 	bool wants_json;
 };

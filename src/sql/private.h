@@ -1,0 +1,66 @@
+/*
+ * What the files of this room share: the hint, the arena that facts stand in, and the steps of
+ * finding them.
+ *
+ *   scan -> verbs (tokens alone) -> or parse (libpg_query) -> classify -> walk -> match, shape
+ */
+#ifndef SQL_PRIVATE_H
+#define SQL_PRIVATE_H
+#include "sql.h"
+#include "token.h"
+
+/* ---- hint ---- */
+
+/* Reads the body of a comment, if it is a hint; words of an earlier one stay unless said
+ * again. *hint is made when it is NULL. */
+bool sql_hint_read(const char *body, size_t len, struct sql_hint **hint);
+void sql_hint_free(struct sql_hint *);
+
+/* ---- text of tokens ---- */
+
+/* A lexer over the statement. */
+struct sql_lexer sql_lexer_of(const struct sql_scan *);
+/* The value of a string token that stands at the lexer's text; NULL for a broken escape. */
+char *sql_string_value(const struct sql_lexer *, const struct sql_token *);
+/* The name that a WORD or QUOTED token says, folded as PostgreSQL folds it, cut to what a name
+ * may have; NULL when it cannot be told. */
+char *sql_name_value(const struct sql_lexer *, const struct sql_token *);
+
+/* ---- memory of one set of facts ---- */
+
+struct sql_chunk;
+struct sql_arena {
+	struct sql_chunk *chunks;
+	size_t used; /* of the first chunk */
+	size_t bytes;
+};
+void *sql_arena_alloc(struct sql_arena *, size_t) MUST_USE;
+void *sql_arena_dup(struct sql_arena *, const void *, size_t) MUST_USE;
+const char *sql_arena_str(struct sql_arena *, const char *) MUST_USE;
+void sql_arena_free(struct sql_arena *);
+
+/* ---- facts ---- */
+
+/* Finds the facts of a statement: never fails; what is not understood is SQL_UNKNOWN. */
+void sql_facts_find(const struct sql_scan *, struct sql_arena *, struct sql_facts *out);
+/* Transaction verbs, SET, SHOW, RESET and EXPLAIN (ROUTE), from tokens, however long the
+ * statement is. False: none of them; out is untouched. */
+bool sql_verbs_find(const struct sql_scan *, struct sql_arena *, struct sql_facts *out);
+
+/* A function of pg_catalog. */
+enum sql_effect { SQL_EFFECT_READ, SQL_EFFECT_SESSION, SQL_EFFECT_WRITE };
+enum sql_function_kind {
+	SQL_FUNCTION_F, /* other */
+	SQL_FUNCTION_S, /* set-returning */
+	SQL_FUNCTION_A, /* aggregate */
+	SQL_FUNCTION_W  /* window */
+};
+struct sql_function {
+	const char *name;
+	enum sql_effect effect;
+	enum sql_function_kind kind;
+};
+/* NULL: pg_catalog has no function of that name. */
+const struct sql_function *sql_function_find(const char *name);
+
+#endif

@@ -1,0 +1,398 @@
+/*
+ * Finds the tables and functions of a statement, wherever they stand in its tree. A name that a
+ * WITH in scope says is no table:
+ *
+ *     WITH a AS (SELECT … FROM t), b AS (SELECT … FROM a) SELECT … FROM b, c     -> t, c
+ */
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "tree.h"
+
+static void visit(void *arg, const ProtobufCMessage *m);
+
+/* ---- tables ---- */
+
+static bool
+begins_with(const char *s, const char *prefix)
+{
+	return (strncmp(s, prefix, strlen(prefix)) == 0);
+}
+
+static bool
+is_system_name(const char *schema, const char *name)
+{
+	if (schema == NULL)
+		return (begins_with(name, "pg_"));
+	return (strcmp(schema, "pg_catalog") == 0 ||
+		strcmp(schema, "information_schema") == 0 ||
+		begins_with(schema, "pg_toast"));
+}
+
+/* Where a name of so many parts ends that begins at the lexer's place. */
+static uint32_t
+name_end(struct sql_lexer l, unsigned parts)
+{
+	struct sql_token t;
+	uint32_t end = l.at;
+
+	for (unsigned i = 0; i < parts; i++) {
+		sql_lex(&l, &t);
+		if (t.kind != SQL_TOKEN_WORD && t.kind != SQL_TOKEN_QUOTED)
+			break;
+		end = t.end;
+		sql_lex(&l, &t);
+		if (!sql_token_is_mark(&l, &t, "."))
+			break;
+	}
+	return (end);
+}
+
+/* Fills in where the table's name stands, and the catalog that stood there before the parser's
+ * text was made plain. */
+static void
+place_table(struct sql_find *f, struct sql_table *table, uint32_t at)
+{
+	struct sql_lexer l = sql_lexer_of(f->scan);
+	struct sql_token t;
+	char *name;
+
+	if (at >= f->scan->len)
+		return;
+	l.at = at;
+	table->at = at;
+	table->len =
+	    name_end(l, 1 + (table->schema != NULL) + (table->catalog != NULL)) - at;
+	if (table->catalog == NULL || f->tree->text[at] == f->scan->sql[at])
+		return;
+	sql_lex(&l, &t);
+	name = sql_name_value(&l, &t);
+	if (name != NULL)
+		table->catalog = sql_arena_str(f->arena, name);
+	free(name);
+}
+
+static const char *
+keep(struct sql_find *f, const char *name)
+{
+	return (name == NULL || *name == '\0' ? NULL : sql_arena_str(f->arena, name));
+}
+
+/* The new table, whose place is not known; NULL when there are too many. */
+static struct sql_table *
+new_table(struct sql_find *f, const char *catalog, const char *schema, const char *name)
+{
+	struct sql_table *table;
+
+	if (f->table_count == SQL_TABLES_MAX) {
+		f->has_too_many_tables = true;
+		return (NULL);
+	}
+	table = &f->tables[f->table_count++];
+	*table =
+	    (struct sql_table){.catalog = keep(f, catalog), .schema = keep(f, schema)};
+	table->name = sql_arena_str(f->arena, name);
+	table->is_system = is_system_name(table->schema, name);
+	if (table->is_system ||
+	    (table->schema != NULL && begins_with(table->schema, "pg_temp")))
+		f->is_bound = true;
+	return (table);
+}
+
+static void
+add_table(struct sql_find *f, const PgQuery__RangeVar *var, bool is_written)
+{
+	unsigned i = f->table_count;
+	struct sql_table *table =
+	    new_table(f, var->catalogname, var->schemaname, var->relname);
+
+	if (table == NULL)
+		return;
+	f->vars[i] = var;
+	table->is_written = is_written;
+	if (var->location > 0)
+		place_table(f, table, (uint32_t)var->location);
+}
+
+int
+sql_table_of(const struct sql_find *f, const PgQuery__RangeVar *var)
+{
+	for (unsigned i = 0; i < f->table_count; i++)
+		if (f->vars[i] == var)
+			return ((int)i);
+	return (-1);
+}
+
+static bool
+is_cte(const struct sql_find *f, const PgQuery__RangeVar *var)
+{
+	if (*var->schemaname != '\0' || *var->catalogname != '\0')
+		return (false);
+	for (unsigned i = 0; i < f->cte_count; i++)
+		if (strcmp(f->ctes[i], var->relname) == 0)
+			return (true);
+	return (false);
+}
+
+/* ---- tables of statements that name them without a place ---- */
+
+/* Whether the name begins at token t; then its parts follow. */
+static bool
+is_name_at(struct sql_lexer l, struct sql_token t, size_t count, PgQuery__Node **parts)
+{
+	for (size_t i = 0; i < count; i++) {
+		const char *part = sql_node_string(parts[i]);
+		char *name = sql_name_value(&l, &t);
+		bool is_same = name != NULL && part != NULL && strcmp(name, part) == 0;
+
+		free(name);
+		if (!is_same)
+			return (false);
+		if (i + 1 == count)
+			break;
+		sql_lex(&l, &t);
+		if (!sql_token_is_mark(&l, &t, "."))
+			return (false);
+		sql_lex(&l, &t);
+	}
+	return (true);
+}
+
+/* Where the name stands behind the statement's first two words; 0: nowhere. */
+static uint32_t
+find_name(const struct sql_find *f, size_t count, PgQuery__Node **parts)
+{
+	struct sql_lexer l = {.text = f->tree->text, .len = (uint32_t)f->scan->len};
+	struct sql_token t;
+	unsigned n = 0;
+
+	for (sql_lex(&l, &t); t.kind != SQL_TOKEN_END; sql_lex(&l, &t))
+		if (n++ >= 2 && is_name_at(l, t, count, parts))
+			return (t.at);
+	return (0);
+}
+
+static void
+add_named(struct sql_find *f, size_t count, PgQuery__Node **parts)
+{
+	const char *names[3] = {NULL, NULL, NULL};
+	struct sql_table *table;
+	uint32_t at;
+
+	if (count == 0 || count > 3)
+		return;
+	for (size_t i = 0; i < count; i++)
+		names[3 - count + i] = sql_node_string(parts[i]);
+	if (names[2] == NULL)
+		return;
+	table = new_table(f, names[0], names[1], names[2]);
+	if (table == NULL)
+		return;
+	table->is_written = true;
+	at = find_name(f, count, parts);
+	if (at > 0)
+		place_table(f, table, at);
+}
+
+void
+sql_walk_names(
+    struct sql_find *f, PgQuery__ObjectType type, size_t count, PgQuery__Node **objects)
+{
+	size_t rest = type == PG_QUERY__OBJECT_TYPE__OBJECT_COLUMN ? 1 : 0;
+
+	if (rest == 0 && type != PG_QUERY__OBJECT_TYPE__OBJECT_TABLE &&
+	    type != PG_QUERY__OBJECT_TYPE__OBJECT_VIEW &&
+	    type != PG_QUERY__OBJECT_TYPE__OBJECT_MATVIEW &&
+	    type != PG_QUERY__OBJECT_TYPE__OBJECT_SEQUENCE &&
+	    type != PG_QUERY__OBJECT_TYPE__OBJECT_INDEX &&
+	    type != PG_QUERY__OBJECT_TYPE__OBJECT_FOREIGN_TABLE)
+		return;
+	for (size_t i = 0; i < count; i++)
+		if (objects[i]->node_case == PG_QUERY__NODE__NODE_LIST &&
+		    objects[i]->list->n_items > rest)
+			add_named(
+			    f, objects[i]->list->n_items - rest, objects[i]->list->items);
+}
+
+/* ---- functions ---- */
+
+const struct sql_function *
+sql_walk_function(const PgQuery__FuncCall *call)
+{
+	const char *name = sql_own_name(call->n_funcname, call->funcname);
+
+	return (name == NULL ? NULL : sql_function_find(name));
+}
+
+/* set_config('pgweave.…') and current_setting(). */
+static bool
+is_about_pgweave(const PgQuery__FuncCall *call, const char *name)
+{
+	const PgQuery__Node *arg;
+
+	if (strcmp(name, "set_config") != 0 && strcmp(name, "current_setting") != 0)
+		return (false);
+	if (call->n_args == 0)
+		return (false);
+	arg = call->args[0];
+	while (arg->node_case == PG_QUERY__NODE__NODE_TYPE_CAST)
+		arg = arg->type_cast->arg;
+	return (arg->node_case == PG_QUERY__NODE__NODE_A_CONST &&
+		arg->a_const->val_case == PG_QUERY__A__CONST__VAL_SVAL &&
+		strncasecmp(arg->a_const->sval->sval, "pgweave.", 8) == 0);
+}
+
+static void
+note_function(struct sql_find *f, const PgQuery__FuncCall *call)
+{
+	const struct sql_function *known = sql_walk_function(call);
+
+	if (known == NULL) {
+		f->facts->has_foreign_function = true;
+		return;
+	}
+	f->has_write |= known->effect == SQL_EFFECT_WRITE;
+	f->is_bound |= known->effect == SQL_EFFECT_SESSION;
+	f->facts->sets_pgweave |= is_about_pgweave(call, known->name);
+}
+
+/* ---- WITH ---- */
+
+static void
+push_cte(struct sql_find *f, const char *name)
+{
+	if (f->cte_count == f->cte_room) {
+		f->cte_room = f->cte_room == 0 ? 16 : f->cte_room * 2;
+		f->ctes = mem_realloc(f->ctes, f->cte_room * sizeof(*f->ctes));
+	}
+	f->ctes[f->cte_count++] = name;
+}
+
+static void
+open_with(struct sql_find *f, const PgQuery__WithClause *with)
+{
+	for (size_t i = 0; with->recursive && i < with->n_ctes; i++)
+		push_cte(f, with->ctes[i]->common_table_expr->ctename);
+	for (size_t i = 0; i < with->n_ctes; i++) {
+		PgQuery__CommonTableExpr *cte = with->ctes[i]->common_table_expr;
+
+		sql_tree_each(&cte->base, visit, f);
+		if (!with->recursive)
+			push_cte(f, cte->ctename);
+	}
+}
+
+/* Visits what is below a statement that may have a WITH, in its scope. */
+static void
+visit_scope(
+    struct sql_find *f, const ProtobufCMessage *m, const PgQuery__WithClause *with)
+{
+	unsigned outer = f->cte_count;
+
+	if (with != NULL)
+		open_with(f, with);
+	sql_tree_each(m, visit, f);
+	f->cte_count = outer;
+}
+
+/* ---- everything ---- */
+
+static void
+visit_write(struct sql_find *f, const ProtobufCMessage *m,
+    const PgQuery__RangeVar *target, const PgQuery__WithClause *with)
+{
+	f->has_write = true;
+	if (target != NULL)
+		add_table(f, target, true);
+	visit_scope(f, m, with);
+}
+
+/* Statements with a scope; false: m is another message. */
+static bool
+visit_statement(struct sql_find *f, const ProtobufCMessage *m)
+{
+	const ProtobufCMessageDescriptor *d = m->descriptor;
+
+	if (d == &pg_query__select_stmt__descriptor) {
+		f->selects++;
+		visit_scope(f, m, ((const PgQuery__SelectStmt *)m)->with_clause);
+		f->selects--;
+	} else if (d == &pg_query__insert_stmt__descriptor) {
+		const PgQuery__InsertStmt *s = (const PgQuery__InsertStmt *)m;
+
+		visit_write(f, m, s->relation, s->with_clause);
+	} else if (d == &pg_query__update_stmt__descriptor) {
+		const PgQuery__UpdateStmt *s = (const PgQuery__UpdateStmt *)m;
+
+		visit_write(f, m, s->relation, s->with_clause);
+	} else if (d == &pg_query__delete_stmt__descriptor) {
+		const PgQuery__DeleteStmt *s = (const PgQuery__DeleteStmt *)m;
+
+		visit_write(f, m, s->relation, s->with_clause);
+	} else if (d == &pg_query__merge_stmt__descriptor) {
+		const PgQuery__MergeStmt *s = (const PgQuery__MergeStmt *)m;
+
+		visit_write(f, m, s->relation, s->with_clause);
+	} else {
+		return (false);
+	}
+	return (true);
+}
+
+static void
+visit_table(struct sql_find *f, const PgQuery__RangeVar *var)
+{
+	if (sql_table_of(f, var) < 0 && !is_cte(f, var))
+		add_table(f, var, f->is_ddl && f->selects == 0);
+}
+
+static void
+visit(void *arg, const ProtobufCMessage *m)
+{
+	struct sql_find *f = arg;
+	const ProtobufCMessageDescriptor *d = m->descriptor;
+
+	/* WITH is opened by its statement; what row locks name are aliases. */
+	if (d == &pg_query__with_clause__descriptor || visit_statement(f, m))
+		return;
+	if (d == &pg_query__locking_clause__descriptor) {
+		f->has_write = true;
+		return;
+	}
+	if (d == &pg_query__range_var__descriptor) {
+		visit_table(f, (const PgQuery__RangeVar *)m);
+		return;
+	}
+	if (d == &pg_query__func_call__descriptor) {
+		note_function(f, (const PgQuery__FuncCall *)m);
+	} else if (d == &pg_query__into_clause__descriptor) {
+		const PgQuery__IntoClause *into = (const PgQuery__IntoClause *)m;
+
+		f->has_write = true;
+		if (into->rel != NULL)
+			add_table(f, into->rel, true);
+	} else if (d == &pg_query__constraint__descriptor) {
+		const PgQuery__Constraint *c = (const PgQuery__Constraint *)m;
+
+		if (c->pktable != NULL)
+			add_table(f, c->pktable, false);
+	} else if (d == &pg_query__table_like_clause__descriptor) {
+		const PgQuery__TableLikeClause *c = (const PgQuery__TableLikeClause *)m;
+
+		if (c->relation != NULL)
+			add_table(f, c->relation, false);
+	} else if (d == &pg_query__a__expr__descriptor) {
+		const PgQuery__AExpr *e = (const PgQuery__AExpr *)m;
+
+		if (e->n_name > 1 && sql_own_name(e->n_name, e->name) == NULL)
+			f->facts->has_foreign_function = true;
+	}
+	sql_tree_each(m, visit, f);
+}
+
+void
+sql_walk(struct sql_find *f, const ProtobufCMessage *m)
+{
+	visit(f, m);
+}

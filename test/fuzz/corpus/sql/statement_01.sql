@@ -1,0 +1,1 @@
+select a, b.*, c.d.e from only x.y.z t left join s using(id) where t.a = -5 and s.b in (1,'2',$3::int) and t.c = any(array[1,2]) and d = any('{1,2}'::int[])

@@ -1,0 +1,1 @@
+/* pgweave: database=analytics, read_from=primary */ select 1

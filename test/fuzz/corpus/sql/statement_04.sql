@@ -1,0 +1,1 @@
+-- pgweave: databases=a, b bogus=1

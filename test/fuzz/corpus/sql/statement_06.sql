@@ -1,0 +1,1 @@
+set pgweave.database = 'x'

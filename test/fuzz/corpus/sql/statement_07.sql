@@ -1,0 +1,1 @@
+set local pgweave.databases = 'a','b'

@@ -1,0 +1,1 @@
+SET SESSION pgweave.database TO Primary

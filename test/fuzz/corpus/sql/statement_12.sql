@@ -1,0 +1,1 @@
+explain (format json, route) select * from t where id = 5

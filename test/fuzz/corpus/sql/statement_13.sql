@@ -1,0 +1,1 @@
+explain (route off, analyze) delete from t

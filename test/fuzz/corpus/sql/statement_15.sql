@@ -1,0 +1,1 @@
+select * from primary.public.users u join default.public.x on u.id = x.id where u.id = -5::int and primary.public.users.id = 3

@@ -1,0 +1,1 @@
+insert into t(a,b) values (1,default),($1,-2),(now(),null) on conflict (a) do update set b = 'x', (c,d) = (1,$2)

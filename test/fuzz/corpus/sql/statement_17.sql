@@ -1,0 +1,1 @@
+update t set a = 1, b = b + 1 where id in (1,2,3) and name = N'foo'

@@ -1,0 +1,1 @@
+with x as (select * from t where id = 1), y as (select * from x) select * from y, x, z where z.id = 2

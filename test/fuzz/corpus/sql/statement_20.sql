@@ -1,0 +1,1 @@
+with recursive x as (select 1 union all select n+1 from x) select * from x

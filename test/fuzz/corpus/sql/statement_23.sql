@@ -1,0 +1,1 @@
+select count(*), sum(a), min(b) filter (where c > 1) as q from t where a > 1

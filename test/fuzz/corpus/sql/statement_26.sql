@@ -1,0 +1,1 @@
+select sum(a)+1 from t

@@ -1,0 +1,1 @@
+select u from users u

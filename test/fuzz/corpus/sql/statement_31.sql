@@ -1,0 +1,1 @@
+select pg_catalog.lower(a) , random() from t

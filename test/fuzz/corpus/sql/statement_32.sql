@@ -1,0 +1,1 @@
+select set_config('pgweave.database', 'x', false), current_setting('a.b')

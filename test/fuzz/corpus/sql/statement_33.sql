@@ -1,0 +1,1 @@
+select a.*, b.* from a left join b on a.id = b.id and b.x = 1 and a.y = 2 where a.id = 7

@@ -1,0 +1,1 @@
+select * from a join b using (tenant) join c using (tenant) where tenant = 'x' and c.z = 1

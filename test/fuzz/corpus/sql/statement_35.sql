@@ -1,0 +1,1 @@
+select * from a full join b on a.id=b.id where a.id = 3

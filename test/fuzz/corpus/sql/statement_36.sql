@@ -1,0 +1,1 @@
+select * from a right join b on a.id=b.id and a.q=1 and b.r=2 where b.id = 3

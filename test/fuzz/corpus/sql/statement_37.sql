@@ -1,0 +1,1 @@
+drop table if exists analytics.public.events, primary.public.x cascade

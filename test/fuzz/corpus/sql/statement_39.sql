@@ -1,0 +1,1 @@
+copy (select * from t where id=5) to stdout with (format csv)

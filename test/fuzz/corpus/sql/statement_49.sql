@@ -1,0 +1,1 @@
+select 0x1F, 1_000, 1.5e3, .5, 'a' 'b', E'a\'b', U&'d\0061t', $a$ x;y $a$, B'101' from t where id = 1_000

@@ -1,0 +1,1 @@
+select * from t where id = '5'::int and b = 'x'::varchar(2) and c = 5.7::numeric::int

@@ -1,0 +1,1 @@
+select interval '1' day, date '2020-01-01' from t

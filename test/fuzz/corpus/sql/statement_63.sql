@@ -1,0 +1,1 @@
+select max(x) over () from t

@@ -1,0 +1,1 @@
+select 1 from t where id = - 5 and j = - -5

@@ -1,0 +1,1 @@
+comment on column analytics.public.t.c is 'x'

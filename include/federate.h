@@ -41,6 +41,9 @@ struct federate_order {
 	    describes_only; /* only the description of the rows (and parameters), from the first leg */
 	bool
 	    wants_description; /* RowDescription is part of the answer: simple, or Describe */
+	/* Of Execute; 0: no limit. After so many rows the answer ends with PortalSuspended; the
+	 * rest is read and thrown away. */
+	uint32_t max_rows;
 };
 
 struct federate_outcome {
@@ -55,7 +58,8 @@ struct federate_outcome {
 
 struct federate_client {
 	/* Whole messages for the client: ParameterDescription, RowDescription or NoData, DataRow,
-	 * NoticeResponse, NotificationResponse, CommandComplete or EmptyQueryResponse. Never
+	 * NoticeResponse, NotificationResponse, CommandComplete, PortalSuspended or
+	 * EmptyQueryResponse. Never
 	 * ErrorResponse or ReadyForQuery. A DataRow of more than 64 kB may come in pieces, with
 	 * nothing between them. */
 	void (*out)(void *arg, const uint8_t *p, size_t len);

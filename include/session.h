@@ -84,11 +84,12 @@ struct session_worker {
 	struct table known; /* statements by their id */
 	size_t known_bytes;
 	struct table kinds; /* what is known of members' tables */
-	struct weave_plan *plan; /* room for the answer of a route; NULL: none needed yet */
+	struct weave_plan
+	    *plan; /* room for the answer of a route; NULL: none needed yet */
 	struct sql_cache *facts; /* of statements on virtual databases; NULL: none yet */
-	uint64_t tokens;       /* given to unnamed statements */
-	struct buf scratch[2]; /* new bytes of a batch: to the server, to the client */
-	bool is_draining;      /* shutdown: sessions close at their next rest */
+	uint64_t tokens;         /* given to unnamed statements */
+	struct buf scratch[2];   /* new bytes of a batch: to the server, to the client */
+	bool is_draining;        /* shutdown: sessions close at their next rest */
 };
 static inline struct session_worker *
 session_worker(const struct worker *w)

@@ -245,7 +245,9 @@ fed_complete(struct federation *f)
 	}
 	if (f->merges)
 		told = seen = 1;
-	if (f->legs[0].is_empty)
+	if (f->order.max_rows > 0 && (f->merges ? 1 : f->rows_out) >= f->order.max_rows)
+		proto_message(&f->out, 's', NULL, 0);
+	else if (f->legs[0].is_empty)
 		proto_empty_query(&f->out);
 	else {
 		buf_add(&tag, first, (size_t)(at - first));

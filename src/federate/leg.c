@@ -409,6 +409,7 @@ leg_row(struct leg *leg, const uint8_t *p, uint32_t size)
 		return (0);
 	}
 	leg->rows++;
+	f->rows_out++;
 	if (f->order.how == ROUTE_TAG) {
 		proto_put32(head + 1, size + 4 + (uint32_t)name_len);
 		head[PROTO_HEAD] = (uint8_t)((count + 1) >> 8);
@@ -436,11 +437,18 @@ is_dropped(const struct leg *leg, char type)
 static size_t
 leg_take(struct leg *leg, const uint8_t *p, size_t len, uint32_t size)
 {
+	struct federation *f = leg->fed;
 	char type = (char)p[0];
 	bool is_row = type == 'D' && leg_speaks(leg, type);
 	size_t total = (size_t)size + 1;
 
 	if (is_dropped(leg, type)) {
+		leg->body_goes_out = false;
+		leg->body_left = size + 1;
+		return (leg_pass(leg, p, len));
+	}
+	if (is_row && f->order.max_rows > 0 && f->rows_out >= f->order.max_rows) {
+		leg->rows++;
 		leg->body_goes_out = false;
 		leg->body_left = size + 1;
 		return (leg_pass(leg, p, len));

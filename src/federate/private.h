@@ -56,10 +56,11 @@ struct federation {
 	void *arg;
 	struct leg *legs;
 	unsigned leg_count;
-	unsigned asked; /* of them: the first alone when it only describes */
-	unsigned turn;  /* whose rows are read */
-	bool merges;    /* one row of aggregates */
-	bool has_begun; /* the columns are known, and told */
+	unsigned asked;    /* of them: the first alone when it only describes */
+	unsigned turn;     /* whose rows are read */
+	uint64_t rows_out; /* to the client; not those of aggregates */
+	bool merges;       /* one row of aggregates */
+	bool has_begun;    /* the columns are known, and told */
 	bool has_failed;
 	bool is_cut; /* the client has half a message, whose other half will never come */
 	bool is_over;

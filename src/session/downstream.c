@@ -288,6 +288,7 @@ down_ready(struct down *d, const uint8_t *body, uint32_t size)
 	struct request *r = requests_head(&l->requests);
 	struct metrics *m = &s->seat->metrics;
 	int64_t now = clock_us();
+	bool is_forwarded = r == NULL || r->act == ACT_FORWARD;
 
 	if (size != 5 || strchr("ITE", body[0]) == NULL)
 		return (down_broken(d, "malformed ReadyForQuery"));
@@ -325,7 +326,7 @@ down_ready(struct down *d, const uint8_t *body, uint32_t size)
 			METRIC_ADD(m, xact_time, now - l->xact_us);
 		l->xact_us = l->requests.count > 0 ? now : 0;
 	}
-	return (down_body(d, size, true));
+	return (down_body(d, size, is_forwarded));
 }
 
 static enum verdict

@@ -75,6 +75,10 @@ fed_done(void *arg, const struct federate_outcome *o)
 	legs_keep(s);
 	for (unsigned i = 0; i < w->leg_count; i++)
 		METRIC_INC(&w->legs[i].seat->metrics, query_count);
+	if (o->is_cut) {
+		session_end(s, o->message);
+		return;
+	}
 	if (!o->ok)
 		refusal_set(&r, o->sqlstate, o->message, o->detail, o->hint);
 	scatter_over(s, o->ok ? NULL : &r);
@@ -146,10 +150,11 @@ scatter_bind(
 
 void
 scatter_start(struct session *s, const struct route_plan *plan, const struct sense *sense,
-    const struct stmt *st, struct portal *portal, bool describes_only,
-    bool describes_portal)
+    const struct stmt *st, struct portal *portal, enum scatter_what what,
+    uint32_t max_rows)
 {
 	struct weave *w = s->weave;
+	bool describes_only = what != SCATTER_RUN;
 	struct refusal r;
 
 	(void)weave_run(w);
@@ -160,8 +165,9 @@ scatter_start(struct session *s, const struct route_plan *plan, const struct sen
 	    .sql = w->run->text,
 	    .shape = &w->run->facts->shape,
 	    .describes_only = describes_only,
-	    .wants_description = st == NULL};
-	w->run->describes_portal = describes_portal;
+	    .wants_description = st == NULL || describes_only};
+	w->run->describes_portal = what == SCATTER_DESCRIBE_PORTAL;
+	w->run->order.max_rows = max_rows;
 	if (st != NULL)
 		scatter_bind(w, st, portal, describes_only);
 	if (!scatter_want(s, plan)) {

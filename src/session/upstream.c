@@ -356,6 +356,22 @@ up_doom(struct up *u)
 }
 
 void
+up_own_sync(struct up *u)
+{
+	struct link *l = u->s->link;
+
+	if (u->batch.to != &l->stream) {
+		batch_flush(&u->batch);
+		batch_begin(&u->batch, &l->stream, u->batch.scratch);
+	}
+	proto_sync(batch_make(&u->batch));
+	batch_made(&u->batch);
+	up_owe(u, REQ_SYNC, ACT_SKIP);
+	l->skips_to_sync = false;
+	l->batch++;
+}
+
+void
 up_query_blanked(struct up *u, uint32_t size, uint32_t blank)
 {
 	const uint8_t *body = u->p + u->used + PROTO_HEAD;

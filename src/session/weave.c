@@ -446,7 +446,7 @@ query_step(struct up *u, uint32_t size, const char *sql, const char **at, bool *
 		note_routed(w, plan);
 		say_warning(s, plan);
 		(void)up_body(u, size + 1, true);
-		scatter_start(s, plan, &sense, NULL, NULL, false, false);
+		scatter_start(s, plan, &sense, NULL, NULL, SCATTER_RUN, 0);
 		v = UP_GO_ON;
 		break;
 	case GO_REFUSED:
@@ -561,7 +561,7 @@ is_whole(const struct up *u, uint32_t size)
 
 /* The message begins, or goes on with, a batch that goes to s->link. */
 static enum up_verdict
-pass_batch(struct up *u)
+pass_batch(struct up *u, char type)
 {
 	struct session *s = u->s;
 	struct weave *w = s->weave;
@@ -570,6 +570,7 @@ pass_batch(struct up *u)
 		return (UP_STOP);
 	w->is_routed = false;
 	w->relays = true;
+	w->is_bound = strchr("PDC", type) == NULL;
 	if (w->txn != TXN_NONE)
 		leg_note(s, s->link)->has_written |= w->writes;
 	return (UP_PASS);
@@ -583,7 +584,7 @@ take_batch(struct up *u, char type, uint32_t size, const struct sense *sense,
 
 	if (v == UP_GO_ON)
 		return (say_refusal(u, type, size));
-	return (v == UP_PASS ? pass_batch(u) : v);
+	return (v == UP_PASS ? pass_batch(u, type) : v);
 }
 
 /* Whether parameters may decide where the statement goes. */
@@ -783,7 +784,7 @@ describe_statement(struct up *u, uint32_t size, const char *name)
 		return (say(u, size, &out));
 	case GO_MANY:
 		(void)up_body(u, size + 1, true);
-		scatter_start(s, plan, sense, st, NULL, true, false);
+		scatter_start(s, plan, sense, st, NULL, SCATTER_DESCRIBE, 0);
 		return (UP_GO_ON);
 	case GO_ONE:
 		return (take_batch(u, 'D', size, sense, plan, seat));
@@ -798,7 +799,7 @@ static enum up_verdict
 server_portal(struct up *u, char type, uint32_t size, const char *name)
 {
 	if (u->s->weave->txn == TXN_OPEN && u->s->link != NULL)
-		return (pass_batch(u));
+		return (pass_batch(u, type));
 	return (refuse(u, type, size, "34000", "portal", name));
 }
 
@@ -827,7 +828,7 @@ describe_portal(struct up *u, uint32_t size, const char *name)
 		return (refuse(u, 'D', size, "55000",
 		    "the statement goes to another database since it was bound", NULL));
 	(void)up_body(u, size + 1, true);
-	scatter_start(s, &w->plan->plan, sense, p->stmt, p, true, true);
+	scatter_start(s, &w->plan->plan, sense, p->stmt, p, SCATTER_DESCRIBE_PORTAL, 0);
 	return (UP_GO_ON);
 }
 
@@ -843,6 +844,7 @@ weave_execute(struct up *u, uint32_t size)
 	struct buf out = {0};
 	struct portal *p;
 	enum decision go;
+	uint32_t max_rows;
 	bool later;
 
 	if (!is_whole(u, size))
@@ -866,13 +868,15 @@ weave_execute(struct up *u, uint32_t size)
 	if (go == GO_ONE)
 		return (refuse(u, 'E', size, "55000",
 		    "the statement goes to another database since it was bound", NULL));
-	if (proto_get32((const uint8_t *)name + size - 8) != 0)
+	if (p->is_cut)
 		return (refuse(u, 'E', size, "0A000",
 		    "a federated statement cannot be fetched in parts", NULL));
 	note_routed(w, &w->plan->plan);
 	say_warning(s, &w->plan->plan);
+	max_rows = proto_get32((const uint8_t *)name + size - 8);
+	p->is_cut = max_rows > 0;
 	(void)up_body(u, size + 1, true);
-	scatter_start(s, &w->plan->plan, sense, p->stmt, p, false, false);
+	scatter_start(s, &w->plan->plan, sense, p->stmt, p, SCATTER_RUN, max_rows);
 	return (UP_GO_ON);
 }
 
@@ -895,7 +899,7 @@ weave_close(struct up *u, uint32_t size, char what, const char *name)
 	} else {
 		p = portal_find(w, name);
 		if (p == NULL && w->txn == TXN_OPEN && s->link != NULL)
-			return (pass_batch(u));
+			return (pass_batch(u, 'C'));
 		portal_free(s, p);
 	}
 	proto_message(&out, '3', NULL, 0);
@@ -975,6 +979,7 @@ relay_statement(struct up *u, char type, uint32_t size)
 	sense = sense_of_stmt(s->worker, st);
 	if (type == 'B' && st == w->parsed && !wants_binding(s, sense)) {
 		stmt_release(s->worker, st);
+		w->is_bound = true;
 		return (UP_PASS);
 	}
 	if (type == 'P' && wants_binding(s, sense))
@@ -984,6 +989,16 @@ relay_statement(struct up *u, char type, uint32_t size)
 		return (UP_STOP);
 	}
 	go = decide(s, sense, has_binding > 0 ? &b : NULL, &w->plan->plan, &seat);
+	if (go != GO_REFUSED && (go != GO_ONE || seat != s->link->place) &&
+	    !w->is_bound) {
+		/* Statements were only prepared so far: the batch begins anew elsewhere. */
+		stmt_release(s->worker, st);
+		up_own_sync(u);
+		w->relays = false;
+		s->is_stalled = true;
+		return (UP_STOP);
+	}
+	w->is_bound |= type == 'B';
 	if (go == GO_ONE && seat == s->link->place) {
 		if (w->leg_count <= 1)
 			note_relayed(s, sense, seat);
@@ -1082,7 +1097,8 @@ weave_message(struct up *u, char type, uint32_t size)
 	if (strchr("dcf", type) != NULL)
 		return (l != NULL ? UP_PASS : up_body(u, size + 1, true));
 	if (l != NULL && w->is_routed)
-		return (type == 'Q' || type == 'F' ? pass_query(u, size) : pass_batch(u));
+		return (type == 'Q' || type == 'F' ? pass_query(u, size)
+						   : pass_batch(u, type));
 	if (l != NULL && (l->requests.count > 0 || l->body_left > 0)) {
 		if (type == 'S')
 			return (UP_PASS);

@@ -43,6 +43,8 @@ enum up_verdict up_broken(struct up *, const char *message);
 /* The server is made to fail the batch under way; the client gets weave->refusal instead of
  * the server's words. The link is s->link. */
 void up_doom(struct up *);
+/* A Sync of the proxy's own ends the batch at s->link. */
+void up_own_sync(struct up *);
 /* The simple query that stands at u->used goes to s->link with its first bytes blank. */
 void up_query_blanked(struct up *, uint32_t size, uint32_t blank);
 
@@ -137,6 +139,7 @@ struct portal {
 	struct stmt *stmt; /* held */
 	uint8_t *bind;
 	struct binding binding; /* into bind */
+	bool is_cut;            /* the rest of its rows was thrown away */
 	char name[];
 };
 
@@ -200,6 +203,7 @@ struct weave {
 	bool is_routed;  /* its link is, or will be, s->link */
 	bool writes;     /* and may change something there */
 	bool relays;     /* the batch under way goes to s->link */
+	bool is_bound;   /* and something in it may have run */
 	bool is_running; /* counted in running_use->running */
 	struct topo_key_use *running_use;
 	const struct stmt
@@ -278,9 +282,11 @@ void weave_cancel(struct session *);
 
 /* ---- scatter.c ---- */
 
-/* Runs the plan; sql and all are copied. portal: its statement and parameters, or NULL. */
+enum scatter_what { SCATTER_RUN, SCATTER_DESCRIBE, SCATTER_DESCRIBE_PORTAL };
+/* Runs the plan; sql and all are copied. stmt: of an extended batch, with its portal when it
+ * has one; NULL: a simple query. max_rows: after so many the portal is suspended (0: all). */
 void scatter_start(struct session *, const struct route_plan *, const struct sense *,
-    const struct stmt *, struct portal *, bool describes_only, bool describes_portal);
+    const struct stmt *, struct portal *, enum scatter_what, uint32_t max_rows);
 /* All is there. */
 void scatter_run(struct session *);
 /* It could not even begin. */

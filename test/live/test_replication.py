@@ -297,6 +297,8 @@ def test_notices(world):
     assert len(world.notices) == 1 and "is no time" in world.notices[0]
     world.create("t", "SYNC KEY local", name="c")
     assert len(world.notices) == 1 and "no time zone" in world.notices[0]
+    world.ask("CREATE JOB d FROM beta TO gamma TABLES (t) MODE full")
+    assert sum("brings" in n for n in world.notices) == 3
 
 
 @pytest.mark.parametrize("key, step", [("bigint default nextval('s')", 1), ("timestamp default now()", 0)])
@@ -331,6 +333,7 @@ def test_late_commit(world):
     with world.pg.connect("alpha") as late:
         late.autocommit = False
         late.execute("insert into users values (1, 'late')")
+        time.sleep(1.1)  # longer than what is read again anyway
         world.sql("alpha", "insert into users values (2, 'early')")
         world.run()
         assert world.sql("beta", "select id from users") == [(2,)]

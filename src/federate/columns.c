@@ -160,14 +160,17 @@ legs_agree(struct federation *f, const struct leg *a, const struct leg *b)
 	return (true);
 }
 
-/* With a column in front the databases were not asked for all the formats. */
+/* With a column in front the databases were not asked for all the formats; for a description
+ * for none. */
 static bool
 formats_agree(struct federation *f)
 {
-	unsigned shown = columns_count(&f->legs[0]) + 1, given = f->order.format_count;
+	bool is_tagged = f->order.how == ROUTE_TAG;
+	unsigned shown = columns_count(&f->legs[0]) + is_tagged,
+		 given = f->order.format_count;
 
-	if (f->order.how != ROUTE_TAG || f->order.describes_only ||
-	    f->legs[0].description.len == 0 || given == 0)
+	if ((!is_tagged && !f->order.describes_only) || f->legs[0].description.len == 0 ||
+	    given == 0)
 		return (true);
 	if (given > 1 && given != shown) {
 		fed_refuse(f, FED_OURS, F_FEDERATE_FORMATS, NULL,
@@ -193,6 +196,17 @@ columns_agree(struct federation *f)
 }
 
 /* ---- telling ---- */
+
+/* The format of the i-th column shown. */
+static uint16_t
+format_shown(const struct federation *f, unsigned i, uint16_t told)
+{
+	const struct federate_order *o = &f->order;
+
+	if (o->format_count == 0)
+		return (o->describes_only ? 0 : told);
+	return (o->formats[o->format_count == 1 ? 0 : i]);
+}
 
 static void
 put_column(struct buf *out, const struct column *c)
@@ -232,9 +246,7 @@ columns_put(struct federation *f)
 	    .type = 25,
 	    .size = UINT16_MAX,
 	    .modifier = UINT32_MAX,
-	    .format = f->order.format_count > 0 && !f->order.describes_only
-			  ? f->order.formats[0]
-			  : 0};
+	    .format = format_shown(f, 0, 0)};
 	bool is_tagged = f->order.how == ROUTE_TAG;
 	unsigned count = columns_count(&f->legs[0]), shown = count + is_tagged;
 	const uint8_t *p = f->legs[0].description.mem + 2;
@@ -247,6 +259,7 @@ columns_put(struct federation *f)
 	for (unsigned i = 0; i < count; i++) {
 		p = column_read(p, &c);
 		c.modifier = common_modifier(f, i, c.modifier);
+		c.format = format_shown(f, i + is_tagged, c.format);
 		put_column(&body, &c);
 	}
 	proto_message(&out, 'T', body.mem, body.len);

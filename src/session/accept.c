@@ -115,7 +115,7 @@ int
 session_open_inner(const char *login, const char *database, const struct addr *peer)
 {
 	static const char *const params[][2] = {{"application_name", "pgweave http"}};
-	struct proto_startup head = {.user = login, .database = database};
+	struct proto_startup head = {.major = 3, .user = login, .database = database};
 	struct worker *fewest = fewest_clients();
 	struct inner *in;
 	int fds[2];

@@ -275,7 +275,7 @@ weave_run_free(struct weave *w)
 	if (run == NULL)
 		return;
 	w->run = NULL;
-	for (unsigned i = 0; i < run->count; i++)
+	for (size_t i = 0; i < ARRAY_LEN(run->members); i++)
 		free(run->members[i]);
 	sql_facts_release(run->facts);
 	free(run->text);

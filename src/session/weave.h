@@ -1,7 +1,10 @@
 /*
  * session/weave.h: sessions on virtual databases, for the session room's own files.
  *
- *   weave.c    which message begins what: answered here, relayed to one link, or scattered
+ *   weave.c    which message begins what; what servers say to it
+ *   decide.c   what becomes of a statement: answered here, relayed to one link, or scattered
+ *   simple.c   simple queries
+ *   extended.c extended batches, the statements and portals kept here
  *   sense.c    what a statement is, and where it goes
  *   legs.c     the links of a transaction or a statement: taking, parking, ending
  *   scatter.c  a statement on several databases
@@ -226,12 +229,57 @@ char weave_status(const struct session *);
  * ReadyForQuery follows. */
 void weave_error(
     struct session *, const struct refusal *, bool is_extended, bool is_simple);
+/* The refusal that stands is said; the message, with which a unit begins, is dropped. */
+enum up_verdict weave_say_refusal(struct up *, char type, uint32_t size);
+/* The same with this one. name: `fmt "name" does not exist` (or already exists, 42P05). */
+enum up_verdict weave_refuse(struct up *, char type, uint32_t size, const char *sqlstate,
+    const char *fmt, const char *name);
+/* The answer goes to the client (and is freed); the message is dropped. */
+enum up_verdict weave_say(struct up *, uint32_t size, struct buf *);
+void weave_note_routed(struct weave *, const struct route_plan *);
 /* Parts of a unit that has ended. */
 void weave_unit_over(struct session *);
-void portals_free(struct session *);
 /* The server's ReadyForQuery, CommandComplete. */
 void weave_ready(struct session *, struct link *, char status);
 void weave_tag(struct session *, const char *tag);
+
+/* ---- decide.c ---- */
+
+/* A statement of the key is let in, or the refusal is set. */
+bool weave_admit(struct up *);
+enum decision { GO_LOCAL, GO_ONE, GO_MANY, GO_REFUSED };
+/* GO_REFUSED, and the refusal is set. */
+enum decision weave_decline(
+    struct weave *, const char *sqlstate, const char *message, const char *hint);
+/* What becomes of a statement. The plan is made for GO_MANY, and for GO_ONE unless the
+ * statement belongs to the transaction's link (plan->leg_count 0). */
+enum decision weave_decide(struct session *, const struct sense *, const struct binding *,
+    struct route_plan *, struct seat **);
+/* The statement goes to one link now: what it means for the session. */
+void weave_note_relayed(struct session *, const struct sense *, const struct seat *);
+void weave_say_warning(struct session *, const struct route_plan *);
+/* Takes the link that was decided for: as weave_take(). */
+enum up_verdict weave_goes_to(
+    struct session *, const struct sense *, const struct route_plan *, struct seat *);
+
+/* ---- simple.c ---- */
+
+enum up_verdict weave_query(struct up *, uint32_t size);
+/* The query string goes to s->link, without what was answered here. */
+enum up_verdict weave_pass_query(struct up *, uint32_t size);
+
+/* ---- extended.c ---- */
+
+enum up_verdict weave_parse(struct up *, uint32_t size);
+enum up_verdict weave_bind(struct up *, uint32_t size);
+/* Describe and Close. */
+enum up_verdict weave_target(struct up *, char type, uint32_t size);
+enum up_verdict weave_execute(struct up *, uint32_t size);
+/* The message begins, or goes on with, a batch that goes to s->link. */
+enum up_verdict weave_pass_batch(struct up *, char type);
+/* A message of a batch that relays. */
+enum up_verdict weave_relay(struct up *, char type, uint32_t size);
+void portals_free(struct session *);
 
 /* ---- virtual.c ---- */
 

@@ -1,0 +1,548 @@
+/*
+ * Extended batches on a virtual database: statements and portals that are kept here until it is
+ * known where they go, and batches that pass to one link.
+ */
+#include "weave.h"
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- portals ---- */
+
+static struct portal *
+portal_find(const struct weave *w, const char *name)
+{
+	struct portal *p;
+
+	TAILQ_FOREACH(p, &w->portals, entry)
+		if (strcmp(p->name, name) == 0)
+			return (p);
+	return (NULL);
+}
+
+static void
+portal_free(struct session *s, struct portal *p)
+{
+	if (p == NULL)
+		return;
+	TAILQ_REMOVE(&s->weave->portals, p, entry);
+	stmt_release(s->worker, p->stmt);
+	free(p->bind);
+	free(p);
+}
+
+void
+portals_free(struct session *s)
+{
+	struct portal *p;
+
+	while ((p = TAILQ_FIRST(&s->weave->portals)) != NULL)
+		portal_free(s, p);
+}
+
+/* bind: from the parameter formats on; it has been looked at. */
+static void
+portal_add(
+    struct session *s, const char *name, struct stmt *st, const uint8_t *bind, size_t len)
+{
+	size_t name_len = strlen(name) + 1;
+	struct portal *p;
+
+	portal_free(s, portal_find(s->weave, name));
+	p = mem_alloc(sizeof(*p) + name_len);
+	memcpy(p->name, name, name_len);
+	st->refs++;
+	p->stmt = st;
+	p->bind = mem_dup(bind, len);
+	(void)binding_parse(&p->binding, p->bind, len, st);
+	TAILQ_INSERT_TAIL(&s->weave->portals, p, entry);
+}
+
+/* ---- extended batches ---- */
+
+static struct stmt *
+stmt_of(const struct session *s, const char *name)
+{
+	const struct stmt_name *n;
+
+	if (name[0] == '\0')
+		return (s->unnamed);
+	n = stmt_name_find(s, name);
+	return (n != NULL ? n->stmt : NULL);
+}
+
+/* The whole body, or UP_STOP; the rest of an empty one. */
+static bool
+is_whole(const struct up *u, uint32_t size)
+{
+	return (u->len - u->used - PROTO_HEAD >= size - 4);
+}
+
+enum up_verdict
+weave_pass_batch(struct up *u, char type)
+{
+	struct session *s = u->s;
+	struct weave *w = s->weave;
+
+	if (s->link->state != LINK_LENT || s->stream.is_paused)
+		return (UP_STOP);
+	w->is_routed = false;
+	w->relays = true;
+	w->is_bound = strchr("PDC", type) == NULL;
+	if (w->txn != TXN_NONE)
+		leg_note(s, s->link)->has_written |= w->writes;
+	return (UP_PASS);
+}
+
+static enum up_verdict
+take_batch(struct up *u, char type, uint32_t size, const struct sense *sense,
+    const struct route_plan *plan, struct seat *seat)
+{
+	enum up_verdict v = weave_goes_to(u->s, sense, plan, seat);
+
+	if (v == UP_GO_ON)
+		return (weave_say_refusal(u, type, size));
+	return (v == UP_PASS ? weave_pass_batch(u, type) : v);
+}
+
+/* Whether parameters may decide where the statement goes. */
+static bool
+wants_binding(const struct session *s, const struct sense *sense)
+{
+	return (s->weave->virt->shard_count > 0 && sense->facts->match_count > 0 &&
+		sense->scan.param_max > 0);
+}
+
+/* Looks on in the buffer for the Bind of the statement just parsed: a driver sends both in
+ * one breath. 1: there; 0: the batch, or a part that the client waits for, ends without;
+ * -1: it may still come. */
+static int
+peek_bind(const struct up *u, uint32_t size, const struct proto_parse *parse,
+    const struct stmt *st, struct binding *b)
+{
+	size_t at = u->used + size + 1;
+
+	while (u->len > at && u->len - at >= PROTO_HEAD) {
+		uint32_t n = proto_get32(u->p + at + 1);
+		const uint8_t *body = u->p + at + PROTO_HEAD;
+		const char *portal, *name;
+		size_t rest;
+
+		if (strchr("SHQX", (char)u->p[at]) != NULL || n < 4 ||
+		    n > SESSION_WHOLE_MAX)
+			return (0);
+		if (u->len - at < (size_t)n + 1)
+			return (-1);
+		if (u->p[at] == 'B' &&
+		    proto_bind_names(body, n - 4, &portal, &name, &rest) == 0 &&
+		    strcmp(name, parse->name) == 0)
+			return (binding_parse(b, body + rest, n - 4 - rest, st));
+		at += (size_t)n + 1;
+	}
+	return (-1);
+}
+
+/* Keeps a statement that no server is told of yet. */
+static enum up_verdict
+keep_parse(struct up *u, uint32_t size, const char *name, struct stmt *st)
+{
+	struct session *s = u->s;
+	struct buf out = {0};
+
+	if (name[0] != '\0')
+		stmt_name_add(s, name, st)->is_sure = true;
+	else {
+		stmt_unnamed_set(s, st);
+		s->unnamed_token =
+		    ++session_worker(s->worker)->tokens << 8 | (uint64_t)s->worker->index;
+	}
+	proto_message(&out, '1', NULL, 0);
+	return (weave_say(u, size, &out));
+}
+
+enum up_verdict
+weave_parse(struct up *u, uint32_t size)
+{
+	struct session *s = u->s;
+	struct weave *w = s->weave;
+	struct route_plan *plan = &w->plan->plan;
+	const struct sense *sense;
+	struct proto_parse parse;
+	struct binding b;
+	struct seat *seat = NULL;
+	struct stmt *st;
+	enum up_verdict v;
+	int peeked = 0;
+
+	if (!is_whole(u, size))
+		return (UP_STOP);
+	if (proto_parse_parse(u->p + u->used + PROTO_HEAD, size - 4, &parse) != 0)
+		return (up_broken(u, "invalid Parse message"));
+	if (parse.name[0] != '\0' && stmt_name_find(s, parse.name) != NULL)
+		return (weave_refuse(
+		    u, 'P', size, "42P05", "prepared statement", parse.name));
+	st = stmt_intern(s->worker, &parse);
+	sense = sense_of_stmt(s->worker, st);
+	if (wants_binding(s, sense))
+		peeked = peek_bind(u, size, &parse, st, &b);
+	if (peeked < 0) {
+		stmt_release(s->worker, st);
+		return (UP_STOP);
+	}
+	switch (weave_decide(s, sense, peeked > 0 ? &b : NULL, plan, &seat)) {
+	case GO_LOCAL:
+	case GO_MANY:
+		return (keep_parse(u, size, parse.name, st));
+	case GO_ONE:
+		v = take_batch(u, 'P', size, sense, plan, seat);
+		w->parsed = st;
+		break;
+	case GO_REFUSED:
+	default:
+		v = weave_say_refusal(u, 'P', size);
+		break;
+	}
+	stmt_release(s->worker, st);
+	return (v);
+}
+
+static enum up_verdict
+keep_bind(struct up *u, uint32_t size, struct stmt *st, const char *portal,
+    const uint8_t *bind, size_t len)
+{
+	struct buf out = {0};
+
+	if (portal[0] != '\0' && portal_find(u->s->weave, portal) != NULL)
+		return (
+		    weave_refuse(u, 'B', size, "42P03", "portal already exists", NULL));
+	portal_add(u->s, portal, st, bind, len);
+	proto_message(&out, '2', NULL, 0);
+	return (weave_say(u, size, &out));
+}
+
+enum up_verdict
+weave_bind(struct up *u, uint32_t size)
+{
+	struct session *s = u->s;
+	struct route_plan *plan = &s->weave->plan->plan;
+	const uint8_t *body = u->p + u->used + PROTO_HEAD;
+	const char *portal, *name;
+	const struct sense *sense;
+	struct binding b;
+	struct seat *seat = NULL;
+	struct stmt *st;
+	size_t rest;
+	enum decision go;
+
+	if (size > SESSION_WHOLE_MAX)
+		return (weave_refuse(u, 'B', size, "54000",
+		    "parameters are too long for a virtual database", NULL));
+	if (!is_whole(u, size))
+		return (UP_STOP);
+	if (proto_bind_names(body, size - 4, &portal, &name, &rest) != 0)
+		return (up_broken(u, "invalid Bind message"));
+	st = stmt_of(s, name);
+	if (st == NULL)
+		return (name[0] == '\0'
+			    ? weave_refuse(u, 'B', size, "26000",
+				  "unnamed prepared statement does not exist", NULL)
+			    : weave_refuse(
+				  u, 'B', size, "26000", "prepared statement", name));
+	if (!binding_parse(&b, body + rest, size - 4 - rest, st))
+		return (up_broken(u, "invalid Bind message"));
+	if (!weave_admit(u))
+		return (weave_say_refusal(u, 'B', size));
+	sense = sense_of_stmt(s->worker, st);
+	go = weave_decide(s, sense, &b, plan, &seat);
+	if (go == GO_ONE)
+		return (take_batch(u, 'B', size, sense, plan, seat));
+	if (go == GO_REFUSED)
+		return (weave_say_refusal(u, 'B', size));
+	return (keep_bind(u, size, st, portal, body + rest, size - 4 - rest));
+}
+
+/* ParameterDescription of a statement that no server knows. */
+static void
+put_parameters(struct buf *out, const struct sense *sense, const struct stmt *st)
+{
+	unsigned count = sense->scan.param_max > 1000 ? 1000 : sense->scan.param_max;
+	const uint8_t *types = st->data + st->sql_len + 1;
+	struct buf body = {0};
+	uint8_t *p = buf_room(&body, 2 + 4 * (size_t)count);
+
+	p[0] = (uint8_t)(count >> 8);
+	p[1] = (uint8_t)count;
+	for (unsigned i = 0; i < count; i++) {
+		uint32_t oid = st->types_len >= 2 + 4 * (size_t)(i + 1)
+				   ? proto_get32(types + 2 + 4 * (size_t)i)
+				   : 0;
+
+		proto_put32(p + 2 + 4 * (size_t)i, oid != 0 ? oid : 25);
+	}
+	body.len += 2 + 4 * count;
+	proto_message(out, 't', body.mem, body.len);
+	buf_free(&body);
+}
+
+static enum up_verdict
+describe_statement(struct up *u, uint32_t size, const char *name)
+{
+	struct session *s = u->s;
+	struct weave *w = s->weave;
+	struct route_plan *plan = &w->plan->plan;
+	struct stmt *st = stmt_of(s, name);
+	const struct sense *sense;
+	struct seat *seat = NULL;
+	struct buf out = {0};
+
+	if (st == NULL)
+		return (weave_refuse(u, 'D', size, "26000", "prepared statement", name));
+	sense = sense_of_stmt(s->worker, st);
+	switch (weave_decide(s, sense, NULL, plan, &seat)) {
+	case GO_LOCAL:
+		put_parameters(&out, sense, st);
+		local_describe(s, sense, &out);
+		return (weave_say(u, size, &out));
+	case GO_MANY:
+		(void)up_body(u, size + 1, true);
+		scatter_start(s, plan, sense, st, NULL, SCATTER_DESCRIBE, 0);
+		return (UP_GO_ON);
+	case GO_ONE:
+		return (take_batch(u, 'D', size, sense, plan, seat));
+	case GO_REFUSED:
+	default:
+		return (weave_say_refusal(u, 'D', size));
+	}
+}
+
+/* A portal that was made at a server, in the transaction that is open there. */
+static enum up_verdict
+server_portal(struct up *u, char type, uint32_t size, const char *name)
+{
+	if (u->s->weave->txn == TXN_OPEN && u->s->link != NULL)
+		return (weave_pass_batch(u, type));
+	return (weave_refuse(u, type, size, "34000", "portal", name));
+}
+
+static enum up_verdict
+describe_portal(struct up *u, uint32_t size, const char *name)
+{
+	struct session *s = u->s;
+	struct weave *w = s->weave;
+	struct portal *p = portal_find(w, name);
+	const struct sense *sense;
+	struct seat *seat = NULL;
+	struct buf out = {0};
+	enum decision go;
+
+	if (p == NULL)
+		return (server_portal(u, 'D', size, name));
+	sense = sense_of_stmt(s->worker, p->stmt);
+	go = weave_decide(s, sense, &p->binding, &w->plan->plan, &seat);
+	if (go == GO_LOCAL) {
+		local_describe(s, sense, &out);
+		return (weave_say(u, size, &out));
+	}
+	if (go == GO_REFUSED)
+		return (weave_say_refusal(u, 'D', size));
+	if (go == GO_ONE)
+		return (weave_refuse(u, 'D', size, "55000",
+		    "the statement goes to another database since it was bound", NULL));
+	(void)up_body(u, size + 1, true);
+	scatter_start(s, &w->plan->plan, sense, p->stmt, p, SCATTER_DESCRIBE_PORTAL, 0);
+	return (UP_GO_ON);
+}
+
+enum up_verdict
+weave_execute(struct up *u, uint32_t size)
+{
+	struct session *s = u->s;
+	struct weave *w = s->weave;
+	const char *name = (const char *)u->p + u->used + PROTO_HEAD;
+	const struct sense *sense;
+	struct seat *seat = NULL;
+	struct refusal r = {0};
+	struct buf out = {0};
+	struct portal *p;
+	enum decision go;
+	uint32_t max_rows;
+	bool later;
+
+	if (!is_whole(u, size))
+		return (UP_STOP);
+	if (size < 9 || strnlen(name, size - 4) + 5 != size - 4)
+		return (up_broken(u, "invalid Execute message"));
+	p = portal_find(w, name);
+	if (p == NULL)
+		return (server_portal(u, 'E', size, name));
+	sense = sense_of_stmt(s->worker, p->stmt);
+	go = weave_decide(s, sense, &p->binding, &w->plan->plan, &seat);
+	if (go == GO_LOCAL) {
+		if (!local_run(s, sense, &p->binding, true, &out, &r, &later)) {
+			w->refusal = r;
+			return (weave_say_refusal(u, 'E', size));
+		}
+		return (later ? up_body(u, size + 1, true) : weave_say(u, size, &out));
+	}
+	if (go == GO_REFUSED)
+		return (weave_say_refusal(u, 'E', size));
+	if (go == GO_ONE)
+		return (weave_refuse(u, 'E', size, "55000",
+		    "the statement goes to another database since it was bound", NULL));
+	if (p->is_cut)
+		return (weave_refuse(u, 'E', size, "0A000",
+		    "a federated statement cannot be fetched in parts", NULL));
+	weave_note_routed(w, &w->plan->plan);
+	weave_say_warning(s, &w->plan->plan);
+	max_rows = proto_get32((const uint8_t *)name + size - 8);
+	p->is_cut = max_rows > 0;
+	(void)up_body(u, size + 1, true);
+	scatter_start(s, &w->plan->plan, sense, p->stmt, p, SCATTER_RUN, max_rows);
+	return (UP_GO_ON);
+}
+
+static enum up_verdict
+weave_close(struct up *u, uint32_t size, char what, const char *name)
+{
+	struct session *s = u->s;
+	struct weave *w = s->weave;
+	struct stmt_name *n;
+	struct portal *p;
+	struct buf out = {0};
+
+	if (what == 'S' && name[0] == '\0') {
+		stmt_unnamed_set(s, NULL);
+		s->unnamed_token = 0;
+	} else if (what == 'S') {
+		n = stmt_name_find(s, name);
+		if (n != NULL)
+			stmt_name_take_out(s, n);
+	} else {
+		p = portal_find(w, name);
+		if (p == NULL && w->txn == TXN_OPEN && s->link != NULL)
+			return (weave_pass_batch(u, 'C'));
+		portal_free(s, p);
+	}
+	proto_message(&out, '3', NULL, 0);
+	return (weave_say(u, size, &out));
+}
+
+/* Describe and Close. */
+enum up_verdict
+weave_target(struct up *u, char type, uint32_t size)
+{
+	const char *name;
+	char what;
+
+	if (!is_whole(u, size))
+		return (UP_STOP);
+	if (proto_target_parse(u->p + u->used + PROTO_HEAD, size - 4, &what, &name) != 0)
+		return (up_broken(u, "invalid Describe or Close message"));
+	if (type == 'C')
+		return (weave_close(u, size, what, name));
+	return (what == 'S' ? describe_statement(u, size, name)
+			    : describe_portal(u, size, name));
+}
+
+/* ---- a batch that relays ---- */
+
+/* The statement that a message of the batch is about belongs to another database: the whole
+ * batch fails. */
+static enum up_verdict
+doom(struct up *u, uint32_t size)
+{
+	struct weave *w = u->s->weave;
+
+	if (!refusal_is_set(&w->refusal))
+		refusal_set(&w->refusal, "0A000",
+		    "the statements of one batch belong to different databases", NULL,
+		    "Send Sync between them.");
+	up_doom(u);
+	return (up_body(u, size + 1, true));
+}
+
+/* Parse and Bind within a batch. */
+static enum up_verdict
+relay_statement(struct up *u, char type, uint32_t size)
+{
+	struct session *s = u->s;
+	struct weave *w = s->weave;
+	const uint8_t *body = u->p + u->used + PROTO_HEAD;
+	const char *portal, *name;
+	const struct sense *sense;
+	struct proto_parse parse;
+	struct binding b;
+	struct seat *seat = NULL;
+	struct stmt *st = NULL;
+	size_t rest;
+	enum decision go;
+	int has_binding = 0;
+
+	if (size > SESSION_WHOLE_MAX)
+		return (UP_PASS);
+	if (!is_whole(u, size))
+		return (UP_STOP);
+	if (type == 'P') {
+		if (proto_parse_parse(body, size - 4, &parse) != 0)
+			return (UP_PASS);
+		st = stmt_intern(s->worker, &parse);
+	} else {
+		if (proto_bind_names(body, size - 4, &portal, &name, &rest) != 0)
+			return (UP_PASS);
+		st = stmt_of(s, name);
+		if (st == NULL)
+			return (UP_PASS);
+		if (!weave_admit(u))
+			return (doom(u, size));
+		st->refs++;
+		has_binding = binding_parse(&b, body + rest, size - 4 - rest, st);
+	}
+	sense = sense_of_stmt(s->worker, st);
+	if (type == 'B' && st == w->parsed && !wants_binding(s, sense)) {
+		stmt_release(s->worker, st);
+		w->is_bound = true;
+		return (UP_PASS);
+	}
+	if (type == 'P' && wants_binding(s, sense))
+		has_binding = peek_bind(u, size, &parse, st, &b);
+	if (has_binding < 0) {
+		stmt_release(s->worker, st);
+		return (UP_STOP);
+	}
+	go = weave_decide(s, sense, has_binding > 0 ? &b : NULL, &w->plan->plan, &seat);
+	if (go != GO_REFUSED && (go != GO_ONE || seat != s->link->place) &&
+	    !w->is_bound) {
+		/* Statements were only prepared so far: the batch begins anew elsewhere. */
+		stmt_release(s->worker, st);
+		up_own_sync(u);
+		w->relays = false;
+		s->is_stalled = true;
+		return (UP_STOP);
+	}
+	w->is_bound |= type == 'B';
+	if (go == GO_ONE && seat == s->link->place) {
+		if (w->leg_count <= 1)
+			weave_note_relayed(s, sense, seat);
+		if (w->txn != TXN_NONE)
+			leg_note(s, s->link)->has_written |= w->plan->plan.is_write;
+	}
+	stmt_release(s->worker, st);
+	if (go == GO_ONE && seat == s->link->place)
+		return (UP_PASS);
+	return (doom(u, size));
+}
+
+enum up_verdict
+weave_relay(struct up *u, char type, uint32_t size)
+{
+	struct weave *w = u->s->weave;
+
+	if (type == 'S' || type == 'Q') {
+		/* A simple query ends a batch that has not been synced, as for a server. */
+		w->relays = type == 'Q' && w->relays;
+		return (UP_PASS);
+	}
+	if ((type == 'P' || type == 'B') && !u->s->link->skips_to_sync &&
+	    !refusal_is_set(&w->refusal))
+		return (relay_statement(u, type, size));
+	return (UP_PASS);
+}

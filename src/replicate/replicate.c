@@ -662,12 +662,55 @@ loose_create(
 	return (job);
 }
 
+/* Whether two words may mean one table: "t" is one with "public"."t" and "app"."t". */
+static bool
+is_same_table(const char *a, const char *b)
+{
+	size_t a_len = strlen(a), b_len = strlen(b);
+
+	if (a_len > b_len)
+		return (is_same_table(b, a));
+	return (strcmp(a, b + b_len - a_len) == 0 &&
+		(a_len == b_len || b[b_len - a_len - 1] == '.'));
+}
+
+/* Rows that feeder brings keep the sync keys that they had, and may be there only after reader
+ * has gone past those. */
+static void
+notice_chain(const struct job *feeder, const struct job *reader, struct buf *out)
+{
+	const struct names *fed = &feeder->tables, *read = &reader->tables;
+
+	if (reader->is_full || reader->overlap_us >= 0 ||
+	    !names_have(&feeder->targets, reader->text.source))
+		return;
+	for (size_t i = 0; i < read->count; i++)
+		for (size_t n = 0; n < fed->count; n++)
+			if (is_same_table(read->v[i], fed->v[n]))
+				buf_addf(out,
+				    "job \"%s\" brings rows to table %s of database \"%s\", from where job \"%s\" takes them: those that arrive late are missed unless it has an OVERLAP longer than they need\n",
+				    feeder->text.name, read->v[i], reader->text.source,
+				    reader->text.name);
+}
+
+static void
+notice_chains(const struct replicate *r, const struct job *job, struct buf *out)
+{
+	const struct job *other;
+
+	TAILQ_FOREACH(other, &r->jobs, entry) {
+		notice_chain(other, job, out);
+		notice_chain(job, other, out);
+	}
+}
+
 void
 replicate_create(struct worker *side, const struct topo_job_text *text,
     replicate_done *done, void *arg)
 {
 	struct replicate *r = replicate_of(side);
 	struct job *job;
+	struct run *run;
 
 	if (r != NULL && (job_find(&r->jobs, text->name) != NULL ||
 			     job_find(&r->loose, text->name) != NULL)) {
@@ -675,8 +718,10 @@ replicate_create(struct worker *side, const struct topo_job_text *text,
 		return;
 	}
 	job = loose_create(side, text, done, arg);
-	if (job != NULL)
-		(void)run_start(side, job, PURPOSE_CHECK, create_checked, done, arg);
+	if (job == NULL)
+		return;
+	run = run_start(side, job, PURPOSE_CHECK, create_checked, done, arg);
+	notice_chains(r, job, &run->notices);
 }
 
 /* ---- DROP JOB ---- */

@@ -297,8 +297,24 @@ def test_notices(world):
     assert len(world.notices) == 1 and "is no time" in world.notices[0]
     world.create("t", "SYNC KEY local", name="c")
     assert len(world.notices) == 1 and "no time zone" in world.notices[0]
-    world.ask("CREATE JOB d FROM beta TO gamma TABLES (t) MODE full")
-    assert sum("brings" in n for n in world.notices) == 3
+
+
+def test_chains(world):
+    """What one job brings to the source of another: said, whichever comes first."""
+    world.everywhere(USERS + "; create table other (id int primary key, updated_at timestamptz not null)")
+
+    def said():
+        return [n for n in world.notices if "brings rows" in n]
+    world.create("public.users", name="a")
+    world.create("users, other", name="b")
+    assert said() == []
+    world.ask("CREATE JOB d FROM beta TO gamma TABLES (users) SYNC KEY updated_at")
+    assert len(said()) == 2 and 'job "a"' in said()[0] and 'job "b"' in said()[1]
+    world.create("users", name="c")
+    assert len(said()) == 1 and 'job "c" brings rows to table "users" of database "beta"' in said()[0]
+    for name, rest in (("e", "SYNC KEY updated_at OVERLAP '1 hour'"), ("f", "MODE full")):
+        world.ask(f"CREATE JOB {name} FROM beta TO gamma TABLES (users) {rest}")
+        assert said() == []
 
 
 @pytest.mark.parametrize("key, step", [("bigint default nextval('s')", 1), ("timestamp default now()", 0)])
@@ -483,7 +499,8 @@ def test_interval_and_life(world):
     world.create("users", "SYNC KEY updated_at EVERY '200 ms'")
     world.sql("alpha", "insert into users values (1, 'a')")
     until(lambda: world.sql("beta", "select 1 from users"), 10)
-    assert world.job()["interval"] == "00:00:00.200" and world.job()["next_run"]
+    assert world.job()["interval"] == "00:00:00.200"
+    until(lambda: world.job()["next_run"], 10)
     world.ask("PAUSE JOB j")
     until(lambda: world.job()["running"] == "f", 10)
     assert world.job()["status"] == "paused" and world.job()["next_run"] is None

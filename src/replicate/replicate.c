@@ -56,6 +56,21 @@ answer(replicate_done *done, void *arg, const char *sqlstate, const char *fmt, .
 	done(arg, &a);
 }
 
+/* The store did not do what is told. */
+static void
+answer_store(replicate_done *done, void *arg, int fault, const char *what,
+    const char *name, const char *why)
+{
+	char message[1200];
+	struct replicate_answer a = {.fault = F_JOB,
+	    .sqlstate = fault_info(fault)->sqlstate,
+	    .message = message,
+	    .hint = fault == F_STORE ? STORE_HINT : NULL};
+
+	snprintf(message, sizeof(message), "%s job \"%s\": %s", what, name, why);
+	done(arg, &a);
+}
+
 static void
 answer_well(replicate_done *done, void *arg, const char *notice)
 {
@@ -576,8 +591,7 @@ create_kept(struct worker *w, void *arg, int fault, const char *why)
 		answer_gone(k->done, k->arg);
 		job_destroy(job);
 	} else if (fault != 0) {
-		answer(k->done, k->arg, fault_info(fault)->sqlstate,
-		    "the store does not keep job \"%s\": %s", k->name, why);
+		answer_store(k->done, k->arg, fault, "cannot keep", k->name, why);
 		job_leave(w, job);
 	} else {
 		TAILQ_REMOVE(&r->loose, job, entry);
@@ -736,8 +750,7 @@ drop_kept(struct worker *w, void *arg, int fault, const char *why)
 	if (r == NULL)
 		answer_gone(k->done, k->arg);
 	else if (fault != 0 && fault != F_NOT_FOUND)
-		answer(k->done, k->arg, fault_info(fault)->sqlstate,
-		    "the store does not drop job \"%s\": %s", k->name, why);
+		answer_store(k->done, k->arg, fault, "cannot drop", k->name, why);
 	else {
 		stored_remove(r, k->name);
 		if (job != NULL) {

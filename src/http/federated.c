@@ -13,7 +13,7 @@
 #include <string.h>
 
 struct member {
-	const char *name; /* as configured; belongs to `names` or to the snapshot */
+	const char *name; /* the snapshot's */
 	struct result result;
 	struct buf error; /* an object; empty: none */
 };
@@ -61,26 +61,44 @@ member_add(struct federated *f, const char *name)
 	f->members[f->member_count++] = (struct member){.name = name};
 }
 
+static int
+member_refuse(const struct topo_virtual *virt, const char *name, struct refusal *why)
+{
+	struct buf list = {0};
+
+	for (size_t i = 0; i < virt->member_count; i++)
+		buf_addf(&list, "%s%s", i > 0 ? ", " : "", virt->members[i]->name);
+	(void)body_refuse(why, "22023",
+	    "\"databases\" names \"%.60s\": the members of \"%s\" are %.*s", name,
+	    virt->name, (int)list.len, (const char *)list.mem);
+	buf_free(&list);
+	return (F_BODY);
+}
+
 /* Those that are asked: named in the request, or all that may be reached. */
-static void
-members_find(struct federated *f)
+static int
+members_find(struct federated *f, struct refusal *why)
 {
 	const struct who *who = &f->job->who;
-	char *at = f->names;
+	const char *at = f->names;
 
 	for (size_t i = 0; f->names == NULL && i < who->virt->member_count; i++)
 		if (who_may_reach(who, who->virt->members[i]))
 			member_add(f, who->virt->members[i]->name);
 	while (at != NULL) {
-		char *comma = strchr(at, ',');
-		const struct topo_database *db;
+		const char *comma = strchr(at, ',');
+		char *name =
+		    mem_strn(at, comma != NULL ? (size_t)(comma - at) : strlen(at));
+		const struct topo_database *db = topo_member_find(who->virt, name);
+		int rc = db == NULL ? member_refuse(who->virt, name, why) : 0;
 
-		if (comma != NULL)
-			*comma = '\0';
-		db = topo_member_find(who->virt, at);
-		member_add(f, db != NULL ? db->name : at);
+		free(name);
+		if (rc != 0)
+			return (rc);
+		member_add(f, db->name);
 		at = comma != NULL ? comma + 1 : NULL;
 	}
+	return (0);
 }
 
 static struct member *
@@ -268,6 +286,18 @@ say_set(struct federated *f, const char *setting, const char *value)
 	buf_free(&sql);
 }
 
+/* The members that the request names, each once; "all" when it names none. */
+static void
+say_databases(struct federated *f)
+{
+	struct buf list = {0};
+
+	for (size_t i = 0; f->names != NULL && i < f->member_count; i++)
+		buf_addf(&list, "%s%s", i > 0 ? "," : "", f->members[i].name);
+	say_set(f, "databases", f->names != NULL ? (const char *)list.mem : "all");
+	buf_free(&list);
+}
+
 static void
 federated_start(struct federated *f)
 {
@@ -280,10 +310,9 @@ federated_start(struct federated *f)
 		    "no descriptors are left for a connection", NULL, NULL);
 		return;
 	}
-	say_set(f, "databases", f->names != NULL ? f->names : "all");
+	say_databases(f);
 	say_set(f, "federation", f->is_tag ? "tag" : "merge");
 	say_set(f, "on_unavailable", f->skips ? "skip" : "error");
-	members_find(f);
 }
 
 /* A field that is one of two words; the first one when it is not there. */
@@ -349,6 +378,8 @@ federated_run(struct job *job)
 		job_error(job, 400, "0A000",
 		    "federated statements need a virtual database", NULL,
 		    "name one with the header X-Database or with ?database=");
+	else if (members_find(f, &why) != 0)
+		job_refuse(job, &why);
 	else
 		federated_start(f);
 }

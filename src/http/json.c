@@ -42,7 +42,20 @@ utf8_size(const uint8_t *p, size_t len)
 	return (n);
 }
 
-/* The bytes from `at` that need no escape. */
+static bool
+is_utf8(const uint8_t *p, size_t len)
+{
+	size_t n;
+
+	for (size_t at = 0; at < len; at += n) {
+		n = utf8_size(p + at, len - at);
+		if (n == 0)
+			return (false);
+	}
+	return (true);
+}
+
+/* How many bytes from p need no escape. */
 static size_t
 plain_run(const uint8_t *p, size_t len)
 {
@@ -267,7 +280,8 @@ json_value(struct buf *b, uint32_t oid, const char *p, size_t len)
 		break;
 	case OID_JSON:
 	case OID_JSONB:
-		is_raw = len > 0;
+		/* A database whose encoding is SQL_ASCII keeps any bytes. */
+		is_raw = len > 0 && is_utf8((const uint8_t *)p, len);
 		break;
 	default:
 		break;

@@ -42,6 +42,7 @@ struct http {
 	struct evconnlistener *listeners[16];
 	unsigned listener_count;
 	struct event *rest; /* accepting goes on after it */
+	size_t body_max;
 	struct job_list jobs;
 	uint8_t digest_key[32];
 	struct verified verified[HTTP_VERIFIED];
@@ -143,8 +144,8 @@ bool who_needs_database(struct job *) MUST_USE;
 
 /* ---- databases and their health (health.c) ---- */
 
-/* Calls each() for the databases that the job may see: the members of its virtual database, or
- * all that are configured. */
+/* Calls each() for the databases that the job may see: of a key, those that it may reach; of a
+ * login without rules, all. */
 void databases_each(
     const struct job *, void (*each)(void *arg, const struct topo_database *), void *arg);
 bool database_is_up(const struct topo_database *);

@@ -128,7 +128,8 @@ job_begin(struct job *job, const char *path)
 	char allow[32], message[64];
 
 	job->endpoint = endpoint_find(method, path, &job->part, allow, sizeof(allow));
-	if (evhttp_request_get_response_code(job->request) == 413)
+	if (evbuffer_get_length(evhttp_request_get_input_buffer(job->request)) >
+	    job->http->body_max)
 		job_error(job, 413, "54000", "the body is larger than http_max_body",
 		    NULL, NULL);
 	else if (job->endpoint != NULL) {
@@ -321,11 +322,16 @@ http_start(struct worker *side, const struct settings *set, char *why, size_t wh
 	h->rest = evtimer_new(side->base, rest_over, h);
 	INVARIANT(h->server != NULL && h->rest != NULL);
 	evhttp_set_max_headers_size(h->server, HEADERS_MAX);
-	evhttp_set_max_body_size(h->server, (ev_ssize_t)set->http_max_body);
+	/* evhttp's own answers are HTML: what is a little too large gets ours. */
+	h->body_max = (size_t)set->http_max_body;
+	evhttp_set_max_body_size(h->server, (ev_ssize_t)set->http_max_body * 2);
+	/* The rest of a larger one is read and dropped, so that its sender sees the 413. */
+	INVARIANT(evhttp_set_flags(h->server, EVHTTP_SERVER_LINGERING_CLOSE) == 0);
 	evhttp_set_timeout(h->server, IDLE_SECONDS);
-	evhttp_set_allowed_methods(h->server,
-	    EVHTTP_REQ_GET | EVHTTP_REQ_POST | EVHTTP_REQ_HEAD | EVHTTP_REQ_PUT |
-		EVHTTP_REQ_DELETE | EVHTTP_REQ_PATCH | EVHTTP_REQ_OPTIONS);
+	evhttp_set_allowed_methods(h->server, EVHTTP_REQ_GET | EVHTTP_REQ_POST |
+						  EVHTTP_REQ_HEAD | EVHTTP_REQ_PUT |
+						  EVHTTP_REQ_DELETE | EVHTTP_REQ_PATCH |
+						  EVHTTP_REQ_OPTIONS | EVHTTP_REQ_TRACE);
 	evhttp_set_gencb(h->server, request_arrived, h);
 	side->slot[WORKER_HTTP] = h;
 	fault = listen_all(h, set->http_listen, why, why_len);

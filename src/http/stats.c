@@ -114,6 +114,18 @@ stats_failed(struct stats_part *p, const struct inner_message *error)
 	json_close(&j, '}');
 }
 
+/* False: the job is answered. */
+static bool
+stats_refused(struct stats_part *p, const struct inner_message *error)
+{
+	if (!p->stats->is_one) {
+		stats_failed(p, error);
+		return (true);
+	}
+	job_fault(p->stats->job, error);
+	return (false);
+}
+
 static void stats_go_on(struct stats *);
 
 static void
@@ -124,14 +136,10 @@ stats_end(void *arg, const struct inner_end *end)
 	struct stats_part *p = arg;
 	struct stats *s = p->stats;
 
-	if (s->is_one && !end->ok) {
-		job_fault(s->job, &end->error);
-		return;
+	if (!end->ok || p->answer.len == 0) {
+		if (!stats_refused(p, end->ok ? &nothing : &end->error))
+			return;
 	}
-	if (!end->ok)
-		stats_failed(p, &end->error);
-	else if (p->answer.len == 0)
-		stats_failed(p, &nothing);
 	inner_close(p->inner);
 	p->inner = NULL;
 	s->running--;
@@ -140,30 +148,38 @@ stats_end(void *arg, const struct inner_end *end)
 
 static const struct inner_reader stats_reader = {.row = stats_row, .end = stats_end};
 
-static void
+/* False: the job is answered. */
+static bool
 stats_start(struct stats_part *p)
 {
-	static const struct inner_message full = {
-	    "ERROR", "53300", "no descriptors are left for a connection", NULL, NULL};
+	static const struct inner_message
+	    full = {"ERROR", "53300", "no descriptors are left for a connection", NULL,
+		NULL},
+	    unset = {"ERROR", "57P03", "the database is not configured: it has no host",
+		NULL, NULL};
 	struct job *job = p->stats->job;
-	char *way = who_way_to(job, p->db);
+	char *way;
 
+	/* Its fallback would answer with numbers of its own. */
+	if (!p->db->is_configured)
+		return (stats_refused(p, &unset));
+	way = who_way_to(job, p->db);
 	p->inner = inner_open(job->http->worker, job->who.login, way, &job->peer,
 	    (size_t)job_settings(job)->http_max_result);
 	free(way);
-	if (p->inner == NULL) {
-		stats_failed(p, &full);
-		return;
-	}
+	if (p->inner == NULL)
+		return (stats_refused(p, &full));
 	p->stats->running++;
 	inner_ask(p->inner, stats_sql, NULL, 0, &stats_reader, p);
+	return (true);
 }
 
 static void
 stats_go_on(struct stats *s)
 {
 	while (s->next < s->count && s->running < AT_ONCE)
-		stats_start(&s->parts[s->next++]);
+		if (!stats_start(&s->parts[s->next++]))
+			return;
 	if (s->running == 0)
 		stats_done(s);
 }
@@ -344,6 +360,11 @@ stats_schema(struct job *job)
 
 	if (!who_needs_database(job))
 		return;
+	if (topo_is_console(job->who.database)) {
+		job_error(job, 400, "0A000", "the console has no schema", NULL,
+		    "SHOW HELP lists what it knows");
+		return;
+	}
 	s = mem_alloc(sizeof(*s));
 	s->job = job;
 	s->j.out = &s->tables;

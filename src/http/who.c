@@ -208,6 +208,7 @@ static bool
 who_choose(struct job *job)
 {
 	const struct who *w = &job->who;
+	bool is_operator = w->key != NULL && w->key->can_operate;
 	const char *said = job_header(job, "X-Database");
 	char *argument = said == NULL ? job_argument(job, "database") : NULL;
 	const char *name = said != NULL       ? said
@@ -225,6 +226,7 @@ who_choose(struct job *job)
 		who_set_database(job, name);
 	free(argument);
 	if (name == NULL || w->rules == NULL || w->rules->virtual_[0] == '\0' ||
+	    (is_operator && topo_is_console(w->database)) ||
 	    (w->virt != NULL && strcmp(w->virt->name, w->rules->virtual_) == 0))
 		return (true);
 	snprintf(message, sizeof(message), "the key is for virtual database \"%s\"",

@@ -7,6 +7,7 @@ import re
 import socket
 import time
 
+import psycopg
 import pytest
 
 import bank
@@ -268,9 +269,14 @@ def test_result_too_large(api):
 
 
 def test_body_too_large(api):
-    status, headers, data = api.raw("POST", "/api/database/query",
-                                    json.dumps({"query": "select 1", "params": ["x" * 100000]}))
-    assert status == 413
+    for size in (65536, 100000, 5000000):
+        status, headers, data = api.raw("POST", "/api/database/query",
+                                        json.dumps({"query": "select 1", "params": ["x" * size]}))
+        assert status == 413
+        if size <= 100000:
+            said = json.loads(data)["error"]
+            assert said["code"] == "54000" and "http_max_body" in said["message"]
+    assert api.value("select length($1::text)", ["x" * 60000]) == 60000
 
 
 def test_other_encoding(pg, api):
@@ -466,6 +472,55 @@ def test_refuses_to_start(proxy, pg):
         door = proxy(pg, http_listen=f"127.0.0.1:{s.getsockname()[1]}", wait=False)
         door.proxy.expect_exit = 2
         assert door.wait_exit() == 2 and "http_listen: cannot listen" in door.log()
+
+
+def test_client_limit(proxy, pg):
+    """A client by HTTP is one of max_client_conn."""
+    port = free_port()
+    door = proxy(pg, http_listen=f"127.0.0.1:{port}", max_client_conn=2)
+    api = Api(port)
+    with door.connect(), door.connect():
+        status, headers, data = api.raw("POST", "/api/database/query", '{"query": "select 1"}')
+        assert (status, json.loads(data)["error"]["code"]) == (429, "53300")
+        assert int(headers["Retry-After"]) >= 1
+    until(lambda: api.query("select 1")[0] == 200, 10, "there is room again")
+
+
+def test_console(woven):
+    """For those whom admin_users names, and keys with OPERATE."""
+    admin = Api(woven.http, "admin", database="pgweave")
+    assert admin.rows("SHOW VERSION")[0]["version"].startswith("pgweave ")
+    assert Api(woven.http, database="pgweave").query("SHOW VERSION")[0] == 403
+    assert admin.get("/api/database/schema")[0] == 400
+    for rights, status in (("OPERATE", 200), ("FEDERATE", 403)):
+        made, = admin.rows(f"CREATE KEY 'http' TYPE server VIRTUAL bank {rights}")
+        api = Api(woven.http, made["key"], made["secret"], "pgweave", "key")
+        assert api.query("SHOW POOLS")[0] == status
+        assert api.query("RELOAD")[0] == status
+        api.database = None
+        assert api.value("select current_database()") == "bank_p"
+        with pytest.raises(psycopg.OperationalError, match="may not connect"):
+            woven.connect("pgweave", made["key"], password=made["secret"])
+        admin.rows(f"REVOKE KEY '{made['key']}'")
+        assert api.query("select 1")[0] == 401
+
+
+def test_slow_reader(api):
+    """Who reads slowly gets all of it, and holds up nobody."""
+    body = json.dumps({"query": "select repeat('x', 1000) as x from generate_series(1, 200)"}).encode()
+    head = "".join(f"{k}: {v}\r\n" for k, v in api.headers().items())
+    with socket.socket() as s:
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        s.connect(("127.0.0.1", api.port))
+        s.sendall(f"POST /api/database/query HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{head}"
+                  f"Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        got = b""
+        for _ in range(5):
+            assert api.value("select 1") == 1
+            got += s.recv(1000)
+        while data := s.recv(65536):
+            got += data
+    assert len(json.loads(got.split(b"\r\n\r\n", 1)[1])["rows"]) == 200
 
 
 def test_database_must_be_clear(woven):
@@ -673,6 +728,11 @@ def test_member_by_name(woven, woven_api):
     assert Api(woven.http, database="secondary").value("select current_database()") == "bank_s"
     status, said = woven_api.get("/database/stats")
     assert status == 200 and said["primary"]["table_count"] == 2 and said["analytics"]["table_count"] >= 2
+    # its fallback's numbers would not be its own
+    assert said["unset"]["status"] == "not configured" and said["unset"]["error"]["code"] == "57P03"
+    for api in (woven_api, of_key(woven, 5)):
+        status, said = api.get("/database/unset/stats")
+        assert (status, said["error"]["code"]) == (503, "57P03")
 
 
 def test_models(woven_api):
@@ -689,6 +749,14 @@ def test_federated_tag(woven_api):
     assert {m: r["rows"] for m, r in said["results"].items()} == {"primary": [{"n": 60}], "secondary": [{"n": 40}]}
     assert said["results"]["primary"]["fields"] == [{"name": "n", "type": "int8"}]
     assert said["results"]["primary"]["rowCount"] == 1 and said["durationMs"] > 0
+
+
+def test_federated_names(woven_api):
+    """Whatever the case of the letters, and however often."""
+    status, said = woven_api.post("/api/database/federated-query", {
+        "query": "select count(*) as n from users", "databases": ["PRIMARY", "primary", "Secondary"]})
+    assert status == 200, said
+    assert {m: r["rows"] for m, r in said["results"].items()} == {"primary": [{"n": 60}], "secondary": [{"n": 40}]}
 
 
 def test_federated_all_and_empty(woven_api):
@@ -717,6 +785,8 @@ def test_federated_merge(woven_api):
     ({"query": "select 1", "mode": "both"}, 400, "22023"), ({"query": "select 1", "databases": []}, 400, "22023"),
     ({"query": "select 1", "databases": "primary"}, 400, "22023"),
     ({"query": "select 1", "databases": ["nowhere"]}, 400, "22023"),
+    ({"query": "select 1", "databases": ["all"]}, 400, "22023"),
+    ({"query": "select 1", "databases": [" primary"]}, 400, "22023"),
     ({"query": "select 1", "onUnavailable": "wait"}, 400, "22023"),
     ({"query": "select 1", "databases": ["primary'; drop table users; --"]}, 400, "22023"),
     ({"query": "select * from nowhere"}, 400, "42P01"), ({"mode": "tag"}, 400, "22023")])

@@ -105,8 +105,10 @@ inner_arrived(struct worker *w, struct mail *m)
 {
 	struct inner *in = CONTAINER_OF(m, struct inner, mail);
 	struct sockaddr_un sa = {.sun_family = AF_UNIX};
+	bool is_surplus = session_total() > (uint64_t)pool_settings(w)->max_client_conn;
 
-	session_open_proven(w, in->fd, (struct sockaddr *)&sa, &in->peer, &in->startup);
+	session_open_proven(
+	    w, in->fd, is_surplus, (struct sockaddr *)&sa, &in->peer, &in->startup);
 	buf_free(&in->startup);
 	free(in);
 }

@@ -505,7 +505,9 @@ session_console_start(struct session *s)
 	struct buf out = {0};
 	uint8_t secret[4];
 
-	if (session_is_operator(s))
+	if (session_is_operator(s) ||
+	    session_key_operates(
+		s, topo_key_find(pool_worker(s->worker)->topo, session_user(s))))
 		role = TOPO_CONSOLE_ADMIN;
 	if (role == TOPO_CONSOLE_NO || runner == NULL) {
 		session_close(s, "42501", "not allowed");

@@ -170,6 +170,14 @@ auth_begin(struct session *s)
 		session_log(s, LOG_INFO_, "login attempt: db=%s user=%s tls=%s",
 		    s->login->startup.database, user,
 		    s->stream.ssl != NULL ? "yes" : "no");
+	/* Who opened it has proved it, but may have looked at an older snapshot. */
+	if (s->login->is_inner && key != NULL)
+		s->login->bars = session_key_bars(s, key);
+	if (s->login->is_inner &&
+	    (s->login->bars != NULL || (key == NULL && login == NULL))) {
+		auth_failed(s, F_AUTH_PASSWORD, "no such user");
+		return;
+	}
 	if (session_is_operator(s) || s->login->is_inner) {
 		auth_passed(s);
 		return;

@@ -35,8 +35,8 @@ void session_on_world(struct worker *);
 
 void session_open(struct worker *, int fd, const struct sockaddr *, bool is_surplus);
 /* A client inside the process, whom its startup packet names and somebody has proven. */
-void session_open_proven(struct worker *, int fd, const struct sockaddr *,
-    const struct addr *peer, const struct buf *startup);
+void session_open_proven(struct worker *, int fd, bool is_surplus,
+    const struct sockaddr *, const struct addr *peer, const struct buf *startup);
 
 /* ---- login.c ---- */
 
@@ -61,6 +61,8 @@ bool session_is_operator(const struct session *);
 const char *session_key_bars(const struct session *, const struct topo_key *);
 /* False, and the session is closed: keys are for virtual databases only. */
 bool session_key_may(struct session *, const char *dbname);
+/* A key with OPERATE has the console, by HTTP alone. */
+bool session_key_operates(const struct session *, const struct topo_key *);
 
 /* ---- welcome.c ---- */
 

@@ -254,10 +254,10 @@ session_open(struct worker *w, int fd, const struct sockaddr *sa, bool is_surplu
 }
 
 void
-session_open_proven(struct worker *w, int fd, const struct sockaddr *sa,
+session_open_proven(struct worker *w, int fd, bool is_surplus, const struct sockaddr *sa,
     const struct addr *peer, const struct buf *startup)
 {
-	struct session *s = session_create(w, fd, sa, false);
+	struct session *s = session_create(w, fd, sa, is_surplus);
 
 	s->addr = *peer;
 	s->login->is_inner = true;

@@ -31,11 +31,19 @@ refuse_key(struct session *s, const char *verb, const char *what)
 }
 
 bool
+session_key_operates(const struct session *s, const struct topo_key *key)
+{
+	return (
+	    key != NULL && key->can_operate && s->login != NULL && s->login->is_inner);
+}
+
+bool
 session_key_may(struct session *s, const char *dbname)
 {
 	const struct topo *topo = pool_worker(s->worker)->topo;
+	const struct topo_key *key = topo_key_find(topo, s->user->name);
 
-	if (topo_key_find(topo, s->user->name) == NULL)
+	if (key == NULL || (session_key_operates(s, key) && topo_is_console(dbname)))
 		return (true);
 	refuse_key(s, "connect to", dbname);
 	return (false);

@@ -446,6 +446,7 @@ start(char *why, size_t why_len)
 		return (EXIT_BAD_CONFIG);
 	}
 	if (world_log(world, why, why_len) != 0 ||
+	    http_start(net_side(), set, why, why_len) != 0 ||
 	    net_listen(set, session_accept, why, why_len) != 0 ||
 	    pidfile_write(set->pidfile, why, why_len) != 0)
 		return (EXIT_NO_START);
@@ -453,8 +454,6 @@ start(char *why, size_t why_len)
 	world = stored_keys_apply(world);
 	set = topo_settings(world);
 	rooms_init();
-	if (http_start(net_side(), set, why, why_len) != 0)
-		return (EXIT_NO_START);
 	session_set_hard_max(clients_possible(world, descriptors));
 	signals_watch();
 	stats_event = event_new(net_main()->base, -1, EV_PERSIST, stats_due, NULL);

@@ -141,6 +141,8 @@ class Doors:
         given = dict(auth_type="trust", admin_users="admin", stats_users="stats",
                      auth_file=auth_file(os.path.join(directory, "users.txt"), secrets or SECRETS),
                      server_login_retry=1)
+        if not is_standin():
+            given["state_dir"] = directory  # keys and jobs of one proxy are not the next one's
         given.update(settings)
         text = config(databases, port, users, sections, **given)
         door = Door(Proxy(text, port, directory, args, env, wait, preexec), pg)

@@ -298,7 +298,7 @@ def test_broken_file(start, state):
 def test_a_plain_configuration_starts_without_a_word(proxy, base):
     if os.path.exists("/var/lib/pgweave"):
         pytest.skip("this machine has a state directory")
-    door = proxy(base)
+    door = proxy(base, state_dir=None)
     assert "state" not in log(door).lower().replace("statement", "")
     assert not os.path.exists("/var/lib/pgweave")
 

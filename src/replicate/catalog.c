@@ -9,14 +9,17 @@
 
 /* ---- asking ---- */
 
-/* Order, schema, table, estimate of rows, whether deletes cascade; column, type, not null,
- * generated, sequence. A row for each column; a table without columns has one. */
+/* Order, schema, table, whether it is one, estimate of rows, whether deletes cascade; column,
+ * type, not null, needed in every insert, generated, sequence. A row for each column; a table
+ * without columns has one. */
 const char *const catalog_columns_sql =
-    "SELECT x.ord, n.nspname, c.relname, greatest(c.reltuples, -1)::bigint,"
+    "SELECT x.ord, n.nspname, c.relname, c.relkind IN ('r', 'p'),"
+    " greatest(c.reltuples, -1)::bigint,"
     " EXISTS (SELECT FROM pg_catalog.pg_constraint f WHERE f.confrelid = c.oid"
     " AND f.contype = 'f' AND f.confdeltype NOT IN ('a', 'r')),"
     " a.attname, pg_catalog.format_type(CASE t.typtype WHEN 'd' THEN t.typbasetype"
-    " ELSE a.atttypid END, NULL), a.attnotnull, a.attgenerated <> '', s.name"
+    " ELSE a.atttypid END, NULL), a.attnotnull, a.attnotnull AND NOT a.atthasdef"
+    " AND a.attidentity = '' AND t.typdefault IS NULL, a.attgenerated <> '', s.name"
     " FROM unnest($1::text[]) WITH ORDINALITY x(asked, ord)"
     " JOIN pg_catalog.pg_class c ON c.oid = pg_catalog.to_regclass(x.asked)"
     " JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
@@ -31,16 +34,18 @@ const char *const catalog_columns_sql =
     " AND d.refobjsubid = a.attnum AND d.deptype IN ('a', 'i')"
     " AND has_sequence_privilege(sc.oid, 'SELECT')"
     " AND has_sequence_privilege(sc.oid, 'UPDATE') LIMIT 1) s(name) ON true"
-    " WHERE c.relkind IN ('r', 'p') ORDER BY x.ord, a.attnum";
+    " ORDER BY x.ord, a.attnum";
 enum {
 	COL_ORD,
 	COL_SCHEMA,
 	COL_TABLE,
+	COL_IS_TABLE,
 	COL_ROWS,
 	COL_CASCADES,
 	COL_NAME,
 	COL_TYPE,
 	COL_NOT_NULL,
+	COL_NEEDED,
 	COL_GENERATED,
 	COL_SEQUENCE
 };
@@ -105,6 +110,7 @@ relation_name(struct relation *rel, const PGresult *r, int row)
 
 	rel->schema = copied(r, row, COL_SCHEMA);
 	rel->name = copied(r, row, COL_TABLE);
+	rel->is_no_table = !is_true(r, row, COL_IS_TABLE);
 	rel->rows_estimate = strtoll(PQgetvalue(r, row, COL_ROWS), NULL, 10);
 	rel->cascades = is_true(r, row, COL_CASCADES);
 	sql_name(&b, rel->schema);
@@ -134,6 +140,7 @@ catalog_take_columns(struct copy *copies, size_t count, bool of_target, const PG
 		c->name = copied(r, row, COL_NAME);
 		c->type = copied(r, row, COL_TYPE);
 		c->is_not_null = is_true(r, row, COL_NOT_NULL);
+		c->is_needed = is_true(r, row, COL_NEEDED);
 		c->is_generated = is_true(r, row, COL_GENERATED);
 		c->sequence = copied(r, row, COL_SEQUENCE);
 	}
@@ -255,7 +262,8 @@ names_are_within(const struct names *a, const struct names *all)
 
 /* The columns, or what is missing. What the target generates it makes by itself. */
 static bool
-match_columns(struct copy *c, const char *target, struct complaint *why)
+match_columns(
+    struct copy *c, const char *source, const char *target, struct complaint *why)
 {
 	for (size_t i = 0; i < c->source.column_count; i++) {
 		const struct column *from = &c->source.columns[i];
@@ -274,8 +282,16 @@ match_columns(struct copy *c, const char *target, struct complaint *why)
 	for (size_t i = 0; i < c->target.column_count; i++) {
 		const struct column *to = &c->target.columns[i];
 
-		if (!to->is_generated && relation_column(&c->source, to->name) == NULL)
-			names_add(&c->extra, to->name, strlen(to->name));
+		if (to->is_generated || relation_column(&c->source, to->name) != NULL)
+			continue;
+		if (to->is_needed) {
+			complaint_set(why, "23502",
+			    "Give it a default, or let it be null.",
+			    "column \"%s\" of table \"%s\" of database \"%s\" needs a value, and database \"%s\" does not have it",
+			    to->name, c->target.name, target, source);
+			return (false);
+		}
+		names_add(&c->extra, to->name, strlen(to->name));
 	}
 	if (c->columns.count > 0)
 		return (true);
@@ -362,7 +378,13 @@ catalog_match(struct copy *c, const char *source, const char *target, bool is_fu
 		    c->source.name == NULL ? source : target);
 		return (false);
 	}
-	return (match_columns(c, target, why) &&
+	if (c->source.is_no_table || c->target.is_no_table) {
+		complaint_set(why, "42809", "Views and foreign tables cannot be copied.",
+		    "%s is no table in database \"%s\"", c->asked,
+		    c->source.is_no_table ? source : target);
+		return (false);
+	}
+	return (match_columns(c, source, target, why) &&
 		(c->sync_key == NULL || match_sync_key(c, source, why)) &&
 		match_key(c, source, target, is_full, why));
 }

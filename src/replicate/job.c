@@ -69,8 +69,10 @@ take_tables(struct job *job, char *why, size_t why_len)
 			snprintf(why, why_len, "table %s stands twice", given.v[i]);
 			ok = false;
 		}
-		if (ok)
+		if (ok) {
 			names_add(&job->tables, (const char *)b.mem, b.len - 1);
+			names_add(&job->words, given.v[i], strlen(given.v[i]));
+		}
 		buf_free(&b);
 		names_free(&parts);
 	}
@@ -181,6 +183,7 @@ job_destroy(struct job *job)
 	job_text_free(&job->text);
 	names_free(&job->targets);
 	names_free(&job->tables);
+	names_free(&job->words);
 	free(job->sync_key);
 	free(job->last_error);
 	free(job);

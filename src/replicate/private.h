@@ -48,6 +48,7 @@ struct column {
 	char *type;     /* without a modifier; of a domain, what it is made of */
 	char *sequence; /* quoted; owned by the column, and ours to set; or NULL */
 	bool is_not_null, is_generated;
+	bool is_needed; /* an insert without it fails */
 };
 struct unique {
 	struct names columns;
@@ -64,7 +65,8 @@ struct relation {
 	size_t unique_count;
 	struct names leading; /* the first columns of its indexes */
 	int64_t rows_estimate;
-	bool cascades; /* deleting its rows changes those of others */
+	bool is_no_table; /* but a view, say */
+	bool cascades;    /* deleting its rows changes those of others */
 };
 const struct column *relation_column(const struct relation *, const char *name);
 void relation_free(struct relation *);
@@ -165,6 +167,7 @@ struct job {
 	TAILQ_ENTRY(job) entry;       /* of the jobs, or of the loose ones */
 	struct topo_job_text text;    /* owned */
 	struct names targets, tables; /* tables: quoted */
+	struct names words;           /* for each of the tables: what people say */
 	char *sync_key;               /* NULL: none */
 	int64_t interval_us;          /* 0: none */
 	int64_t overlap_us;           /* -1: not said */

@@ -62,7 +62,7 @@ copy_report(const struct leg *leg, const struct copy *c)
 		c != NULL && c->started_us != 0 ? c->started_us : run->started_wall_us,
 	    .ended_us = is_done ? c->ended_us : clock_wall_us(),
 	    .target = leg->target,
-	    .table = c != NULL ? c->asked : "",
+	    .table = c != NULL ? job->words.v[c - leg->copies] : "",
 	    .outcome = is_done                       ? "done"
 		       : leg->outcome == LEG_SKIPPED ? "skipped"
 						     : "failed",

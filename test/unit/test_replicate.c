@@ -300,6 +300,16 @@ test_refusals(void **state)
 	column_add(&c.source, "new", "text", false);
 	assert_refused(&c, "42703",
 	    "column \"new\" of table \"Order Items\" is missing in database \"secondary\"");
+	copy_make(&c);
+	column_add(&c.target, "own", "text", false);
+	c.target.columns[3].is_needed = true;
+	assert_refused(&c, "23502",
+	    "column \"own\" of table \"Order Items\" of database \"secondary\" needs a value,"
+	    " and database \"primary\" does not have it");
+	copy_make(&c);
+	c.source.is_no_table = true;
+	assert_refused(
+	    &c, "42809", "\"Order Items\" is no table in database \"primary\"");
 }
 
 /* What the target generates is not copied; what it has of its own stays. */
@@ -407,14 +417,14 @@ result(int columns, const char *const *values, int rows)
 static void
 test_catalog(void **state)
 {
-	static const char *const columns[] = {"1", "app", "x\"y", "42", "t", "id",
-	    "integer", "t", "f", "app.x_id_seq", "1", "app", "x\"y", "42", "t", "g",
-	    "integer", "f", "t", NULL};
+	static const char *const columns[] = {"1", "app", "x\"y", "t", "42", "t", "id",
+	    "integer", "t", "f", "f", "app.x_id_seq", "1", "app", "x\"y", "t", "42", "t",
+	    "g", "integer", "f", "t", "t", NULL};
 	static const char *const keys[] = {"1", "10", "t", "t", "1", "a", "1", "10", "t",
 	    "t", "2", "b", "1", "11", "f", "f", "1", NULL, "1", "12", "f", "f", "1", "c",
 	    "1", "13", "f", "t", "1", "d", "9", "14", "f", "t", "1", "d"};
 	struct copy c = {.asked = "x"};
-	PGresult *r = result(10, columns, 2);
+	PGresult *r = result(12, columns, 2);
 
 	(void)state;
 	catalog_take_columns(&c, 1, true, r);
@@ -422,7 +432,8 @@ test_catalog(void **state)
 	assert_string_equal(c.target.sql, "\"app\".\"x\"\"y\"");
 	assert_int_equal(c.target.column_count, 2);
 	assert_int_equal(c.target.rows_estimate, 42);
-	assert_true(c.target.cascades);
+	assert_true(c.target.cascades && !c.target.is_no_table);
+	assert_true(!c.target.columns[0].is_needed && c.target.columns[1].is_needed);
 	assert_string_equal(relation_column(&c.target, "id")->sequence, "app.x_id_seq");
 	assert_true(relation_column(&c.target, "g")->is_generated);
 	assert_null(relation_column(&c.target, "h"));

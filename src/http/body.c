@@ -109,6 +109,9 @@ body_names(const json_t *body, const char *field, char **out, struct refusal *wh
 	if (!json_is_array(v) || json_array_size(v) == 0)
 		return (
 		    body_refuse(why, "22023", "\"%s\" must be an array of names", field));
+	if (json_array_size(v) > BODY_NAMES_MAX)
+		return (body_refuse(why, "22023", "\"%s\" has more than %d names", field,
+		    BODY_NAMES_MAX));
 	json_array_foreach(v, i, item)
 	{
 		const char *name = json_string_value(item);

@@ -8,6 +8,7 @@
 #include <jansson.h>
 
 #define BODY_PARAMS_MAX 65535 /* of one statement; PostgreSQL's limit */
+#define BODY_NAMES_MAX  1000  /* of one field */
 
 /* Why a request is refused. */
 struct refusal {

@@ -6,11 +6,21 @@
 #include "body.h"
 #include <ctype.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+
+/* A name that has come. */
+struct seen {
+	struct table_node node;
+	const char *name; /* in the statement */
+	size_t len;
+	unsigned number;
+};
 
 struct walk {
 	const char *at;
 	struct buf *out, *names;
+	struct table seen;
 	unsigned count;
 	struct refusal *why;
 };
@@ -89,17 +99,42 @@ dollar_end(const char *p)
 	return (end != NULL ? end + n : tag + strlen(tag));
 }
 
+static bool
+is_seen(const struct table_node *node, const void *key)
+{
+	const struct seen *a = CONTAINER_OF(node, struct seen, node), *b = key;
+
+	return (a->len == b->len && memcmp(a->name, b->name, a->len) == 0);
+}
+
 static unsigned
 walk_number(struct walk *w, const char *name, size_t len)
 {
-	const char *p = (const char *)w->names->mem, *end = p + w->names->len;
+	uint64_t hash = hash_bytes(name, len);
+	struct seen wanted = {.name = name, .len = len}, *s;
+	struct table_node *node = table_find(&w->seen, hash, is_seen, &wanted);
 
-	for (unsigned n = 1; p != NULL && p < end; n++, p += strlen(p) + 1)
-		if (strlen(p) == len && memcmp(p, name, len) == 0)
-			return (n);
+	if (node != NULL)
+		return (CONTAINER_OF(node, struct seen, node)->number);
+	s = mem_alloc(sizeof(*s));
+	*s = wanted;
+	s->number = ++w->count;
+	table_add(&w->seen, &s->node, hash);
 	buf_add(w->names, name, len);
 	buf_add(w->names, "", 1);
-	return (++w->count);
+	return (s->number);
+}
+
+static void
+seen_free(struct table *seen)
+{
+	struct table_node *node, *next;
+
+	for (node = table_first(seen); node != NULL; node = next) {
+		next = table_next(seen, node);
+		free(CONTAINER_OF(node, struct seen, node));
+	}
+	table_free(seen);
 }
 
 static int
@@ -174,10 +209,11 @@ names_to_numbers(const char *sql, struct buf *out, struct buf *names, unsigned *
     struct refusal *why)
 {
 	struct walk w = {.at = sql, .out = out, .names = names, .why = why};
+	int rc = 0;
 
-	while (*w.at != '\0')
-		if (walk_step(&w) != 0)
-			return (F_BODY);
+	while (*w.at != '\0' && rc == 0)
+		rc = walk_step(&w);
+	seen_free(&w.seen);
 	*count = w.count;
-	return (0);
+	return (rc);
 }

@@ -360,6 +360,40 @@ too_many_params(void **state)
 	json_decref(body);
 }
 
+/* As many names as there may be, each twice: their number must not cost its square. */
+static void
+many_names(void **state)
+{
+	struct buf sql = {0}, out = {0}, names = {0};
+	struct refusal why;
+	unsigned count;
+	json_t *body = json_pack("{s:[]}", "d");
+	char *joined;
+
+	(void)state;
+	for (unsigned round = 0; round < 2; round++)
+		for (unsigned i = 0; i < BODY_PARAMS_MAX; i++)
+			buf_addf(&sql, ":n%u ", i);
+	assert_int_equal(names_to_numbers(text_of(&sql), &out, &names, &count, &why), 0);
+	assert_int_equal(count, BODY_PARAMS_MAX);
+	assert_non_null(strstr(text_of(&out), " $65535 $1 $2 "));
+	buf_addstr(&sql, ":more");
+	assert_int_equal(
+	    names_to_numbers(text_of(&sql), &out, &names, &count, &why), F_BODY);
+	buf_free(&sql);
+	buf_free(&out);
+	buf_free(&names);
+
+	for (unsigned i = 0; i < BODY_NAMES_MAX; i++)
+		json_array_append_new(json_object_get(body, "d"), json_string("a"));
+	assert_int_equal(body_names(body, "d", &joined, &why), 0);
+	assert_string_equal(joined, "a");
+	free(joined);
+	json_array_append_new(json_object_get(body, "d"), json_string("a"));
+	assert_int_equal(body_names(body, "d", &joined, &why), F_BODY);
+	json_decref(body);
+}
+
 /* What the names of a text become, and the names behind it. */
 static void
 expect_names(const char *sql, const char *wanted, const char *wanted_names)
@@ -558,6 +592,7 @@ main(void)
 	    cmocka_unit_test(params_become_texts),
 	    cmocka_unit_test(statements_are_refused),
 	    cmocka_unit_test(too_many_params),
+	    cmocka_unit_test(many_names),
 	    cmocka_unit_test(names_become_numbers),
 	    cmocka_unit_test(statuses_fit),
 	    cmocka_unit_test(waits_are_read),

@@ -59,17 +59,13 @@ void store_job_delete(struct worker *from, const char *name, store_done *, void 
 /* One table of one target in one run; times are wall-clock µs. */
 struct store_run {
 	const char *job;
-	int64_t run; /* counts up per job; 0 when put: the next */
+	int64_t run; /* counts up per job */
 	int64_t started_us, ended_us;
 	const char *target, *table;
 	int64_t rows_read, rows_written, rows_deleted, bytes;
 	const char *outcome; /* done, failed */
 	const char *error;   /* or NULL */
 };
-/* The number for a run that begins now: one more than the last that was put. */
-typedef void store_numbered(
-    struct worker *, void *arg, int fault, const char *why, int64_t run);
-void store_run_next(struct worker *from, const char *job, store_numbered *, void *arg);
 /* The last thousand runs of a job are kept. */
 void store_run_put(
     struct worker *from, const struct store_run *, store_done *, void *arg);

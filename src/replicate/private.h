@@ -20,6 +20,8 @@
 #define SKEW_US SECOND_US
 /* Tables, and targets, of one job. */
 #define NAMES_MAX 1000
+/* The name of the job that REPLICATE TABLE is. */
+#define ONCE "REPLICATE TABLE"
 
 /* ---- text.c: lists, names and times as people write them ---- */
 
@@ -159,7 +161,7 @@ void bound_newest_sql(struct buf *, const struct copy *, int64_t overlap_us);
 /* Sets next, next_pending. Answers the time up to which the target will be whole, or 0. */
 int64_t bound_next(struct copy *, const struct bound *, int64_t overlap_us);
 
-/* ---- job.c, replicate.c ---- */
+/* ---- job.c ---- */
 
 struct run;
 
@@ -174,6 +176,7 @@ struct job {
 	bool is_full, is_enabled, is_from_file, is_once;
 	bool is_loose; /* not one of the jobs: being checked, or run once */
 	bool is_seen;
+	bool is_leaving;    /* the store drops it */
 	struct run *run;    /* NULL: none */
 	int64_t run_number; /* of the last */
 	int64_t due_us;     /* monotonic; 0: not by itself */
@@ -190,6 +193,33 @@ void job_destroy(struct job *);
 void job_text_copy(struct topo_job_text *to, const struct topo_job_text *from);
 void job_text_free(struct topo_job_text *);
 bool job_text_same(const struct topo_job_text *, const struct topo_job_text *);
+
+/* ---- replicate.c: which jobs there are ---- */
+
+TAILQ_HEAD(job_list, job);
+struct replicate {
+	struct worker *side;
+	struct job_list jobs, loose;
+	/* The store's, as it has them: also those that the configuration hides. */
+	struct topo_job_text *stored;
+	size_t stored_count;
+	uint64_t generation; /* of the snapshot that the jobs are from */
+	bool is_loading, is_loaded, has_changed;
+	int64_t load_at_us; /* monotonic */
+	int64_t once_number;
+};
+struct replicate *replicate_of(struct worker *);
+struct job *job_find(struct job_list *, const char *name);
+/* due_us: when, if it runs by itself. */
+void job_add(struct replicate *, struct job *, int64_t due_us);
+void job_start(struct replicate *, struct job *, replicate_done *, void *arg);
+/* Ends the job's run, if there is one: the job is about to go. */
+void job_stop(struct job *, const char *sqlstate, const char *message);
+/* The store's list, kept as the store has it. */
+void stored_put(struct replicate *, const struct topo_job_text *);
+void stored_remove(struct replicate *, const char *name);
+/* What SHOW JOBS shows. */
+void jobs_publish(struct replicate *);
 /* The run has ended: it is told, and goes, after this. */
 void job_ran(struct job *, struct run *);
 /* Of a loose job: nobody needs it any more. */

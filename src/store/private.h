@@ -86,8 +86,6 @@ int work_key_revoke(
     struct store_file *, const char *id, char *why, size_t why_len) MUST_USE;
 int work_job_delete(
     struct store_file *, const char *name, char *why, size_t why_len) MUST_USE;
-int work_run_next(struct store_file *, const char *job, int64_t *run, char *why,
-    size_t why_len) MUST_USE;
 /* Whether others have changed the file since the keys were read. */
 bool work_look(struct store_file *);
 

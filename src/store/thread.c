@@ -24,12 +24,12 @@ struct ask {
 	struct store_rows rows; /* what was read */
 	void *row;              /* what is to be put, of rows.kind */
 	char *name;
-	int64_t limit, number;
+	int64_t limit;
+	bool has_changed;
 	/* Of the kind: */
 	void (*each_key)(void *arg, const struct topo_key_text *);
 	void (*each_job)(void *arg, const struct topo_job_text *);
 	void (*each_run)(void *arg, const struct store_run *);
-	store_numbered *numbered;
 	store_looked *looked;
 	store_done *done;
 	void *arg;
@@ -79,9 +79,7 @@ ask_home(struct worker *w, struct mail *m)
 
 	ask_each(a);
 	if (a->looked != NULL)
-		a->looked(w, a->arg, a->fault == 0 && a->number != 0);
-	else if (a->numbered != NULL)
-		a->numbered(w, a->arg, a->fault, a->why, a->number);
+		a->looked(w, a->arg, a->has_changed);
 	else
 		a->done(w, a->arg, a->fault, a->why);
 	ask_free(a);
@@ -293,7 +291,7 @@ store_key_revoke(struct worker *from, const char *id, store_done *done, void *ar
 static void
 look_work(struct store_file *f, struct ask *a)
 {
-	a->number = work_look(f);
+	a->has_changed = work_look(f);
 }
 
 void
@@ -335,22 +333,6 @@ void
 store_job_delete(struct worker *from, const char *name, store_done *done, void *arg)
 {
 	ask_change(from, job_delete_work, name, done, arg);
-}
-
-static void
-run_next_work(struct store_file *f, struct ask *a)
-{
-	a->fault = work_run_next(f, a->name, &a->number, a->why, sizeof(a->why));
-}
-
-void
-store_run_next(struct worker *from, const char *job, store_numbered *numbered, void *arg)
-{
-	struct ask *a = ask_create(from, run_next_work, NULL, arg);
-
-	a->name = mem_str(job);
-	a->numbered = numbered;
-	ask_send(a);
 }
 
 void

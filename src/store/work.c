@@ -121,34 +121,14 @@ runs_trim(struct store_file *f, const char *job)
 }
 
 static int
-run_number(struct store_file *f, const char *job, int64_t *next)
+run_put(struct store_file *f, const char *insert, const struct store_run *row)
 {
-	sqlite3_stmt *stmt = NULL;
-	int rc = sqlite3_prepare_v2(f->db,
-	    "SELECT coalesce(max(run), 0) + 1 FROM run WHERE job = ?1", -1, &stmt, NULL);
-
-	if (rc == SQLITE_OK)
-		rc = sqlite3_bind_text(stmt, 1, job, -1, SQLITE_TRANSIENT);
-	if (rc == SQLITE_OK && (rc = sqlite3_step(stmt)) == SQLITE_ROW) {
-		*next = sqlite3_column_int64(stmt, 0);
-		rc = SQLITE_OK;
-	}
-	(void)sqlite3_finalize(stmt);
-	return (rc);
-}
-
-static int
-run_put(struct store_file *f, const char *insert, const struct store_run *given)
-{
-	struct store_run row = *given;
 	int rc = exec(f, "BEGIN IMMEDIATE");
 
-	if (rc == SQLITE_OK && row.run == 0)
-		rc = run_number(f, row.job, &row.run);
 	if (rc == SQLITE_OK)
-		rc = run(f, insert, &store_run_kind, &row, NULL);
+		rc = run(f, insert, &store_run_kind, row, NULL);
 	if (rc == SQLITE_OK)
-		rc = runs_trim(f, row.job);
+		rc = runs_trim(f, row->job);
 	if (rc == SQLITE_OK)
 		rc = exec(f, "COMMIT");
 	return (rc);
@@ -225,18 +205,4 @@ work_job_delete(struct store_file *f, const char *name, char *why, size_t why_le
 	if (fault == 0)
 		(void)run(f, "DELETE FROM run WHERE job = ?1", NULL, NULL, name);
 	return (fault);
-}
-
-int
-work_run_next(
-    struct store_file *f, const char *job, int64_t *next, char *why, size_t why_len)
-{
-	int fault = open_to_read(f, why, why_len);
-
-	*next = 1;
-	if (fault != 0)
-		return (fault == F_NOT_FOUND ? 0 : fault);
-	if (run_number(f, job, next) != SQLITE_OK)
-		return (file_failed(f, why, why_len));
-	return (0);
 }

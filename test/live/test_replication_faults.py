@@ -230,6 +230,27 @@ def test_store_breaks_while_running(world, tmp_path):
     assert diag.sqlstate == "58030" and world.job() is not None
 
 
+def test_dropped_while_the_store_is_slow(world, tmp_path):
+    """What is said to a job that is on its way out does not bring it back."""
+    world.everywhere(USERS)
+    world.create("users")
+    with sqlite3.connect(tmp_path / "state.db", isolation_level=None) as c:
+        c.execute("begin immediate")
+        dropper = threading.Thread(target=world.ask, args=["DROP JOB j"])
+        dropper.start()
+        until(lambda: "DROP JOB j command issued" in world.door.log(), 10)
+        with world.door.console("admin") as k:
+            with pytest.raises(psycopg.Error, match='job "j" does not exist'):
+                k.command("PAUSE JOB j")
+        c.execute("rollback")
+    dropper.join()
+    assert world.job() is None
+    assert world.door.stop() is None
+    world.door.start()
+    with sqlite3.connect(tmp_path / "state.db") as c:
+        assert c.execute("select count(*) from job").fetchone() == (0,)
+
+
 @pytest.fixture
 def small_disk(tmp_path):
     """A file system of 400 kB."""

@@ -90,7 +90,6 @@ struct answer {
 	bool is_there;
 	int fault;
 	char why[512];
-	int64_t number;
 	bool has_changed;
 	unsigned count;
 	struct topo_key_text keys[4]; /* texts are the answer's */
@@ -174,15 +173,6 @@ looked(struct worker *w, void *arg, bool has_changed)
 
 	done(w, arg, 0, "");
 	a->has_changed = has_changed;
-}
-
-static void
-numbered(struct worker *w, void *arg, int fault, const char *reason, int64_t number)
-{
-	struct answer *a = arg;
-
-	done(w, arg, fault, reason);
-	a->number = number;
 }
 
 static int
@@ -391,16 +381,6 @@ load_runs(struct answer *a, const char *job, unsigned limit)
 	assert_int_equal(wait_for(a), 0);
 }
 
-static int64_t
-next_run(const char *job)
-{
-	struct answer a = {0};
-
-	store_run_next(net_main(), job, numbered, &a);
-	assert_int_equal(wait_for(&a), 0);
-	return (a.number);
-}
-
 static void
 test_jobs(void **state)
 {
@@ -420,13 +400,10 @@ test_jobs(void **state)
 	store_jobs_load(net_main(), each_job, done, &a);
 	assert_int_equal(wait_for(&a), 0);
 	assert_string_equal(a.names, "other:u sync:t, \xc3\xbc ");
-	assert_int_equal(next_run("sync"), 1);
 	put_run("sync", 1, "b");
 	put_run("sync", 2, "b");
 	put_run("sync", 2, "c");
-	put_run("other", 0, "b");
-	assert_int_equal(next_run("sync"), 3);
-	assert_int_equal(next_run("other"), 2);
+	put_run("other", 1, "b");
 	load_runs(&a, "sync", 2);
 	assert_string_equal(a.names, "sync/2/c/public.\"Users\"/42/it's broken "
 				     "sync/2/b/public.\"Users\"/42/it's broken ");
@@ -456,7 +433,6 @@ test_runs_are_trimmed(void **state)
 	assert_int_equal(a.count, 2);
 	assert_int_equal(a.first_run, 1001);
 	assert_int_equal(a.last_run, 2);
-	assert_int_equal(next_run("sync"), 1002);
 }
 
 /* ---- what cannot be ---- */

@@ -61,6 +61,8 @@ struct admin_key {
 void admin_key_make(struct admin_key *, const char *prefix);
 /* Overwrites the secret. */
 void admin_key_forget(struct admin_key *);
+/* Neither a file of lines nor a terminal is the place for them. */
+bool admin_key_has_control(const struct topo_key_text *);
 /* Appends a name to a list of names as topo reads them: ", " between, quoted where needed. */
 void admin_list_add(struct buf *, const char *name);
 /* A wall-clock time as "2026-01-31 23:59:59+00". */

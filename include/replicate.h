@@ -27,7 +27,8 @@ void replicate_create(
 void replicate_drop(struct worker *side, const char *name, replicate_done *, void *arg);
 void replicate_pause(
     struct worker *side, const char *name, bool paused, replicate_done *, void *arg);
-/* Answers when the run has ended. F_EXISTS-like errors: it is running already (55006). */
+/* Answers when the run has ended. 55006: somebody has asked for one already. A run that is
+ * under way by itself is waited for: this one is another. */
 void replicate_run(struct worker *side, const char *name, replicate_done *, void *arg);
 /* REPLICATE TABLE: a job without a name, run once, not kept. */
 void replicate_once(

@@ -84,6 +84,18 @@ admin_list_add(struct buf *list, const char *name)
 	buf_addstr(list, "\"");
 }
 
+bool
+admin_key_has_control(const struct topo_key_text *text)
+{
+	const char *const *texts = (const char *const *)(const void *)text;
+
+	for (size_t i = 0; i < sizeof(*text) / sizeof(char *); i++)
+		for (const char *p = texts[i]; p != NULL && *p != '\0'; p++)
+			if ((unsigned char)*p < ' ' || *p == 0x7f)
+				return (true);
+	return (false);
+}
+
 /* ---- the clauses ---- */
 
 /* CREATE KEY or REVOKE KEY on its way. Main's while it travels; it goes with its call. */
@@ -410,6 +422,11 @@ admin_create_key(struct call *c)
 
 	kc->call = c;
 	wrong = key_parse(kc);
+	if (wrong == NULL && admin_key_has_control(&kc->text)) {
+		call_fail(c, "22023", "a value has a control character in it");
+		key_call_free(kc);
+		return;
+	}
 	if (wrong != NULL) {
 		call_fail(c, "42601", "%s", wrong);
 		free(wrong);
@@ -460,7 +477,7 @@ admin_revoke_key(struct call *c)
 	struct key_call *kc;
 
 	if (call_arg_count(c) != 1) {
-		call_invalid(c);
+		call_fail_detail(c, "42601", "syntax error", NULL, c->command->usage);
 		return;
 	}
 	kc = mem_alloc(sizeof(*kc));

@@ -247,19 +247,6 @@ take_options(struct wanted *w, int argc, char **argv)
 	return (true);
 }
 
-/* Neither a file of lines nor a terminal is the place for them. */
-static bool
-has_control(const struct topo_key_text *text)
-{
-	const char *const *texts = (const char *const *)(const void *)text;
-
-	for (size_t i = 0; i < sizeof(*text) / sizeof(char *); i++)
-		for (const char *p = texts[i]; p != NULL && *p != '\0'; p++)
-			if ((unsigned char)*p < ' ' || *p == 0x7f)
-				return (true);
-	return (false);
-}
-
 /* As the reader of the configuration takes it back: quotes where something in it would mean
  * more than itself, and $${ for ${. */
 static void
@@ -352,7 +339,7 @@ key_create(int argc, char **argv)
 			    "database that the key may use");
 		goto out;
 	}
-	if (has_control(&w.text)) {
+	if (admin_key_has_control(&w.text)) {
 		code = fail("key create: a value has a control character in it");
 		goto out;
 	}
@@ -484,5 +471,7 @@ command_key(int argc, char **argv)
 		return (key_list(argc, argv));
 	if (argc > 0 && strcmp(argv[0], "revoke") == 0)
 		return (key_revoke(argc, argv));
-	return (fail("key: what to do with it is missing: create, list or revoke"));
+	return (fail(argc > 0
+			 ? "key: it can be told to create, list or revoke"
+			 : "key: what to do with it is missing: create, list or revoke"));
 }

@@ -386,10 +386,14 @@ replicate_run(struct worker *side, const char *name, replicate_done *done, void 
 
 	if (job == NULL)
 		return;
-	if (job->run != NULL)
-		answer(done, arg, "55006", "job \"%s\" is running already", name);
-	else
+	if (job->run == NULL)
 		job_start(replicate_of(side), job, done, arg);
+	else if (job->run->done == NULL && job->waiter == NULL) {
+		/* It has run by itself, and may not have seen what is there now. */
+		job->waiter = done;
+		job->waiter_arg = arg;
+	} else
+		answer(done, arg, "55006", "job \"%s\" is running already", name);
 }
 
 void

@@ -159,6 +159,19 @@ take_mode(struct job *job, char *why, size_t why_len)
 	return (false);
 }
 
+/* It stands in lines of the log, and in lists. */
+static bool
+check_name(const struct job *job, char *why, size_t why_len)
+{
+	for (const char *p = job->text.name; *p != '\0'; p++) {
+		if ((unsigned char)*p >= ' ' && *p != 0x7f)
+			continue;
+		snprintf(why, why_len, "name: a control character is in it");
+		return (false);
+	}
+	return (true);
+}
+
 struct job *
 job_create(const struct topo_job_text *text, char *why, size_t why_len)
 {
@@ -166,8 +179,9 @@ job_create(const struct topo_job_text *text, char *why, size_t why_len)
 
 	job_text_copy(&job->text, text);
 	job->overlap_us = -1;
-	if (take_mode(job, why, why_len) && take_targets(job, why, why_len) &&
-	    take_tables(job, why, why_len) && take_sync_key(job, why, why_len) &&
+	if (check_name(job, why, why_len) && take_mode(job, why, why_len) &&
+	    take_targets(job, why, why_len) && take_tables(job, why, why_len) &&
+	    take_sync_key(job, why, why_len) &&
 	    take_time("interval", job->text.interval, &job->interval_us, why, why_len) &&
 	    take_time("overlap", job->text.overlap, &job->overlap_us, why, why_len) &&
 	    take_enabled(job, why, why_len))
@@ -179,7 +193,7 @@ job_create(const struct topo_job_text *text, char *why, size_t why_len)
 void
 job_destroy(struct job *job)
 {
-	INVARIANT(job->run == NULL);
+	INVARIANT(job->run == NULL && job->waiter == NULL);
 	job_text_free(&job->text);
 	names_free(&job->targets);
 	names_free(&job->tables);

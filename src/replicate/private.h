@@ -176,8 +176,11 @@ struct job {
 	bool is_full, is_enabled, is_from_file, is_once;
 	bool is_loose; /* not one of the jobs: being checked, or run once */
 	bool is_seen;
-	bool is_leaving;    /* the store drops it */
-	struct run *run;    /* NULL: none */
+	bool is_leaving; /* the store drops it */
+	struct run *run; /* NULL: none */
+	/* Who has asked for a run while one was under way that nobody had asked for; or NULL. */
+	replicate_done *waiter;
+	void *waiter_arg;
 	int64_t run_number; /* of the last */
 	int64_t due_us;     /* monotonic; 0: not by itself */
 	/* The last run, or the one under way. */

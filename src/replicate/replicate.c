@@ -155,17 +155,29 @@ job_ran(struct job *job, struct run *run)
 	if (run->purpose == PURPOSE_RUN)
 		job_remember(job, run);
 	job->run = NULL;
-	jobs_publish(r);
+	if (job->waiter != NULL) {
+		replicate_done *done = job->waiter;
+
+		job->waiter = NULL;
+		job_start(r, job, done, job->waiter_arg);
+	} else
+		jobs_publish(r);
 }
 
 void
 job_stop(struct job *job, const char *sqlstate, const char *message)
 {
+	struct replicate_answer answer = {
+	    .fault = F_JOB, .sqlstate = sqlstate, .message = message};
+	replicate_done *waiter = job->waiter;
 	struct run *run = job->run;
 
 	job->run = NULL;
+	job->waiter = NULL;
 	if (run != NULL)
 		run_abort(run, sqlstate, message);
+	if (waiter != NULL)
+		waiter(job->waiter_arg, &answer);
 }
 
 /* ---- runs of earlier processes ---- */

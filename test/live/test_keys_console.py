@@ -182,6 +182,8 @@ def test_extended_protocol(door):
     ("CREATE KEY 'x' VIRTUAL bank", "42601", "must be followed by TYPE"),
     ("CREATE KEY 'x' TYPE server VIRTUAL bank VIRTUAL bank", "42601", "VIRTUAL stands there twice"),
     ("CREATE KEY 'x' TYPE server VIRTUAL bank READ", "42601", "READ ONLY"),
+    ("CREATE KEY 'a\nb' TYPE server VIRTUAL bank", "22023", "control character"),
+    ("REVOKE KEY", "42601", "syntax error"),
     ("REVOKE KEY 'vb_none'", "42704", 'there is no key "vb_none"'),
     (f"REVOKE KEY '{list(bank.KEYS)[0]}'", "55000", "stands in the configuration file"),
 ])
@@ -250,7 +252,7 @@ def test_printed_section(door, state):
     (["create", "--type", "server", "--virtual", "bank", "--rate", "x", "--print"], "is not a rate"),
     (["create", "--type", "server", "--virtual", "bank", "--name", "a\nb", "--print"], "control character"),
     (["create", "--typo"], '"--typo" is no option'),
-    (["list"], "usage"), (["revoke", "x"], "usage"), ([], "create, list or revoke"),
+    (["sing"], "create, list or revoke"), (["list"], "usage"), (["revoke", "x"], "usage"), ([], "create, list or revoke"),
     (["list", "/nonexistent.ini"], "nonexistent.ini"),
 ])
 def test_command_line_wrong(only_pgweave, args, message):

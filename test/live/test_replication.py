@@ -575,9 +575,35 @@ def test_running_already(world):
     assert world.same("users") == 1
 
 
-def test_drop_while_running(world):
+def test_asked_for_while_it_runs_by_itself(world):
+    """RUN JOB waits for a run that is due anyway, and then has its own."""
     world.everywhere(USERS)
-    world.create("users")
+    with world.pg.connect("beta") as c:
+        c.autocommit = False
+        c.execute("lock table users")
+        world.sql("alpha", "insert into users values (1, 'a')")
+        world.create("users", "SYNC KEY updated_at EVERY '1 hour'")
+        until(lambda: world.sql("beta", "select 1 from pg_stat_activity where application_name = "
+                                "'pgweave replication' and wait_event_type = 'Lock'"), 10)
+        world.sql("alpha", "insert into users values (2, 'b')")
+        runner = threading.Thread(target=world.run)
+        runner.start()
+        until(lambda: "RUN JOB j command issued" in world.door.log(), 10)
+        with world.door.console("admin") as k:
+            with pytest.raises(psycopg.Error, match="running already"):
+                k.command("RUN JOB j")
+        assert runner.is_alive()
+        c.rollback()
+        runner.join()
+    assert world.same("users") == 2
+    assert [r["run"] for r in world.runs()] == ["2", "1"]
+
+
+@pytest.mark.parametrize("options", ["SYNC KEY updated_at", "SYNC KEY updated_at EVERY '1 hour'"])
+def test_drop_while_running(world, options):
+    """Whoever has asked for the run, or waits for one that runs by itself, is told."""
+    world.everywhere(USERS)
+    world.create("users", options + " DISABLED")
     said = []
 
     def run():
@@ -588,9 +614,12 @@ def test_drop_while_running(world):
     with world.pg.connect("beta") as c:
         c.autocommit = False
         c.execute("lock table users")
+        if "EVERY" in options:
+            world.ask("RESUME JOB j")
+            until(lambda: world.job()["running"] == "t", 10)
         runner = threading.Thread(target=run)
         runner.start()
-        until(lambda: world.job() and world.job()["running"] == "t", 10)
+        until(lambda: world.job()["running"] == "t" and "RUN JOB j command issued" in world.door.log(), 10)
         with world.door.console("admin") as k:
             assert k.command("DROP JOB j")[2] == "DROP JOB"
         runner.join()

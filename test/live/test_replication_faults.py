@@ -247,6 +247,7 @@ def test_dropped_while_the_store_is_slow(world, tmp_path):
     assert world.job() is None
     assert world.door.stop() is None
     world.door.start()
+    assert world.job() is None
     with sqlite3.connect(tmp_path / "state.db") as c:
         assert c.execute("select count(*) from job").fetchone() == (0,)
 

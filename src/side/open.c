@@ -246,6 +246,10 @@ host_connect(struct side *s, const char *address)
 	params_add(&p, "application_name", s->application_name);
 	params_add(&p, "client_encoding", "UTF8");
 	params_add(&p, "target_session_attrs", "any");
+	/* What runs long has no timeout: a peer that is silently gone is found out by these. */
+	params_add(&p, "keepalives_idle", "60");
+	params_add(&p, "keepalives_interval", "10");
+	params_add(&p, "keepalives_count", "6");
 	params_add_tls(&p, topo_settings(s->topo));
 	s->conn = PQconnectStartParams(p.keys, p.values, 0);
 	if (s->conn == NULL) {

@@ -127,6 +127,20 @@ query_step(struct up *u, uint32_t size, const char *sql, const char **at, bool *
 	return (v);
 }
 
+/* SET and SHOW of pgweave's own: no database runs them, and they do not count for a key. */
+static bool
+is_setting(struct session *s, const char *sql, size_t len)
+{
+	struct sense sense;
+	bool is_one;
+
+	sense_make(s->worker, sql, len, &sense);
+	is_one = sense.facts->class == SQL_SET && sense.scan.next == NULL &&
+		 sense_is_local(s, &sense);
+	sense_end(&sense);
+	return (is_one);
+}
+
 enum up_verdict
 weave_query(struct up *u, uint32_t size)
 {
@@ -144,7 +158,7 @@ weave_query(struct up *u, uint32_t size)
 		return (UP_STOP);
 	if (size < 5 || body[size - 5] != '\0')
 		return (up_broken(u, "invalid Query message"));
-	if (!weave_admit(u))
+	if (s->weave->key != NULL && !is_setting(s, sql, size - 5) && !weave_admit(u))
 		return (weave_say_refusal(u, 'Q', size));
 	do {
 		v = query_step(u, size, sql, &at, &local);

@@ -505,6 +505,50 @@ def test_console(woven):
         assert api.query("select 1")[0] == 401
 
 
+def test_key_limits(woven):
+    """Each statement of a request counts, and what asks where it went does not."""
+    admin = Api(woven.http, "admin", database="pgweave")
+    made, = admin.rows("CREATE KEY 'slow' TYPE server VIRTUAL bank RATE '2/min'")
+    api = Api(woven.http, made["key"], made["secret"], style="key")
+    assert [api.query("select 1")[0] for _ in range(2)] == [200, 200]
+    status, headers, data = api.raw("POST", "/api/database/query", '{"query": "select 1"}')
+    assert (status, json.loads(data)["error"]["code"]) == (429, "53400")
+    assert 1 <= int(headers["Retry-After"]) <= 60
+    assert api.get("/database/primary/health")[0] == 200
+    made, = admin.rows("CREATE KEY 'reads' TYPE server VIRTUAL bank READ ONLY")
+    api = Api(woven.http, made["key"], made["secret"], style="key")
+    assert api.error("update users set name = name") == (403, "25006")
+    assert api.value("select count(*) from users") == 60
+
+
+def test_federates_by_itself(woven_api):
+    status, said = woven_api.query("select count(*) as n from accounts")
+    assert (status, said["rows"], said["database"]) == (200, [{"n": 100}], "primary, secondary")
+
+
+def test_reload(module_proxy, door):
+    api = Api(door.http, style="none")
+    assert api.raw("GET", "/metrics")[0] == 401
+    module_proxy.rewrite(door, http_metrics_public=1)
+    door.reload()
+    until(lambda: api.raw("GET", "/metrics")[0] == 200, 10, "it is public")
+    module_proxy.rewrite(door, http_metrics_public=0)
+    door.reload()
+    until(lambda: api.raw("GET", "/metrics")[0] == 401, 10, "it is not")
+
+
+def test_stops_with_statements_under_way(proxy, pg):
+    port = free_port()
+    door = proxy(pg, http_listen=f"127.0.0.1:{port}")
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        asked = [pool.submit(lambda: Api(port).query("select pg_sleep(60)")) for _ in range(2)]
+        until(lambda: door.pool()["cl_active"] == "2", 10, "both run")
+        assert door.stop() is None
+        for one in asked:
+            lost = one.exception(10)
+            assert isinstance(lost, (ConnectionError, http.client.HTTPException)) or one.result()[0] == 503
+
+
 def test_slow_reader(api):
     """Who reads slowly gets all of it, and holds up nobody."""
     body = json.dumps({"query": "select repeat('x', 1000) as x from generate_series(1, 200)"}).encode()

@@ -445,6 +445,8 @@ start(char *why, size_t why_len)
 		snprintf(why, why_len, "-d needs a pidfile");
 		return (EXIT_BAD_CONFIG);
 	}
+	/* Heard once all stands; who can connect may stop us, too. */
+	signals_watch();
 	if (world_log(world, why, why_len) != 0 ||
 	    http_start(net_side(), set, why, why_len) != 0 ||
 	    net_listen(set, session_accept, why, why_len) != 0 ||
@@ -455,7 +457,6 @@ start(char *why, size_t why_len)
 	set = topo_settings(world);
 	rooms_init();
 	session_set_hard_max(clients_possible(world, descriptors));
-	signals_watch();
 	stats_event = event_new(net_main()->base, -1, EV_PERSIST, stats_due, NULL);
 	INVARIANT(stats_event != NULL && event_add(stats_event, &period) == 0);
 	log_info("process up: %s, %u workers, file descriptors: %u, max_client_conn: %d",

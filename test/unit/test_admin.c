@@ -359,7 +359,8 @@ test_revoke_key(void **state)
 	(void)state;
 	ENDS("REVOKE KEY 'vb_1'", "REVOKE KEY");
 	assert_string_equal(asked, "revoke vb_1");
-	FAILS("REVOKE KEY", "42601", "invalid command 'REVOKE KEY', use SHOW HELP;");
+	FAILS("REVOKE KEY", "42601", "syntax error");
+	assert_string_equal(got.hint, "REVOKE KEY 'id'");
 	host_fault = F_NOT_FOUND;
 	FAILS("REVOKE KEY vb_1", "42704", "the host says no");
 	host_fault = F_CONF;

@@ -35,9 +35,10 @@ struct topo_verdict {
 	_Atomic int status, role;
 	_Atomic int64_t checked_us, since_us; /* monotonic; 0: never */
 	_Atomic int64_t response_us;          /* of the last good probe; -1: none */
-	_Atomic int64_t lag_us, lag_bytes;    /* of a replica; -1: not known */
-	_Atomic uint64_t replayed_lsn;        /* of a replica; 0: not known */
-	_Atomic unsigned connections; /* at the server, of anybody; as last seen */
+	_Atomic int64_t reached_us; /* when a probe last had a new connection; 0: never */
+	_Atomic int64_t lag_us, lag_bytes; /* of a replica; -1: not known */
+	_Atomic uint64_t replayed_lsn;     /* of a replica; 0: not known */
+	_Atomic unsigned connections;      /* at the server, of anybody; as last seen */
 	/* Links that could not be opened, or were lost, since the last probe: any thread adds. */
 	_Atomic unsigned failures;
 	pthread_mutex_t lock; /* for what follows */

@@ -52,6 +52,7 @@ judge_forget(struct watch *w)
 	w->is_odd = false;
 	atomic_store(&v->role, TOPO_ROLE_UNKNOWN);
 	atomic_store(&v->response_us, -1);
+	atomic_store(&v->reached_us, 0);
 	atomic_store(&v->lag_us, -1);
 	atomic_store(&v->lag_bytes, -1);
 	atomic_store(&v->replayed_lsn, 0);
@@ -183,6 +184,8 @@ note_found(struct watch *w, const struct found *f, int64_t now_us)
 
 	atomic_store(&v->role, (int)f->role);
 	atomic_store(&v->response_us, f->response_us);
+	if (f->reached_us != 0)
+		atomic_store(&v->reached_us, f->reached_us);
 	if (f->connections >= 0)
 		atomic_store(&v->connections,
 		    f->connections > UINT32_MAX ? UINT32_MAX : (unsigned)f->connections);

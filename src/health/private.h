@@ -16,6 +16,7 @@ struct found {
 	uint64_t replayed_lsn; /* of a replica; 0: not known */
 	uint64_t written_lsn;  /* of a primary; 0: not known */
 	int64_t replay_age_us; /* since the last transaction replayed; -1 */
+	int64_t reached_us;    /* when a new connection was had; 0: it was a kept one */
 	char version[64];      /* "" not known */
 };
 

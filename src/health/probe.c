@@ -90,6 +90,7 @@ knock_done(struct watch *w, const char *why)
 {
 	struct found f = {.connections = atomic_load(&w->verdict->connections),
 	    .replay_age_us = -1,
+	    .reached_us = w->query_us,
 	    .response_us = clock_us() - w->query_us};
 
 	if (why != NULL)
@@ -153,6 +154,7 @@ probe_answered(
 	int64_t now = clock_us();
 
 	f.response_us = now - w->query_us;
+	f.reached_us = w->is_fresh ? w->query_us : 0;
 	if (r != NULL && !read_answer(r, &f))
 		probe_bad(w, "the answer to the probe is not as expected");
 	else if (r != NULL || is_other_server(sqlstate))

@@ -212,7 +212,7 @@ pool_refuse_logins(struct seat *seat)
 	struct waiter *w, *next;
 	char message[512], state[6];
 
-	if (pool->failed_us == 0 || pool->ready > 0 || seat->opening > 0)
+	if (pool_failed_us(seat) == 0 || pool->ready > 0 || seat->opening > 0)
 		return;
 	pthread_mutex_lock(&pool->lock);
 	snprintf(message, sizeof(message),

@@ -84,6 +84,24 @@ pool_reserve_place(struct seat *seat)
 	return (true);
 }
 
+/* Health has the word: when the database has come up since, or a probe has had a connection
+ * where a link found no server. A probe that the server answers says nothing against a login
+ * that it refuses, or else clients would ask it without pause. */
+int64_t
+pool_failed_us(const struct seat *seat)
+{
+	const struct topo_verdict *v =
+	    seat->database != NULL ? seat->database->verdict : NULL;
+	int64_t failed = atomic_load(&seat->pool->failed_us);
+
+	if (failed == 0 || v == NULL || !topo_verdict_is_up(v))
+		return (failed);
+	if (atomic_load(&v->since_us) > failed ||
+	    (seat->pool->failed_unheard && atomic_load(&v->reached_us) > failed))
+		return (0);
+	return (failed);
+}
+
 bool
 pool_open(struct seat *seat)
 {
@@ -96,7 +114,7 @@ pool_open(struct seat *seat)
 	    .role = pool->role,
 	    .secret = seat->secret,
 	    .tls = pw->tls};
-	int64_t failed = pool->failed_us,
+	int64_t failed = pool_failed_us(seat),
 		retry = topo_settings(pw->topo)->server_login_retry;
 	struct link *l;
 
@@ -152,6 +170,15 @@ keeper_ready(struct link *l)
 	pool_offer(l);
 }
 
+/* Nothing listens there, or it starts, stops, or is cut off. */
+static bool
+is_unheard(int fault, const struct proto_error_fields *error)
+{
+	if (error != NULL)
+		return (strncmp(error->sqlstate, "57P", 3) == 0);
+	return (fault == F_LINK_CONNECT);
+}
+
 static void
 keeper_failed(
     struct link *l, int fault, const char *why, const struct proto_error_fields *error)
@@ -165,6 +192,7 @@ keeper_failed(
 	    error != NULL && strlen(error->sqlstate) == 5 ? error->sqlstate
 							  : fault_info(fault)->sqlstate);
 	pthread_mutex_unlock(&pool->lock);
+	atomic_store(&pool->failed_unheard, is_unheard(fault, error));
 	atomic_store(&pool->failed_us, clock_us());
 	count_failure(seat);
 	if (seat->database != NULL && !seat->database->round_robin_hosts)

@@ -38,6 +38,9 @@ void pool_nudge(struct pool *);
 /* Closes the idle link of this worker that is idle longest and counts in the place, but is not
  * of the pool that wants it. False: there is none. */
 bool pool_evict(struct worker *, const struct pool *wants, const struct pool_place *);
+/* When a login last failed, unless health has found since that it need not any more; 0: no
+ * failure counts. */
+int64_t pool_failed_us(const struct seat *);
 /* Opens a link when the limits allow one more. */
 bool pool_open(struct seat *);
 

@@ -111,6 +111,35 @@ def test_failures_of_clients_make_it_look_at_once(watched, own_pg):
     when(door, "healthy", seconds=5)
 
 
+@pytest.mark.parametrize("interval", ["200ms", "30s"])
+def test_what_health_finds_ends_the_wait_after_a_failed_login(watched, own_pg, interval):
+    """server_login_retry is for servers of which nothing better is known."""
+    door = watched(health_interval=interval, server_login_retry="1h")
+    when(door, "healthy")
+    own_pg.kill()
+    with pytest.raises(psycopg.OperationalError, match="server_login_retry|refused"):
+        door.connect()
+    with pytest.raises(psycopg.OperationalError, match="server_login_retry"):
+        door.connect()
+    when(door, "down", seconds=3)
+    own_pg.restart()
+    when(door, "healthy", seconds=5)
+    with door.connect() as c:
+        assert c.execute("select 1").fetchone() == (1,)
+
+
+def test_a_login_that_the_server_refuses_waits_although_the_server_is_well(proxy, own_pg):
+    door = proxy(own_pg, databases={"shop": f"host=127.0.0.1 port={own_pg.port} dbname=nowhere"},
+                 server_login_retry="1h", **QUICK)
+    when(door, "healthy")
+    for _ in range(3):
+        with pytest.raises(psycopg.OperationalError):
+            door.connect()
+        first = health(door)["last_checked"]
+        until(lambda: health(door)["last_checked"] > first, 5)
+    assert door.log().count("server login failed") == 1, "not asked again"
+
+
 def test_without_any_client_a_lost_connection_is_a_sign(watched, own_pg):
     door = watched(health_interval="30s")
     when(door, "healthy")

@@ -63,6 +63,24 @@ good(enum topo_status want)
 }
 
 static void
+a_new_connection_is_remembered(void **state)
+{
+	struct found f = {.role = TOPO_ROLE_PRIMARY, .replay_age_us = -1};
+
+	(void)state;
+	judge_good(&w, &f, 0, now += SECOND);
+	assert_int_equal(w.verdict->reached_us, 0);
+	f.reached_us = now;
+	judge_good(&w, &f, 0, now += SECOND);
+	/* Kept connections say nothing of new ones. */
+	f.reached_us = 0;
+	judge_good(&w, &f, 0, now += SECOND);
+	assert_int_equal(w.verdict->reached_us, now - 2 * SECOND);
+	judge_forget(&w);
+	assert_int_equal(w.verdict->reached_us, 0);
+}
+
+static void
 it_falls_and_rises(void **state)
 {
 	(void)state;
@@ -243,6 +261,8 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test_setup_teardown(it_falls_and_rises, setup, teardown),
+	    cmocka_unit_test_setup_teardown(
+		a_new_connection_is_remembered, setup, teardown),
 	    cmocka_unit_test_setup_teardown(unknown_may_be_down_at_once, setup, teardown),
 	    cmocka_unit_test_setup_teardown(
 		the_operator_has_the_last_word, setup, teardown),

@@ -18,7 +18,8 @@ from raw import Raw, refusal
 def backends(pg, user):
     with pg.connect() as d:
         return d.execute("select count(*) from pg_stat_activity where usename = %s and "
-                         "application_name not like 'pgbench%%'", [user]).fetchone()[0]
+                         "application_name not like 'pgbench%%' and application_name <> 'pgweave health'",
+                         [user]).fetchone()[0]
 
 
 def test_max_client_conn(proxy, pg):
@@ -157,7 +158,7 @@ def test_min_pool_size(proxy, pg):
         until(lambda: backends(pg, "forced") == 3, 8, "three links stand by")
         with pg.connect() as d:
             d.execute("select pg_terminate_backend(pid, 3000) from pg_stat_activity "
-                      "where usename = 'forced'")
+                      "where usename = 'forced' and application_name <> 'pgweave health'")
         until(lambda: backends(pg, "forced") == 3, 8, "three links stand by again")
 
 

@@ -78,7 +78,8 @@ struct request {
 	bool renames;    /* an error must speak of the client's name for the statement */
 	bool is_unnamed; /* REQ_PARSE of the unnamed statement */
 	bool is_ours;    /* sent to fail: the client gets the proxy's own error */
-	void *arg;       /* the user's */
+	bool is_after_error; /* REQ_SYNC: something of its batch has failed */
+	void *arg;           /* the user's */
 	struct hash128
 	    id; /* ACT_SKIP and ACT_FORWARD of REQ_PARSE: what is prepared by it */
 };

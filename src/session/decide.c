@@ -5,6 +5,7 @@
 #include "weave.h"
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 
 /* ---- limits of a key ---- */
 
@@ -66,49 +67,65 @@ weave_decline(
 	return (GO_REFUSED);
 }
 
+struct leg *
+weave_leg_of_cursors(struct session *s, const char *name)
+{
+	struct weave *w = s->weave;
+	struct leg *leg = s->link != NULL ? leg_note(s, s->link) : NULL;
+
+	/* The unnamed portal is gone with the next statement. */
+	if (name[0] == '\0')
+		return (leg);
+	for (unsigned i = 0; i < w->leg_count && (leg == NULL || !leg->has_portals); i++)
+		if (w->legs[i].has_portals)
+			leg = &w->legs[i];
+	return (leg);
+}
+
+static bool
+is_one_of(const char *verb, const char *const *list)
+{
+	for (; *list != NULL; list++)
+		if (strcmp(*list, verb) == 0)
+			return (true);
+	return (false);
+}
+
 /* Statements of a transaction that belong to a link that it has. NULL: none of these. */
 static struct leg *
 leg_for_verb(struct session *s, const struct sense *sense)
 {
+	static const char *const of_cursors[] = {"fetch", "move", "close", NULL};
+	static const char *const of_session[] = {"set", "show", "reset", NULL};
 	struct weave *w = s->weave;
-	static const char *const verbs[] = {
-	    "fetch", "move", "close", "set", "show", "reset", "savepoint", "release"};
 	const struct sql_facts *f = sense->facts;
 
 	if (w->txn != TXN_OPEN || w->leg_count == 0)
 		return (NULL);
-	if (f->class == SQL_SAVEPOINT)
-		return (leg_main(w));
-	if (f->class == SQL_COMMIT || f->class == SQL_ROLLBACK ||
-	    f->class == SQL_TWO_PHASE) {
-		for (unsigned i = 0; i < w->leg_count; i++)
-			if (w->legs[i].has_written)
-				return (&w->legs[i]);
-		return (leg_main(w));
-	}
-	if (f->table_count > 0 || s->link == NULL)
+	if (f->class == SQL_SAVEPOINT || f->class == SQL_COMMIT ||
+	    f->class == SQL_ROLLBACK || f->class == SQL_TWO_PHASE)
+		return (leg_home(w));
+	if (f->table_count > 0)
 		return (NULL);
-	for (size_t i = 0; i < ARRAY_LEN(verbs); i++)
-		if (strcmp(verbs[i], sense->scan.verb) == 0)
-			return (leg_note(s, s->link));
-	return (f->is_plain_read ? leg_note(s, s->link) : NULL);
+	if (is_one_of(sense->scan.verb, of_session))
+		return (leg_home(w));
+	if (is_one_of(sense->scan.verb, of_cursors))
+		return (weave_leg_of_cursors(s, "?"));
+	return (f->is_plain_read && s->link != NULL ? leg_note(s, s->link) : NULL);
 }
 
 static enum decision
 decide_in_failed(struct session *s, const struct sense *sense, struct seat **seat)
 {
 	struct weave *w = s->weave;
-	struct leg *leg = leg_main(w);
+	struct leg *home = leg_home(w);
 
 	if (sense->facts->class != SQL_SAVEPOINT || !sense->facts->is_rollback_to ||
-	    leg == NULL || !w->has_savepoints)
+	    home == NULL || w->frame_count == 0 || w->is_doomed)
 		return (weave_decline(w, "25P02",
 		    "current transaction is aborted, commands ignored until end of transaction block",
 		    NULL));
-	legs_park(s);
-	legs_drop(s, leg, "it failed, and the transaction goes back to a savepoint");
-	*seat = leg_main(w)->seat;
-	w->txn = TXN_OPEN;
+	*seat = home->seat;
 	return (GO_ONE);
 }
 
@@ -127,12 +144,39 @@ decide_by_route(struct session *s, const struct sense *sense, const struct bindi
 		    &w->refusal, plan->sqlstate, plan->message, plan->detail, plan->hint);
 		return (GO_REFUSED);
 	case ROUTE_MANY:
+		if (w->txn != TXN_NONE && sense->facts->has_foreign_function)
+			return (weave_decline(w, "0A000",
+			    "a function that may write cannot be called on several databases in one transaction",
+			    "Call it outside a transaction, or on one database."));
 		return (GO_MANY);
 	case ROUTE_ONE:
 	default:
+		/* What a function of the user's does is not known: it counts as a write. */
+		plan->is_write |= sense->facts->has_foreign_function;
 		*seat = weave_seat(s, plan->legs[0].node);
 		return (*seat != NULL ? GO_ONE : GO_REFUSED);
 	}
+}
+
+/* What a read-only key or login may not say: the server is told that all it does is READ ONLY,
+ * and so it stays. */
+static bool
+lifts_read_only(const struct session *s, const struct sense *sense)
+{
+	const struct sql_facts *f = sense->facts;
+	const struct topo_key *k = s->weave->key;
+
+	if (k == NULL || !k->is_read_only)
+		return (false);
+	if (f->class == SQL_BEGIN)
+		return (f->is_read_write);
+	if (f->class != SQL_SET || f->set_verb == SQL_SET_SHOW)
+		return (false);
+	/* SET TRANSACTION, SET SESSION CHARACTERISTICS */
+	if (f->setting == NULL)
+		return (sense_has_word(sense, "write"));
+	return (
+	    strcmp(f->setting, "all") == 0 || strstr(f->setting, "read_only") != NULL);
 }
 
 enum decision
@@ -148,6 +192,9 @@ weave_decide(struct session *s, const struct sense *sense, const struct binding 
 	plan->warning[0] = '\0';
 	if (sense->scan.hint != NULL && sense->scan.hint->problem != NULL)
 		return (weave_decline(w, "22023", sense->scan.hint->problem, NULL));
+	if (lifts_read_only(s, sense))
+		return (weave_decline(w, "42501",
+		    "this login may only read, and cannot change that", NULL));
 	if (sense_is_local(s, sense))
 		return (GO_LOCAL);
 	if (w->txn == TXN_FAILED)
@@ -166,26 +213,60 @@ weave_decide(struct session *s, const struct sense *sense, const struct binding 
 	return (GO_ONE);
 }
 
+/* Statements that leave something in the server's session for whoever comes next. */
+static bool
+is_taint(const struct sense *sense)
+{
+	static const char *const verbs[] = {"prepare", "listen", "load", NULL};
+	const struct sql_facts *f = sense->facts;
+
+	if (f->class == SQL_SET)
+		return (f->set_verb == SQL_SET_SET);
+	if (f->class == SQL_UTILITY && is_one_of(sense->scan.verb, verbs))
+		return (true);
+	return (strcmp(sense->scan.verb, "create") == 0 && sense_has_word(sense, "temp"));
+}
+
 void
-weave_note_relayed(struct session *s, const struct sense *sense, const struct seat *seat)
+weave_note_relayed(struct session *s, const struct sense *sense)
 {
 	struct weave *w = s->weave;
 	const struct sql_facts *f = sense->facts;
-	struct leg *leg;
 
-	if (f->class == SQL_SAVEPOINT && !f->is_release && !f->is_rollback_to)
-		w->has_savepoints = true;
-	if (w->txn == TXN_OPEN && w->leg_count > 1 &&
-	    (f->class == SQL_COMMIT || f->class == SQL_ROLLBACK)) {
-		/* What the others have read ends with a rollback. */
-		legs_park(s);
-		leg = leg_of_seat(w, seat);
-		legs_drop(s, leg, "the transaction is over");
+	if (f->class == SQL_SAVEPOINT) {
+		w->unit.saves |= !f->is_release && !f->is_rollback_to;
+		if (w->txn != TXN_NONE || w->unit.is_string)
+			(void)weave_savepoint(s, f);
 	}
-	if ((f->class == SQL_SET && f->set_verb == SQL_SET_RESET && f->setting != NULL &&
-		strcmp(f->setting, "all") == 0) ||
-	    strcmp(sense->scan.verb, "discard") == 0)
-		said_copy(&w->session, &w->base);
+	w->unit.rolls_back |= f->class == SQL_ROLLBACK;
+	w->unit.resets_all |= f->set_verb == SQL_SET_RESET && f->setting != NULL &&
+			      strcmp(f->setting, "all") == 0;
+	w->unit.opens |= strcmp(sense->scan.verb, "declare") == 0;
+	w->unit.taints |= is_taint(sense);
+}
+
+void
+weave_leave_failed(struct session *s)
+{
+	struct weave *w = s->weave;
+
+	if (w->txn != TXN_FAILED)
+		return;
+	legs_park(s);
+	legs_drop(
+	    s, leg_home(w), "it failed, and the transaction goes back to a savepoint");
+	w->txn = TXN_OPEN;
+}
+
+void
+weave_note_leg(struct session *s)
+{
+	struct weave *w = s->weave;
+	struct leg *leg = leg_note(s, s->link);
+
+	leg->has_written |= w->unit.writes;
+	leg->has_savepoints |= w->unit.saves;
+	leg->has_portals |= w->unit.opens;
 }
 
 void
@@ -206,7 +287,8 @@ weave_goes_to(struct session *s, const struct sense *sense, const struct route_p
 {
 	struct weave *w = s->weave;
 
-	weave_note_relayed(s, sense, seat);
+	weave_leave_failed(s);
+	weave_note_relayed(s, sense);
 	if (plan->leg_count > 0)
 		weave_note_routed(w, plan);
 	weave_say_warning(s, plan);

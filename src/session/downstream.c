@@ -254,6 +254,8 @@ down_error(struct down *d, const uint8_t *body, uint32_t size)
 		       requests_at(&l->requests, until)->kind != REQ_SYNC)
 			until++;
 		l->skips_to_sync = until == l->requests.count;
+		if (!l->skips_to_sync)
+			requests_at(&l->requests, until)->is_after_error = true;
 		/* Newest first, so that a name closed and given anew is undone in order. */
 		for (uint32_t i = until; i-- > 0;)
 			request_undo(d->s, l, requests_at(&l->requests, i));
@@ -289,6 +291,7 @@ down_ready(struct down *d, const uint8_t *body, uint32_t size)
 	struct metrics *m = &s->seat->metrics;
 	int64_t now = clock_us();
 	bool is_forwarded = r == NULL || r->act == ACT_FORWARD;
+	bool is_after_error = r != NULL && r->is_after_error;
 
 	if (size != 5 || strchr("ITE", body[0]) == NULL)
 		return (down_broken(d, "malformed ReadyForQuery"));
@@ -316,6 +319,8 @@ down_ready(struct down *d, const uint8_t *body, uint32_t size)
 		    "transaction blocks not allowed in statement pooling mode");
 		return (DOWN_STOP);
 	}
+	/* A Sync of the proxy's own: the client's is still to come. */
+	s->skips_to_sync |= !is_forwarded && is_after_error;
 	if (s->weave != NULL)
 		weave_ready(s, l, l->txn);
 	if (s->was_discarded && s->discarded == NULL)

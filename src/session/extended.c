@@ -25,6 +25,7 @@ portal_free(struct session *s, struct portal *p)
 	if (p == NULL)
 		return;
 	TAILQ_REMOVE(&s->weave->portals, p, entry);
+	s->weave->portal_bytes -= p->bytes;
 	stmt_release(s->worker, p->stmt);
 	free(p->bind);
 	free(p);
@@ -52,6 +53,8 @@ portal_add(
 	memcpy(p->name, name, name_len);
 	st->refs++;
 	p->stmt = st;
+	p->bytes = sizeof(*p) + name_len + len;
+	s->weave->portal_bytes += p->bytes;
 	p->bind = mem_dup(bind, len);
 	(void)binding_parse(&p->binding, p->bind, len, st);
 	TAILQ_INSERT_TAIL(&s->weave->portals, p, entry);
@@ -89,7 +92,7 @@ weave_pass_batch(struct up *u, char type)
 	w->relays = true;
 	w->is_bound = strchr("PDC", type) == NULL;
 	if (w->txn != TXN_NONE)
-		leg_note(s, s->link)->has_written |= w->writes;
+		weave_note_leg(s);
 	return (UP_PASS);
 }
 
@@ -98,6 +101,17 @@ take_batch(struct up *u, char type, uint32_t size, const struct sense *sense,
     const struct route_plan *plan, struct seat *seat)
 {
 	enum up_verdict v = weave_goes_to(u->s, sense, plan, seat);
+
+	if (v == UP_GO_ON)
+		return (weave_say_refusal(u, type, size));
+	return (v == UP_PASS ? weave_pass_batch(u, type) : v);
+}
+
+/* Parse and Describe change nothing. */
+static enum up_verdict
+take_unbound(struct up *u, char type, uint32_t size, struct seat *seat)
+{
+	enum up_verdict v = weave_take(u->s, seat, false);
 
 	if (v == UP_GO_ON)
 		return (weave_say_refusal(u, type, size));
@@ -148,6 +162,17 @@ keep_parse(struct up *u, uint32_t size, const char *name, struct stmt *st)
 	struct session *s = u->s;
 	struct buf out = {0};
 
+	if (sense_of_stmt(s->worker, st)->scan.next != NULL) {
+		stmt_release(s->worker, st);
+		return (weave_refuse(u, 'P', size, "42601",
+		    "cannot insert multiple commands into a prepared statement", NULL));
+	}
+	if (name[0] != '\0' && s->statements != NULL &&
+	    s->statements->bytes + st->sql_len > SESSION_STATEMENTS_MAX) {
+		stmt_release(s->worker, st);
+		return (weave_refuse(u, 'P', size, "53200",
+		    "prepared statements of this client take too much memory", NULL));
+	}
 	if (name[0] != '\0')
 		stmt_name_add(s, name, st)->is_sure = true;
 	else {
@@ -193,8 +218,11 @@ weave_parse(struct up *u, uint32_t size)
 	case GO_MANY:
 		return (keep_parse(u, size, parse.name, st));
 	case GO_ONE:
-		v = take_batch(u, 'P', size, sense, plan, seat);
-		w->parsed = st;
+		weave_leave_failed(s);
+		v = take_unbound(u, 'P', size, seat);
+		w->has_parsed = true;
+		w->parsed = st->id;
+		w->parsed_writes = plan->is_write;
 		break;
 	case GO_REFUSED:
 	default:
@@ -214,6 +242,9 @@ keep_bind(struct up *u, uint32_t size, struct stmt *st, const char *portal,
 	if (portal[0] != '\0' && portal_find(u->s->weave, portal) != NULL)
 		return (
 		    weave_refuse(u, 'B', size, "42P03", "portal already exists", NULL));
+	if (u->s->weave->portal_bytes + len > SESSION_STATEMENTS_MAX)
+		return (weave_refuse(u, 'B', size, "53200",
+		    "portals of this client take too much memory", NULL));
 	portal_add(u->s, portal, st, bind, len);
 	proto_message(&out, '2', NULL, 0);
 	return (weave_say(u, size, &out));
@@ -253,8 +284,11 @@ weave_bind(struct up *u, uint32_t size)
 		return (weave_say_refusal(u, 'B', size));
 	sense = sense_of_stmt(s->worker, st);
 	go = weave_decide(s, sense, &b, plan, &seat);
-	if (go == GO_ONE)
+	if (go == GO_ONE) {
+		portal_free(s, portal_find(s->weave, portal));
+		s->weave->unit.opens |= portal[0] != '\0';
 		return (take_batch(u, 'B', size, sense, plan, seat));
+	}
 	if (go == GO_REFUSED)
 		return (weave_say_refusal(u, 'B', size));
 	return (keep_bind(u, size, st, portal, body + rest, size - 4 - rest));
@@ -307,7 +341,7 @@ describe_statement(struct up *u, uint32_t size, const char *name)
 		scatter_start(s, plan, sense, st, NULL, SCATTER_DESCRIBE, 0);
 		return (UP_GO_ON);
 	case GO_ONE:
-		return (take_batch(u, 'D', size, sense, plan, seat));
+		return (take_unbound(u, 'D', size, seat));
 	case GO_REFUSED:
 	default:
 		return (weave_say_refusal(u, 'D', size));
@@ -318,8 +352,12 @@ describe_statement(struct up *u, uint32_t size, const char *name)
 static enum up_verdict
 server_portal(struct up *u, char type, uint32_t size, const char *name)
 {
-	if (u->s->weave->txn == TXN_OPEN && u->s->link != NULL)
-		return (weave_pass_batch(u, type));
+	struct session *s = u->s;
+	struct leg *leg =
+	    s->weave->txn == TXN_OPEN ? weave_leg_of_cursors(s, name) : NULL;
+
+	if (leg != NULL)
+		return (take_unbound(u, type, size, leg->seat));
 	return (weave_refuse(u, type, size, "34000", "portal", name));
 }
 
@@ -376,7 +414,11 @@ weave_execute(struct up *u, uint32_t size)
 		return (server_portal(u, 'E', size, name));
 	sense = sense_of_stmt(s->worker, p->stmt);
 	go = weave_decide(s, sense, &p->binding, &w->plan->plan, &seat);
+	if (p->is_done && go == GO_LOCAL)
+		return (weave_refuse(u, 'E', size, "55000",
+		    "a portal that has run cannot be run again", NULL));
 	if (go == GO_LOCAL) {
+		p->is_done = true;
 		if (!local_run(s, sense, &p->binding, true, &out, &r, &later)) {
 			w->refusal = r;
 			return (weave_say_refusal(u, 'E', size));
@@ -388,13 +430,13 @@ weave_execute(struct up *u, uint32_t size)
 	if (go == GO_ONE)
 		return (weave_refuse(u, 'E', size, "55000",
 		    "the statement goes to another database since it was bound", NULL));
-	if (p->is_cut)
+	if (p->is_done)
 		return (weave_refuse(u, 'E', size, "0A000",
 		    "a federated statement cannot be fetched in parts", NULL));
 	weave_note_routed(w, &w->plan->plan);
 	weave_say_warning(s, &w->plan->plan);
 	max_rows = proto_get32((const uint8_t *)name + size - 8);
-	p->is_cut = max_rows > 0;
+	p->is_done = true;
 	(void)up_body(u, size + 1, true);
 	scatter_start(s, &w->plan->plan, sense, p->stmt, p, SCATTER_RUN, max_rows);
 	return (UP_GO_ON);
@@ -418,8 +460,9 @@ weave_close(struct up *u, uint32_t size, char what, const char *name)
 			stmt_name_take_out(s, n);
 	} else {
 		p = portal_find(w, name);
-		if (p == NULL && w->txn == TXN_OPEN && s->link != NULL)
-			return (weave_pass_batch(u, 'C'));
+		if (p == NULL && w->txn == TXN_OPEN &&
+		    weave_leg_of_cursors(s, name) != NULL)
+			return (server_portal(u, 'C', size, name));
 		portal_free(s, p);
 	}
 	proto_message(&out, '3', NULL, 0);
@@ -460,75 +503,138 @@ doom(struct up *u, uint32_t size)
 	return (up_body(u, size + 1, true));
 }
 
+/* The batch that relays ends here, without the client's knowing, and what follows begins
+ * another one. */
+static enum up_verdict
+begin_anew(struct up *u)
+{
+	up_own_sync(u);
+	u->s->weave->relays = false;
+	u->s->is_stalled = true;
+	return (UP_STOP);
+}
+
+/* The statement is about to run at s->link. False: it may not, the refusal is set. */
+static bool
+bind_here(struct session *s, const struct sense *sense, bool writes, const char *portal)
+{
+	struct weave *w = s->weave;
+	const struct sql_facts *f = sense->facts;
+	bool saves = f->class == SQL_SAVEPOINT && !f->is_release && !f->is_rollback_to;
+
+	if (w->txn != TXN_NONE && (writes || saves) && !leg_may_write(w, s->link->place))
+		return (false);
+	portal_free(s, portal_find(w, portal));
+	w->is_bound = true;
+	w->unit.writes |= writes;
+	w->unit.opens |= portal[0] != '\0';
+	weave_note_relayed(s, sense);
+	if (w->txn != TXN_NONE)
+		weave_note_leg(s);
+	return (true);
+}
+
+/* A Parse or Bind within a batch, taken apart. */
+struct within {
+	struct stmt *st; /* held */
+	const char *portal;
+	struct binding b;
+	int has_binding; /* -1: it may still come */
+	struct proto_parse parse;
+};
+
+/* UP_GO_ON: it is there. */
+static enum up_verdict
+within_read(struct up *u, char type, uint32_t size, struct within *in)
+{
+	struct session *s = u->s;
+	const uint8_t *body = u->p + u->used + PROTO_HEAD;
+	const char *name;
+	char *message;
+	size_t rest;
+
+	*in = (struct within){.portal = ""};
+	if (type == 'P') {
+		if (proto_parse_parse(body, size - 4, &in->parse) != 0)
+			return (UP_PASS);
+		in->st = stmt_intern(s->worker, &in->parse);
+		if (wants_binding(s, sense_of_stmt(s->worker, in->st)))
+			in->has_binding = peek_bind(u, size, &in->parse, in->st, &in->b);
+		return (UP_GO_ON);
+	}
+	if (proto_bind_names(body, size - 4, &in->portal, &name, &rest) != 0)
+		return (UP_PASS);
+	in->st = stmt_of(s, name);
+	if (in->st == NULL) {
+		message =
+		    name[0] == '\0'
+			? mem_str("unnamed prepared statement does not exist")
+			: mem_printf("prepared statement \"%s\" does not exist", name);
+		refusal_set(&s->weave->refusal, "26000", message, NULL, NULL);
+		free(message);
+		return (doom(u, size));
+	}
+	in->st->refs++;
+	in->has_binding = binding_parse(&in->b, body + rest, size - 4 - rest, in->st);
+	return (UP_GO_ON);
+}
+
+static enum up_verdict
+relay_within(struct up *u, char type, uint32_t size, const struct within *in)
+{
+	struct session *s = u->s;
+	struct weave *w = s->weave;
+	struct route_plan *plan = &w->plan->plan;
+	const struct sense *sense = sense_of_stmt(s->worker, in->st);
+	struct seat *seat = s->link->place;
+	bool is_parsed = type == 'B' && w->has_parsed && w->parsed.hi == in->st->id.hi &&
+			 w->parsed.lo == in->st->id.lo && !wants_binding(s, sense);
+	bool is_here = true;
+	enum decision go = GO_ONE;
+
+	if (is_parsed)
+		plan->is_write = w->parsed_writes;
+	else {
+		go = weave_decide(
+		    s, sense, in->has_binding > 0 ? &in->b : NULL, plan, &seat);
+		is_here = go == GO_ONE && seat == s->link->place;
+	}
+	if (go != GO_REFUSED && !is_here && !w->is_bound)
+		return (begin_anew(u));
+	if (type == 'B' && !weave_admit(u))
+		return (doom(u, size));
+	if (!is_here)
+		return (doom(u, size));
+	if (type == 'B')
+		return (bind_here(s, sense, plan->is_write, in->portal) ? UP_PASS
+									: doom(u, size));
+	w->has_parsed = true;
+	w->parsed = in->st->id;
+	w->parsed_writes = plan->is_write;
+	return (UP_PASS);
+}
+
 /* Parse and Bind within a batch. */
 static enum up_verdict
 relay_statement(struct up *u, char type, uint32_t size)
 {
-	struct session *s = u->s;
-	struct weave *w = s->weave;
-	const uint8_t *body = u->p + u->used + PROTO_HEAD;
-	const char *portal, *name;
-	const struct sense *sense;
-	struct proto_parse parse;
-	struct binding b;
-	struct seat *seat = NULL;
-	struct stmt *st = NULL;
-	size_t rest;
-	enum decision go;
-	int has_binding = 0;
+	struct within in;
+	enum up_verdict v;
 
-	if (size > SESSION_WHOLE_MAX)
-		return (UP_PASS);
+	if (size > SESSION_WHOLE_MAX) {
+		refusal_set(&u->s->weave->refusal, "54000",
+		    "statement or parameters are too long for a virtual database", NULL,
+		    NULL);
+		return (doom(u, size));
+	}
 	if (!is_whole(u, size))
 		return (UP_STOP);
-	if (type == 'P') {
-		if (proto_parse_parse(body, size - 4, &parse) != 0)
-			return (UP_PASS);
-		st = stmt_intern(s->worker, &parse);
-	} else {
-		if (proto_bind_names(body, size - 4, &portal, &name, &rest) != 0)
-			return (UP_PASS);
-		st = stmt_of(s, name);
-		if (st == NULL)
-			return (UP_PASS);
-		if (!weave_admit(u))
-			return (doom(u, size));
-		st->refs++;
-		has_binding = binding_parse(&b, body + rest, size - 4 - rest, st);
-	}
-	sense = sense_of_stmt(s->worker, st);
-	if (type == 'B' && st == w->parsed && !wants_binding(s, sense)) {
-		stmt_release(s->worker, st);
-		w->is_bound = true;
-		return (UP_PASS);
-	}
-	if (type == 'P' && wants_binding(s, sense))
-		has_binding = peek_bind(u, size, &parse, st, &b);
-	if (has_binding < 0) {
-		stmt_release(s->worker, st);
-		return (UP_STOP);
-	}
-	go = weave_decide(s, sense, has_binding > 0 ? &b : NULL, &w->plan->plan, &seat);
-	if (go != GO_REFUSED && (go != GO_ONE || seat != s->link->place) &&
-	    !w->is_bound) {
-		/* Statements were only prepared so far: the batch begins anew elsewhere. */
-		stmt_release(s->worker, st);
-		up_own_sync(u);
-		w->relays = false;
-		s->is_stalled = true;
-		return (UP_STOP);
-	}
-	w->is_bound |= type == 'B';
-	if (go == GO_ONE && seat == s->link->place) {
-		if (w->leg_count <= 1)
-			weave_note_relayed(s, sense, seat);
-		if (w->txn != TXN_NONE)
-			leg_note(s, s->link)->has_written |= w->plan->plan.is_write;
-	}
-	stmt_release(s->worker, st);
-	if (go == GO_ONE && seat == s->link->place)
-		return (UP_PASS);
-	return (doom(u, size));
+	v = within_read(u, type, size, &in);
+	if (v != UP_GO_ON)
+		return (v);
+	v = in.has_binding < 0 ? UP_STOP : relay_within(u, type, size, &in);
+	stmt_release(u->s->worker, in.st);
+	return (v);
 }
 
 enum up_verdict
@@ -536,13 +642,21 @@ weave_relay(struct up *u, char type, uint32_t size)
 {
 	struct weave *w = u->s->weave;
 
-	if (type == 'S' || type == 'Q') {
-		/* A simple query ends a batch that has not been synced, as for a server. */
-		w->relays = type == 'Q' && w->relays;
+	if (u->s->link->skips_to_sync || refusal_is_set(&w->refusal)) {
+		w->relays = type != 'S' && w->relays;
 		return (UP_PASS);
 	}
-	if ((type == 'P' || type == 'B') && !u->s->link->skips_to_sync &&
-	    !refusal_is_set(&w->refusal))
+	switch (type) {
+	case 'P':
+	case 'B':
 		return (relay_statement(u, type, size));
-	return (UP_PASS);
+	case 'Q':
+	case 'F':
+		return (begin_anew(u));
+	case 'S':
+		w->relays = false;
+		return (UP_PASS);
+	default:
+		return (UP_PASS);
+	}
 }

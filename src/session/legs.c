@@ -73,8 +73,11 @@ leg_of_seat(struct weave *w, const struct seat *seat)
 }
 
 struct leg *
-leg_main(struct weave *w)
+leg_home(struct weave *w)
 {
+	for (unsigned i = 0; i < w->leg_count; i++)
+		if (w->legs[i].has_written || w->legs[i].has_savepoints)
+			return (&w->legs[i]);
 	for (unsigned i = 0; i < w->leg_count; i++)
 		if (w->legs[i].is_main)
 			return (&w->legs[i]);
@@ -160,6 +163,7 @@ parked_gone(struct session *s, struct link *l, const char *why)
 	session_log(s, LOG_WARNING_, "lost %s: %s", l->name, why);
 	if (leg != NULL)
 		leg_forget(w, leg);
+	w->is_doomed |= was_open;
 	if (s->state == SESSION_WEAVING && w->run->then == THEN_ROLLBACK) {
 		/* What was lost is rolled back. */
 		if (w->run->got < w->run->want_count &&
@@ -329,10 +333,12 @@ leg_begun(struct link *l, void *arg, const struct proto_error_fields *error)
 		    error != NULL ? error->hint : NULL);
 		return;
 	}
+	if (s->weave->txn == TXN_DEFERRED)
+		s->weave->txn_us = clock_us();
 	leg_note(s, l)->is_open = true;
 	s->weave->txn = TXN_OPEN;
-	if (l->xact_us == 0)
-		l->xact_us = clock_us();
+	/* Its time is the transaction's, whichever leg it spends it on. */
+	l->xact_us = s->weave->txn_us;
 	gather_next(s);
 }
 
@@ -377,7 +383,8 @@ gather_step(struct session *s, struct leg *leg)
 		link_run(l, "ROLLBACK", leg_rolled_back, s);
 		return (true);
 	}
-	if (l->txn == 'I' && leg_set_vars(s, l))
+	/* Inside a transaction too: SET goes to its home, and holds on every leg. */
+	if (l->txn != 'E' && leg_set_vars(s, l))
 		return (true);
 	if (leg->is_open || w->txn == TXN_NONE)
 		return (false);
@@ -389,20 +396,17 @@ static void
 rolled_back(struct session *s)
 {
 	struct weave *w = s->weave;
-	bool chains = w->run->then_chains, is_extended = w->run->is_extended;
+	bool chains = w->run->then_chains;
 	struct buf out = {0};
 
 	weave_txn_over(s, false);
-	if (chains) {
-		w->txn = TXN_DEFERRED;
-		said_copy(&w->saved, &w->session);
-	}
-	legs_rest(s);
+	if (chains)
+		weave_txn_chain(s);
 	proto_command_complete(&out, "ROLLBACK");
-	if (!is_extended)
-		proto_ready(&out, weave_status(s));
 	stream_write(&s->stream, out.mem, out.len);
 	buf_free(&out);
+	/* The message is offered again, for what stands behind it: ReadyForQuery at least. */
+	legs_rest(s);
 }
 
 static void
@@ -435,7 +439,7 @@ gather_next(struct session *s)
 {
 	struct weave *w = s->weave;
 
-	if (w->run->is_cancelled) {
+	if (w->run->is_cancelled && w->run->then != THEN_ROLLBACK) {
 		w->run->is_cancelled = false;
 		gather_failed(s, fault_info(F_CANCELLED)->sqlstate,
 		    fault_info(F_CANCELLED)->text, NULL, NULL);
@@ -540,9 +544,8 @@ legs_gather(struct session *s, enum weave_then then)
 
 /* ---- one link for a unit ---- */
 
-/* A statement inside a transaction: whether it may go to that leg. */
-static bool
-may_write(struct weave *w, const struct seat *seat)
+bool
+leg_may_write(struct weave *w, const struct seat *seat)
 {
 	char *message;
 
@@ -551,7 +554,7 @@ may_write(struct weave *w, const struct seat *seat)
 
 		if (leg->seat == seat)
 			continue;
-		if (!leg->has_written && !(leg->is_main && w->has_savepoints))
+		if (!leg->has_written && !leg->has_savepoints)
 			continue;
 		message = mem_printf(
 		    leg->has_written
@@ -574,10 +577,18 @@ weave_take(struct session *s, struct seat *seat, bool is_write)
 {
 	struct weave *w = s->weave;
 
-	if (w->txn != TXN_NONE && is_write && !may_write(w, seat))
+	if (w->txn != TXN_NONE && (is_write || w->unit.saves) && !leg_may_write(w, seat))
 		return (UP_GO_ON);
 	w->is_routed = true;
-	w->writes = is_write;
+	w->unit.writes |= is_write;
+	if (w->txn == TXN_NONE && s->link != NULL) {
+		/* What runs there was not ended. */
+		w->is_routed = false;
+		refusal_set(&w->refusal, "0A000",
+		    "a batch for another database has not been ended", NULL,
+		    "Send Sync first.");
+		return (UP_GO_ON);
+	}
 	if (w->txn == TXN_NONE) {
 		s->seat = seat;
 		if (session_get_link(s))
@@ -609,7 +620,7 @@ legs_rest(struct session *s)
 	for (unsigned i = w->leg_count; i-- > 0;)
 		if (!w->legs[i].is_open || w->legs[i].link->state != LINK_LENT)
 			leg_drop(s, &w->legs[i], "a statement was given up");
-	leg = leg_main(w);
+	leg = leg_home(w);
 	if (leg != NULL) {
 		session_move(s, SESSION_ACTIVE);
 		legs_unpark(s, leg);
@@ -617,6 +628,76 @@ legs_rest(struct session *s)
 		session_move(s, SESSION_IDLE);
 	weave_unit_over(s);
 	session_flow(s);
+}
+
+/* ---- transactions ---- */
+
+void
+weave_txn_begin(struct session *s, const char *sql, size_t len, bool is_read_only)
+{
+	struct weave *w = s->weave;
+
+	free(w->begin_sql);
+	w->begin_sql = mem_strn(sql, len);
+	w->begin_len = len;
+	w->is_read_only = is_read_only;
+	said_copy(&w->saved, &w->session);
+}
+
+void
+weave_txn_chain(struct session *s)
+{
+	s->weave->txn = TXN_DEFERRED;
+	said_copy(&s->weave->saved, &s->weave->session);
+}
+
+void
+weave_savepoints_cut(struct weave *w, unsigned count)
+{
+	while (w->frame_count > count) {
+		struct said_frame *f = &w->frames[--w->frame_count];
+
+		free(f->name);
+		said_free(&f->session);
+		said_free(&f->local);
+	}
+	if (count > 0)
+		return;
+	free(w->frames);
+	w->frames = NULL;
+	for (unsigned i = 0; i < w->leg_count; i++)
+		w->legs[i].has_savepoints = false;
+}
+
+bool
+weave_savepoint(struct session *s, const struct sql_facts *f)
+{
+	struct weave *w = s->weave;
+	const char *name = f->savepoint != NULL ? f->savepoint : "";
+	unsigned i;
+
+	if (!f->is_release && !f->is_rollback_to) {
+		struct said_frame frame = {.name = mem_str(name)};
+
+		said_copy(&frame.session, &w->session);
+		said_copy(&frame.local, &w->local);
+		w->frames =
+		    mem_realloc(w->frames, (w->frame_count + 1) * sizeof(*w->frames));
+		w->frames[w->frame_count++] = frame;
+		return (true);
+	}
+	for (i = w->frame_count; i > 0 && strcmp(w->frames[i - 1].name, name) != 0; i--)
+		;
+	if (i == 0)
+		return (false);
+	if (f->is_release) {
+		weave_savepoints_cut(w, i - 1);
+		return (true);
+	}
+	weave_savepoints_cut(w, i);
+	said_copy(&w->session, &w->frames[i - 1].session);
+	said_copy(&w->local, &w->frames[i - 1].local);
+	return (true);
 }
 
 void
@@ -629,15 +710,22 @@ weave_txn_over(struct session *s, bool committed)
 	said_free(&w->saved);
 	said_free(&w->local);
 	portals_free(s);
+	weave_savepoints_cut(w, 0);
+	if (w->begin_sql != NULL)
+		w->begin_sql[w->begin_len] = '\0';
 	w->txn = TXN_NONE;
-	w->has_savepoints = w->committed = false;
+	w->is_doomed = false;
 }
+
+/* ---- cancel ---- */
 
 void
 weave_cancel(struct session *s)
 {
 	struct weave *w = s->weave;
 
+	if (w->run->then == THEN_ROLLBACK)
+		return;
 	if (w->run->federation != NULL)
 		federate_cancel(w->run->federation);
 	else if (s->waiter.seat != NULL) {

@@ -22,7 +22,7 @@ session_flow(struct session *s)
 	    s->state == SESSION_WAITING || s->state == SESSION_WELCOME ||
 	    s->state == SESSION_WEAVING || stream_is_full(&s->stream) || s->is_leaving ||
 	    session_console_is_busy(s) ||
-	    (s->is_stalled && l != NULL && l->requests.count > 0) ||
+	    (s->is_stalled && l != NULL && (l->requests.count > 0 || l->body_left > 0)) ||
 	    (l != NULL && (l->state != LINK_LENT || stream_is_full(&l->stream) ||
 			      l->requests.count >= REQUESTS_MAX));
 	bool hold_link = l != NULL && l->state == LINK_LENT && stream_is_full(&s->stream);
@@ -273,14 +273,16 @@ session_release_if_done(struct session *s)
 {
 	struct link *l = s->link;
 
+	/* Gone in the middle of its transaction: nothing more is coming. */
+	if (s->is_leaving && l->requests.count == 0 && l->body_left == 0 &&
+	    s->body_left == 0) {
+		session_end(s, "client close request");
+		return;
+	}
 	if (!link_is_at_rest(l) || s->body_left > 0)
 		return;
 	if (s->is_draining || session_worker(s->worker)->is_draining) {
 		session_close(s, "57P01", "pooler is shutting down");
-		return;
-	}
-	if (s->is_leaving) {
-		session_end(s, "client close request");
 		return;
 	}
 	if (s->mode == POOL_SESSION) {
@@ -328,6 +330,8 @@ session_link_lost(struct link *l, const char *why)
 
 		if (leg != NULL)
 			leg_forget(s->weave, leg);
+		refusal_free(&s->weave->refusal);
+		s->weave->unit = (struct unit_notes){0};
 		weave_unit_over(s);
 	}
 	if (is_cut || l->saw_fatal) {

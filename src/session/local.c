@@ -41,12 +41,8 @@ run_begin(struct session *s, const struct sense *sense, struct buf *out)
 		proto_command_complete(out, "BEGIN");
 		return;
 	}
-	free(w->begin_sql);
-	w->begin_sql = mem_strn(sense->scan.sql, sense->scan.len);
-	w->is_read_only = sense->facts->is_read_only;
+	weave_txn_begin(s, sense->scan.sql, sense->scan.len, sense_reads_anywhere(sense));
 	w->txn = TXN_DEFERRED;
-	w->has_savepoints = w->committed = false;
-	said_copy(&w->saved, &w->session);
 	proto_command_complete(
 	    out, strcmp(sense->scan.verb, "start") == 0 ? "START TRANSACTION" : "BEGIN");
 }
@@ -77,13 +73,37 @@ run_end(struct session *s, const struct sense *sense, bool is_extended, struct b
 		return (true);
 	} else {
 		weave_txn_over(s, is_commit && !has_failed);
-		if (sense->facts->chains) {
-			w->txn = TXN_DEFERRED;
-			said_copy(&w->saved, &w->session);
-		}
+		if (sense->facts->chains)
+			weave_txn_chain(s);
 	}
 	proto_command_complete(out, is_commit && !has_failed ? "COMMIT" : "ROLLBACK");
 	return (false);
+}
+
+/* Nothing was sent yet: it goes with BEGIN. */
+static bool
+run_savepoint(
+    struct session *s, const struct sense *sense, struct buf *out, struct refusal *r)
+{
+	struct weave *w = s->weave;
+	const struct sql_facts *f = sense->facts;
+	char *begin, *message;
+
+	if (!weave_savepoint(s, f)) {
+		message = mem_printf("savepoint \"%s\" does not exist",
+		    f->savepoint != NULL ? f->savepoint : "");
+		refusal_set(r, "3B001", message, NULL, NULL);
+		free(message);
+		return (false);
+	}
+	begin =
+	    mem_printf("%s; %.*s", w->begin_sql, (int)sense->scan.len, sense->scan.sql);
+	free(w->begin_sql);
+	w->begin_sql = begin;
+	proto_command_complete(out, f->is_rollback_to ? "ROLLBACK"
+				    : f->is_release   ? "RELEASE"
+						      : "SAVEPOINT");
+	return (true);
 }
 
 /* ---- settings ---- */
@@ -126,6 +146,10 @@ run_set(struct session *s, const struct sql_facts *f, struct buf *out, struct re
 	else {
 		said_put(&w->session, (enum said_what)what, value);
 		said_put(&w->local, (enum said_what)what, NULL);
+		/* One database or several: what was said last holds. */
+		if (!is_reset && (what == SAID_DATABASE || what == SAID_DATABASES))
+			said_put(&w->session,
+			    what == SAID_DATABASE ? SAID_DATABASES : SAID_DATABASE, NULL);
 	}
 	proto_command_complete(out, f->set_verb == SQL_SET_RESET ? "RESET" : "SET");
 	return (true);
@@ -210,6 +234,8 @@ local_run(struct session *s, const struct sense *sense, const struct binding *b,
 	case SQL_ROLLBACK:
 		*later = run_end(s, sense, is_extended, out);
 		return (true);
+	case SQL_SAVEPOINT:
+		return (run_savepoint(s, sense, out, r));
 	case SQL_EXPLAIN_ROUTE:
 		run_explain(s, sense, b, !is_extended, out);
 		return (true);
@@ -222,7 +248,6 @@ local_run(struct session *s, const struct sense *sense, const struct binding *b,
 	case SQL_WRITE:
 	case SQL_DDL:
 	case SQL_UTILITY:
-	case SQL_SAVEPOINT:
 	case SQL_TWO_PHASE:
 	default:
 		INVARIANT(!"a statement that is not answered here");

@@ -2,6 +2,7 @@
 #include "weave.h"
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #define FACTS_BYTES ((size_t)8 * 1024 * 1024) /* of each worker */
 
@@ -133,6 +134,23 @@ binding_param(void *arg, unsigned n, struct route_datum *out)
 	return (true);
 }
 
+bool
+sense_has_word(const struct sense *sense, const char *word)
+{
+	size_t len = strlen(word);
+
+	for (size_t i = 0; i + len <= sense->scan.len; i++)
+		if (strncasecmp(sense->scan.sql + i, word, len) == 0)
+			return (true);
+	return (false);
+}
+
+bool
+sense_reads_anywhere(const struct sense *sense)
+{
+	return (sense->facts->is_read_only && !sense_has_word(sense, "serializable"));
+}
+
 /* ---- the route's view ---- */
 
 void
@@ -151,8 +169,8 @@ sense_input(struct session *s, const struct sense *sense, const struct binding *
 	    .session = said_view(&w->session),
 	    .param = b != NULL ? binding_param : NULL,
 	    .arg = (void *)(uintptr_t)b,
-	    .in_transaction = w->txn != TXN_NONE,
-	    .is_read_only = w->txn != TXN_NONE && w->is_read_only,
+	    .in_transaction = w->txn != TXN_NONE || w->unit.is_string,
+	    .is_read_only = w->txn != TXN_NONE && w->is_read_only && !w->unit.is_string,
 	    .now_us = clock_us(),
 	};
 }
@@ -170,6 +188,9 @@ sense_is_local(const struct session *s, const struct sense *sense)
 	case SQL_COMMIT:
 	case SQL_ROLLBACK:
 		return (txn != TXN_OPEN);
+	case SQL_SAVEPOINT:
+		/* Sent with BEGIN. */
+		return (txn == TXN_DEFERRED);
 	case SQL_SET:
 		return (sense->facts->setting != NULL &&
 			strncmp(sense->facts->setting, "pgweave.", 8) == 0);
@@ -178,7 +199,6 @@ sense_is_local(const struct session *s, const struct sense *sense)
 	case SQL_WRITE:
 	case SQL_DDL:
 	case SQL_UTILITY:
-	case SQL_SAVEPOINT:
 	case SQL_TWO_PHASE:
 	default:
 		return (false);

@@ -378,8 +378,8 @@ act_drain(struct session *s)
 	s->is_draining = true;
 	if ((s->state == SESSION_IDLE &&
 		(s->weave == NULL || s->weave->txn == TXN_NONE)) ||
-	    (s->state == SESSION_ACTIVE && s->link->state == LINK_LENT &&
-		link_is_at_rest(s->link)))
+	    (s->state == SESSION_ACTIVE && s->link != NULL &&
+		s->link->state == LINK_LENT && link_is_at_rest(s->link)))
 		session_close(s, "57P01", "pooler is shutting down");
 }
 

@@ -7,45 +7,96 @@
 
 /* ---- simple queries ---- */
 
-/* The statements from `at` on go to one link as one string: whether they all belong there. */
+/* A BEGIN behind another statement is the server's business; but others will be told it. */
+static void
+note_begin(struct weave *w, const struct sense *sense)
+{
+	free(w->next_begin);
+	w->next_begin = mem_strn(sense->scan.sql, sense->scan.len);
+	w->next_is_read_only = sense_reads_anywhere(sense);
+	w->unit.has_begun = true;
+}
+
+/* A statement behind the first one of its string: whether it belongs to the same link. */
+static enum decision
+decide_other(struct session *s, const struct sense *sense, struct route_plan *plan,
+    struct route_plan *other, const struct seat *seat)
+{
+	struct weave *w = s->weave;
+	const struct sql_facts *f = sense->facts;
+	struct leg *home = leg_home(w);
+	struct seat *there = NULL;
+	enum decision go;
+
+	switch (f->class) {
+	case SQL_EMPTY:
+		return (GO_ONE);
+	case SQL_BEGIN:
+		note_begin(w, sense);
+		return (GO_ONE);
+	case SQL_COMMIT:
+	case SQL_ROLLBACK:
+	case SQL_SAVEPOINT:
+	case SQL_TWO_PHASE:
+		weave_note_relayed(s, sense);
+		/* What the string has written makes its link the home. */
+		if (w->txn != TXN_OPEN || plan->is_write || home == NULL ||
+		    home->seat == seat ||
+		    (!home->has_written && !home->has_savepoints &&
+			f->class != SQL_TWO_PHASE))
+			return (GO_ONE);
+		break;
+	case SQL_UNKNOWN:
+	case SQL_READ:
+	case SQL_WRITE:
+	case SQL_DDL:
+	case SQL_UTILITY:
+	case SQL_SET:
+	case SQL_EXPLAIN_ROUTE:
+	default:
+		go = weave_decide(s, sense, NULL, other, &there);
+		if (go == GO_REFUSED)
+			return (go);
+		if (go == GO_LOCAL || go == GO_MANY)
+			return (weave_decline(w, "0A000",
+			    "this statement must stand first, or alone, in its string",
+			    "Send each statement by itself."));
+		plan->is_write |= other->is_write;
+		if (there != seat)
+			break;
+		weave_note_relayed(s, sense);
+		return (GO_ONE);
+	}
+	return (weave_decline(w, "0A000",
+	    "the statements of one string belong to different databases",
+	    "Send each statement by itself."));
+}
+
+/* The statements from the first one on go to one link as one string: whether they all belong
+ * there. */
 static enum decision
 decide_rest(struct up *u, const char *sql, size_t len, struct route_plan *plan,
     struct seat **seat, struct sense *first)
 {
 	struct session *s = u->s;
-	struct weave *w = s->weave;
 	struct route_plan *other = NULL;
-	struct seat *there = NULL;
 	const char *end = sql + len, *at = first->scan.next;
-	enum decision go = weave_decide(s, first, NULL, plan, seat);
+	enum decision go;
 
-	if (at == NULL || go == GO_REFUSED)
+	s->weave->unit.is_string = at != NULL;
+	go = weave_decide(s, first, NULL, plan, seat);
+	if (at == NULL || go == GO_REFUSED || go == GO_LOCAL)
 		return (go);
 	if (go == GO_MANY)
-		return (weave_decline(w, "0A000",
+		return (weave_decline(s->weave, "0A000",
 		    "several statements in one string cannot be federated",
 		    "Send each by itself."));
+	other = mem_alloc(sizeof(*other));
 	while (at != NULL && go == GO_ONE) {
 		struct sense sense;
-		enum sql_class class;
 
 		sense_make(s->worker, at, (size_t)(end - at), &sense);
-		class = sense.facts->class;
-		if (other == NULL)
-			other = mem_alloc(sizeof(*other));
-		if (class != SQL_BEGIN && class != SQL_COMMIT && class != SQL_ROLLBACK &&
-		    class != SQL_EMPTY && class != SQL_SAVEPOINT) {
-			go = weave_decide(s, &sense, NULL, other, &there);
-			if (go == GO_LOCAL || go == GO_MANY)
-				go = weave_decline(w, "0A000",
-				    "this statement must stand first, or alone, in its string",
-				    "Send each statement by itself.");
-			else if (go == GO_ONE && there != *seat)
-				go = weave_decline(w, "0A000",
-				    "the statements of one string belong to different databases",
-				    "Send each statement by itself.");
-			plan->is_write |= other->is_write;
-		}
+		go = decide_other(s, &sense, plan, other, *seat);
 		at = sense.scan.next;
 		sense_end(&sense);
 	}
@@ -63,7 +114,7 @@ weave_pass_query(struct up *u, uint32_t size)
 		return (UP_STOP);
 	w->is_routed = false;
 	if (w->txn != TXN_NONE)
-		leg_note(s, s->link)->has_written |= w->writes;
+		weave_note_leg(s);
 	if (w->blank == 0)
 		return (UP_PASS);
 	up_query_blanked(u, size, w->blank);
@@ -96,15 +147,16 @@ query_step(struct up *u, uint32_t size, const char *sql, const char **at, bool *
 			v = weave_say_refusal(u, 'Q', size);
 			break;
 		}
-		*local = !later;
 		*at = sense.scan.next;
+		w->blank = *at != NULL ? (uint32_t)(*at - sql) : BLANK_ALL;
 		if (out.len > 0)
 			stream_write(&s->stream, out.mem, out.len);
 		buf_free(&out);
-		v = later ? up_body(u, size + 1, true) : UP_GO_ON;
+		/* Offered again when the answer is there, it goes on behind this statement. */
+		*local = !later || s->state != SESSION_WEAVING;
+		v = *local ? UP_GO_ON : UP_STOP;
 		break;
 	case GO_ONE:
-		w->blank = (uint32_t)(*at - sql);
 		v = weave_goes_to(s, &sense, plan, seat);
 		if (v == UP_GO_ON)
 			v = weave_say_refusal(u, 'Q', size);
@@ -112,6 +164,7 @@ query_step(struct up *u, uint32_t size, const char *sql, const char **at, bool *
 			v = weave_pass_query(u, size);
 		break;
 	case GO_MANY:
+		w->blank = 0;
 		weave_note_routed(w, plan);
 		weave_say_warning(s, plan);
 		(void)up_body(u, size + 1, true);
@@ -141,10 +194,21 @@ is_setting(struct session *s, const char *sql, size_t len)
 	return (is_one);
 }
 
+/* All of the string was answered. */
+static enum up_verdict
+query_over(struct up *u, uint32_t size)
+{
+	u->s->weave->blank = 0;
+	session_ready(u->s, weave_status(u->s));
+	weave_unit_over(u->s);
+	return (up_body(u, size + 1, true));
+}
+
 enum up_verdict
 weave_query(struct up *u, uint32_t size)
 {
 	struct session *s = u->s;
+	struct weave *w = s->weave;
 	const uint8_t *body = u->p + u->used + PROTO_HEAD;
 	size_t have = u->len - u->used - PROTO_HEAD;
 	const char *sql = (const char *)body, *at = sql;
@@ -158,15 +222,21 @@ weave_query(struct up *u, uint32_t size)
 		return (UP_STOP);
 	if (size < 5 || body[size - 5] != '\0')
 		return (up_broken(u, "invalid Query message"));
-	if (s->weave->key != NULL && !is_setting(s, sql, size - 5) && !weave_admit(u))
-		return (weave_say_refusal(u, 'Q', size));
+	if (pool_settings(s->worker)->disable_pqexec)
+		return (up_broken(u, "PQexec disabled"));
+	if (w->blank == BLANK_ALL)
+		return (query_over(u, size));
+	if (w->blank == 0) {
+		w->unit = (struct unit_notes){0};
+		/* As a server does, whatever the query says. */
+		stmt_unnamed_set(s, NULL);
+		s->unnamed_token = 0;
+		if (w->key != NULL && !is_setting(s, sql, size - 5) && !weave_admit(u))
+			return (weave_say_refusal(u, 'Q', size));
+	}
+	at = sql + w->blank;
 	do {
 		v = query_step(u, size, sql, &at, &local);
 	} while (local && at != NULL);
-	if (!local)
-		return (v);
-	/* All of it was answered here. */
-	session_ready(s, weave_status(s));
-	weave_unit_over(s);
-	return (up_body(u, size + 1, true));
+	return (local ? query_over(u, size) : v);
 }

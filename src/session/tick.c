@@ -21,8 +21,10 @@ tick_active(struct session *s, int64_t now)
 {
 	const struct topo_limits *max = &s->seat->limits;
 	const struct link *l = s->link;
-	bool is_running = l->requests.count > 0;
+	bool is_running = l != NULL && l->requests.count > 0;
 
+	if (l == NULL)
+		return;
 	/* The session's parameters are being set on the link. */
 	if (l->state == LINK_RUNNING) {
 		int64_t most = pool_settings(s->worker)->server_connect_timeout;
@@ -46,13 +48,38 @@ tick_active(struct session *s, int64_t now)
 		session_close(s, "57P05", "client_idle_timeout");
 }
 
+/* Transactions that hold links and wait for each other's: one of them gives up first. */
+#define DEADLOCK_US 5000000
+
 static void
 tick_weaving(struct session *s, int64_t now)
 {
-	int64_t max = s->seat->limits.query_timeout;
+	int64_t max = s->seat->limits.query_timeout,
+		xact = s->seat->limits.transaction_timeout,
+		answer = pool_settings(s->worker)->server_connect_timeout;
+	struct weave *w = s->weave;
 
-	if (max > 0 && s->weave->run != NULL && now - s->weave->run->start_us > max)
+	if (w->run == NULL)
+		return;
+	for (unsigned i = 0; i < w->leg_count && answer > 0; i++) {
+		const struct link *l = w->legs[i].link;
+
+		if (l->state == LINK_RUNNING && now - l->run_us > answer) {
+			session_close(
+			    s, "57014", "server did not answer (server_connect_timeout)");
+			return;
+		}
+	}
+	if (max > 0 && now - w->run->start_us > max)
 		session_close(s, "57014", "query_timeout");
+	else if (xact > 0 && w->txn == TXN_OPEN && now - w->txn_us > xact)
+		session_close(s, "25P04", "transaction_timeout");
+	else if (s->waiter.seat != NULL && w->leg_count > 0 &&
+		 now - w->run->start_us > DEADLOCK_US + s->pid % 5000 * 1000) {
+		pool_wait_end(&s->waiter);
+		weave_refused(s, F_QUERY_WAIT, "40P01",
+		    "others hold its links and may wait for ours");
+	}
 }
 
 static void

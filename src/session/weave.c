@@ -55,6 +55,7 @@ weave_say_refusal(struct up *u, char type, uint32_t size)
 	s->weave->refusal = (struct refusal){0};
 	s->weave->blank = 0;
 	s->weave->is_routed = false;
+	s->weave->unit = (struct unit_notes){0};
 	weave_error(s, &r, is_extended, !is_extended);
 	refusal_free(&r);
 	weave_unit_over(s);
@@ -110,7 +111,7 @@ weave_unit_over(struct session *s)
 	struct weave *w = s->weave;
 
 	w->relays = false;
-	w->parsed = NULL;
+	w->has_parsed = false;
 	if (w->is_running) {
 		w->is_running = false;
 		atomic_fetch_sub(&w->running_use->running, 1);
@@ -139,13 +140,45 @@ weave_sync(struct up *u, uint32_t size)
 	return (up_body(u, size + 1, true));
 }
 
+/* FunctionCall says a function's OID and nothing else: it is routed as a CALL of one that may
+ * write. */
+static enum up_verdict
+function_call(struct up *u, uint32_t size)
+{
+	static const char call[] = "CALL a_function()";
+	struct session *s = u->s;
+	struct weave *w = s->weave;
+	struct route_plan *plan = &w->plan->plan;
+	struct seat *seat = NULL;
+	struct sense sense;
+	enum up_verdict v = UP_GO_ON;
+
+	if (!weave_admit(u))
+		return (weave_say_refusal(u, 'F', size));
+	sense_make(s->worker, call, sizeof(call) - 1, &sense);
+	switch (weave_decide(s, &sense, NULL, plan, &seat)) {
+	case GO_ONE:
+		v = weave_goes_to(s, &sense, plan, seat);
+		break;
+	case GO_LOCAL:
+	case GO_MANY:
+		refusal_set(&w->refusal, "0A000",
+		    "a function call by OID cannot go to several databases", NULL, NULL);
+		break;
+	case GO_REFUSED:
+	default:
+		break;
+	}
+	sense_end(&sense);
+	if (v == UP_GO_ON)
+		return (weave_say_refusal(u, 'F', size));
+	return (v == UP_PASS ? weave_pass_query(u, size) : v);
+}
+
 /* Messages that begin a unit, or are answered here. */
 static enum up_verdict
 unit_message(struct up *u, char type, uint32_t size)
 {
-	struct session *s = u->s;
-	struct seat *seat;
-
 	switch (type) {
 	case 'Q':
 		return (weave_query(u, size));
@@ -162,18 +195,7 @@ unit_message(struct up *u, char type, uint32_t size)
 	case 'E':
 		return (weave_execute(u, size));
 	case 'F':
-		seat = weave_seat(s, s->weave->virt->dflt);
-		if (seat == NULL)
-			return (weave_say_refusal(u, type, size));
-		switch (weave_take(s, seat, true)) {
-		case UP_PASS:
-			return (weave_pass_query(u, size));
-		case UP_GO_ON:
-			return (weave_say_refusal(u, type, size));
-		case UP_STOP:
-		default:
-			return (UP_STOP);
-		}
+		return (function_call(u, size));
 	default: /* H: nothing to be flushed */
 		return (up_body(u, size + 1, true));
 	}
@@ -228,9 +250,42 @@ weave_tag(struct session *s, const char *tag)
 	struct weave *w = s->weave;
 
 	if (strcmp(tag, "COMMIT") == 0 || strncmp(tag, "PREPARE TRANSACTION", 19) == 0)
-		w->committed = true;
-	else if (strcmp(tag, "ROLLBACK") == 0 && w->txn == TXN_OPEN)
-		w->committed = false;
+		w->unit.ended = ENDED_COMMIT;
+	/* ROLLBACK TO has the same tag. */
+	else if (strcmp(tag, "ROLLBACK") == 0 &&
+		 (w->frame_count == 0 || w->unit.rolls_back))
+		w->unit.ended = ENDED_ROLLBACK;
+	else if (strcmp(tag, "DISCARD ALL") == 0 ||
+		 (strcmp(tag, "RESET") == 0 && w->unit.resets_all))
+		said_copy(&w->session, &w->base);
+}
+
+/* A transaction is open on the link, perhaps since just now. */
+static void
+weave_in_txn(struct session *s, struct link *l, char status)
+{
+	struct weave *w = s->weave;
+	bool has_ended = w->txn != TXN_NONE && w->unit.ended != ENDED_NOT;
+	struct leg *leg;
+
+	if (has_ended) {
+		legs_drop(s, leg_of_link(w, l), "the transaction is over");
+		weave_txn_over(s, w->unit.ended == ENDED_COMMIT);
+		leg_note(s, l)->has_written = leg_note(s, l)->has_portals = false;
+	}
+	if (w->unit.has_begun)
+		weave_txn_begin(
+		    s, w->next_begin, strlen(w->next_begin), w->next_is_read_only);
+	else if (w->txn == TXN_NONE && has_ended)
+		weave_txn_chain(s);
+	else if (w->txn == TXN_NONE)
+		weave_txn_begin(s, "BEGIN", 5, false);
+	leg = leg_note(s, l);
+	leg->is_open = true;
+	weave_note_leg(s);
+	if (w->txn == TXN_NONE || has_ended)
+		w->txn_us = l->xact_us;
+	w->txn = status == 'E' || w->is_doomed ? TXN_FAILED : TXN_OPEN;
 }
 
 void
@@ -246,17 +301,13 @@ weave_ready(struct session *s, struct link *l, char status)
 			leg_forget(w, leg);
 		if (w->txn != TXN_NONE) {
 			legs_drop(s, NULL, "the transaction is over");
-			weave_txn_over(s, w->committed);
+			weave_txn_over(s, w->unit.ended == ENDED_COMMIT);
 		}
-	} else {
-		leg = leg_note(s, l);
-		leg->is_open = true;
-		leg->has_written |= w->writes;
-		if (w->txn == TXN_NONE)
-			said_copy(&w->saved, &w->session);
-		w->txn = status == 'E' ? TXN_FAILED : TXN_OPEN;
-	}
-	w->writes = false;
+		weave_savepoints_cut(w, 0);
+		portals_free(s);
+	} else
+		weave_in_txn(s, l, status);
+	w->unit = (struct unit_notes){0};
 	if (l->requests.count == 0)
 		weave_unit_over(s);
 }

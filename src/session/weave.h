@@ -19,7 +19,8 @@
  *
  * BEGIN is answered at once and sent with the first statement, whose route decides the
  * database. Each database that a transaction touches is a leg of it. One leg is s->link, the
- * others are parked.
+ * others are parked. At most one leg has written or has savepoints: the transaction's home,
+ * where SAVEPOINT, SET and COMMIT go; what the others have read ends with a rollback.
  */
 #ifndef SESSION_WEAVE_H
 #define SESSION_WEAVE_H
@@ -114,6 +115,10 @@ bool binding_parse(struct binding *, const uint8_t *p, size_t len, const struct 
 /* result formats: count, and the i-th. */
 unsigned binding_formats(const struct binding *, uint16_t *out, unsigned max);
 
+/* The letters of the word stand somewhere in the statement, perhaps as something else. */
+bool sense_has_word(const struct sense *, const char *word);
+/* BEGIN READ ONLY, and not SERIALIZABLE: a replica may do it. */
+bool sense_reads_anywhere(const struct sense *);
 /* Answered here. */
 bool sense_is_local(const struct session *, const struct sense *);
 /* binding NULL: not known yet. */
@@ -134,7 +139,15 @@ struct leg {
 	struct link *link; /* LENT or RUNNING; NULL: not there yet */
 	bool is_open;      /* the transaction runs on it */
 	bool has_written;
-	bool is_main; /* savepoints are on it */
+	bool has_savepoints; /* that the others have not */
+	bool has_portals;    /* cursors, or portals with a name */
+	bool is_main;        /* the first */
+};
+
+/* What SET pgweave.… had said when a savepoint was made. */
+struct said_frame {
+	char *name;
+	struct said session, local;
 };
 
 struct portal {
@@ -142,7 +155,8 @@ struct portal {
 	struct stmt *stmt; /* held */
 	uint8_t *bind;
 	struct binding binding; /* into bind */
-	bool is_cut;            /* the rest of its rows was thrown away */
+	size_t bytes;
+	bool is_done; /* it has run, or the rest of its rows was thrown away */
 	char name[];
 };
 
@@ -196,23 +210,46 @@ struct weave {
 	unsigned seat_count;
 	struct said base, session, saved, local;
 	enum weave_txn txn;
-	char *begin_sql;
-	bool is_read_only, has_savepoints, committed;
-	struct leg *legs; /* at most ROUTE_LEGS_MAX */
+	char *begin_sql; /* with the savepoints that were made before anything was sent */
+	size_t begin_len;  /* without them */
+	bool is_read_only; /* its reads may go to replicas */
+	bool is_doomed;    /* a part of it was lost: nothing but ROLLBACK helps */
+	int64_t txn_us;    /* when its first leg began */
+	struct leg *legs;  /* at most ROUTE_LEGS_MAX */
 	unsigned leg_count;
+	struct said_frame *frames; /* savepoints, the oldest first */
+	unsigned frame_count;
 	TAILQ_HEAD(, portal) portals;
 	char *routed; /* where the last statement went: names of members */
 	/* the unit */
-	bool is_routed;  /* its link is, or will be, s->link */
-	bool writes;     /* and may change something there */
-	bool relays;     /* the batch under way goes to s->link */
+	bool is_routed; /* its link is, or will be, s->link */
+	bool relays;    /* the batch under way goes to s->link */
+	struct unit_notes {
+		bool writes;     /* it may change something */
+		bool saves;      /* SAVEPOINT */
+		bool opens;      /* a cursor, or a portal with a name */
+		bool rolls_back; /* ROLLBACK, not to a savepoint */
+		bool resets_all; /* RESET ALL */
+		bool taints;     /* leaves something in the server's session */
+		bool has_begun;  /* BEGIN behind something else: next_begin */
+		bool is_string;  /* of several statements: not one for a replica */
+		enum {
+			ENDED_NOT,
+			ENDED_COMMIT,
+			ENDED_ROLLBACK
+		} ended; /* the server says */
+	} unit;
+	char *next_begin;
+	bool next_is_read_only;
 	bool is_bound;   /* and something in it may have run */
 	bool is_running; /* counted in running_use->running */
 	struct topo_key_use *running_use;
-	const struct stmt
-	    *parsed;      /* the one that this batch has parsed last, and was routed by */
-	uint32_t blank;   /* bytes of the query string that were answered here */
-	const char *bars; /* why its key may not go on; NULL: it may */
+	struct hash128 parsed; /* what this batch has parsed last, and was routed by */
+	bool has_parsed, parsed_writes;
+	size_t portal_bytes;
+	uint32_t blank; /* bytes of the query string that were answered here; or: */
+#define BLANK_ALL UINT32_MAX
+	const char *bars;        /* why its key may not go on; NULL: it may */
 	struct weave_plan *plan; /* room for a route's answer: the worker's */
 	struct refusal refusal;
 	struct weave_run *run; /* WEAVING; or NULL */
@@ -251,12 +288,16 @@ enum decision { GO_LOCAL, GO_ONE, GO_MANY, GO_REFUSED };
 /* GO_REFUSED, and the refusal is set. */
 enum decision weave_decline(
     struct weave *, const char *sqlstate, const char *message, const char *hint);
+/* The leg that a portal or cursor of that name is on, as far as is known. */
+struct leg *weave_leg_of_cursors(struct session *, const char *name);
 /* What becomes of a statement. The plan is made for GO_MANY, and for GO_ONE unless the
  * statement belongs to the transaction's link (plan->leg_count 0). */
 enum decision weave_decide(struct session *, const struct sense *, const struct binding *,
     struct route_plan *, struct seat **);
 /* The statement goes to one link now: what it means for the session. */
-void weave_note_relayed(struct session *, const struct sense *, const struct seat *);
+void weave_note_relayed(struct session *, const struct sense *);
+/* ROLLBACK TO goes to the transaction's home; what failed elsewhere is given up. */
+void weave_leave_failed(struct session *);
 void weave_say_warning(struct session *, const struct route_plan *);
 /* Takes the link that was decided for: as weave_take(). */
 enum up_verdict weave_goes_to(
@@ -298,6 +339,8 @@ bool weave_startup(
 
 /* The seat of that database under the session's role, or NULL: refusal says why. */
 struct seat *weave_seat(struct session *, const struct topo_database *);
+/* Notes of the unit go to s->link's leg. */
+void weave_note_leg(struct session *);
 /* Takes the link of that database for the unit. UP_PASS: it is s->link. UP_STOP: later, when
  * the message is offered again. UP_GO_ON: refusal says why not. */
 enum up_verdict weave_take(struct session *, struct seat *, bool is_write);
@@ -305,7 +348,11 @@ enum up_verdict weave_take(struct session *, struct seat *, bool is_write);
 void legs_gather(struct session *, enum weave_then);
 struct leg *leg_of_link(struct weave *, const struct link *);
 struct leg *leg_of_seat(struct weave *, const struct seat *);
-struct leg *leg_main(struct weave *);
+/* Where savepoints, SET and COMMIT go: the leg that has written or has savepoints, or the
+ * first one. NULL: no leg yet. */
+struct leg *leg_home(struct weave *);
+/* A write may go to that leg; or the refusal says why not. */
+bool leg_may_write(struct weave *, const struct seat *);
 /* The leg that has s->link's place in the list; made when it is not there. */
 struct leg *leg_note(struct session *, struct link *);
 void leg_forget(struct weave *, struct leg *);
@@ -324,8 +371,16 @@ void legs_rest(struct session *);
 void weave_granted(struct session *, struct link *);
 void weave_refused(
     struct session *, int fault, const char *sqlstate, const char *message);
-/* The transaction is over. */
+/* A transaction begins, with these words. */
+void weave_txn_begin(struct session *, const char *sql, size_t len, bool is_read_only);
+/* Another one with the same words follows at once (AND CHAIN). */
+void weave_txn_chain(struct session *);
+/* It is over. */
 void weave_txn_over(struct session *, bool committed);
+/* What SAVEPOINT, RELEASE and ROLLBACK TO mean for the settings. False: no such savepoint. */
+bool weave_savepoint(struct session *, const struct sql_facts *);
+/* The oldest `count` stay. */
+void weave_savepoints_cut(struct weave *, unsigned count);
 void weave_cancel(struct session *);
 
 /* ---- scatter.c ---- */

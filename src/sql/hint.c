@@ -1,5 +1,6 @@
 /*
- * The hint in front of a statement: a comment whose text begins with "pgweave:".
+ * The hint in front of a statement: a comment whose text begins with "pgweave:", in letters
+ * of either case.
  *
  *     -- pgweave: database=analytics, read_from=primary
  *     -- pgweave: databases='primary, secondary' shard_key="42"
@@ -10,6 +11,7 @@
  */
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "private.h"
 
@@ -107,6 +109,21 @@ take_value(struct reader *r)
 	return (take_bare(r));
 }
 
+static char *
+unknown_word(const char *word)
+{
+	const char *near = text_nearest(word, words, ARRAY_LEN(words));
+	struct buf b = {0};
+
+	buf_addf(&b, "unknown word \"%.64s\" in a pgweave comment", word);
+	if (near != NULL)
+		buf_addf(&b, ", perhaps \"%s\"", near);
+	for (size_t i = 0; i < ARRAY_LEN(words); i++)
+		buf_addf(&b, "%s%s", i == 0 ? " (there are " : ", ", words[i]);
+	buf_add(&b, ")", 2);
+	return ((char *)b.mem);
+}
+
 /* "name = value": the value replaces an earlier one. */
 static void
 take_setting(struct reader *r, const char *word)
@@ -117,16 +134,13 @@ take_setting(struct reader *r, const char *word)
 	skip_blanks(r);
 	value = take_value(r);
 	if (value == NULL) {
-		set_problem(r, mem_printf("no closing quote behind \"%s\"", word));
+		set_problem(r,
+		    mem_printf(
+			"no closing quote behind \"%.64s\" in a pgweave comment", word));
 		return;
 	}
 	if (slot == NULL) {
-		const char *near = text_nearest(word, words, ARRAY_LEN(words));
-
-		set_problem(r,
-		    near == NULL
-			? mem_printf("unknown word \"%s\"", word)
-			: mem_printf("unknown word \"%s\", perhaps \"%s\"", word, near));
+		set_problem(r, unknown_word(word));
 		free(value);
 		return;
 	}
@@ -147,13 +161,14 @@ take_word(struct reader *r)
 			*p = (char)sql_lower[(uint8_t)*p];
 		take_setting(r, word);
 	} else if (word == NULL) {
-		set_problem(r, mem_str("no closing quote"));
+		set_problem(r, mem_str("no closing quote in a pgweave comment"));
 	} else if (r->list != NULL) {
 		joined = mem_printf("%s,%s", *r->list, word);
 		free(*r->list);
 		*r->list = joined;
 	} else {
-		set_problem(r, mem_printf("no \"=\" behind \"%s\"", word));
+		set_problem(r,
+		    mem_printf("no \"=\" behind \"%.64s\" in a pgweave comment", word));
 	}
 	free(word);
 }
@@ -166,14 +181,15 @@ sql_hint_read(const char *body, size_t len, struct sql_hint **hint)
 
 	skip_blanks(&r);
 	if ((size_t)(r.end - r.at) < sizeof(mark) - 1 ||
-	    memcmp(r.at, mark, sizeof(mark) - 1) != 0)
+	    strncasecmp(r.at, mark, sizeof(mark) - 1) != 0)
 		return (false);
 	r.at += sizeof(mark) - 1;
 	if (*hint == NULL)
 		*hint = mem_alloc(sizeof(**hint));
 	r.hint = *hint;
 	if (len > HINT_BYTES) {
-		set_problem(&r, mem_printf("longer than %d bytes", HINT_BYTES));
+		set_problem(&r,
+		    mem_printf("a pgweave comment of more than %d bytes", HINT_BYTES));
 		return (true);
 	}
 	for (skip_parting(&r); r.at < r.end; skip_parting(&r))

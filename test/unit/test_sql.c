@@ -254,16 +254,22 @@ hints_have_problems(void **state)
 
 	(void)state;
 	expect_problem("/* pgweave: databse=x */ select",
-	    "unknown word \"databse\", perhaps \"database\"");
-	expect_problem("/* pgweave: qqqqqqqq=x */", "unknown word \"qqqqqqqq\"");
-	expect_problem("/* pgweave: primary */", "no \"=\" behind \"primary\"");
+	    "unknown word \"databse\" in a pgweave comment, perhaps \"database\" "
+	    "(there are database, databases, federation, on_unavailable, shard_key, "
+	    "read_from)");
+	expect_problem("/* PGWeave: qqqqqqqq=x */",
+	    "unknown word \"qqqqqqqq\" in a pgweave comment "
+	    "(there are database, databases, federation, on_unavailable, shard_key, "
+	    "read_from)");
 	expect_problem(
-	    "/* pgweave: database='x */", "no closing quote behind \"database\"");
-	expect_problem("/* pgweave: 'x */", "no closing quote");
+	    "/* pgweave: primary */", "no \"=\" behind \"primary\" in a pgweave comment");
+	expect_problem("/* pgweave: database='x */",
+	    "no closing quote behind \"database\" in a pgweave comment");
+	expect_problem("/* pgweave: 'x */", "no closing quote in a pgweave comment");
 	memset(text, 'x', 10000);
 	memcpy(text, "-- pgweave: ", 12);
 	text[9999] = '\0';
-	expect_problem(text, "longer than 4096 bytes");
+	expect_problem(text, "a pgweave comment of more than 4096 bytes");
 	free(text);
 }
 

@@ -101,6 +101,7 @@ struct sql_table {
 	uint32_t at,
 	    len; /* where it stands in the statement that was parsed first: see facts->is_exact */
 	bool is_written;
+	bool is_created; /* the statement makes it: CREATE TABLE or VIEW, SELECT INTO */
 	bool
 	    is_system; /* pg_catalog or information_schema, by name (an unqualified pg_… too) */
 };
@@ -147,8 +148,10 @@ struct sql_facts {
 	bool
 	    is_plain_read; /* SQL_READ, and nothing in it can write or depends on the session:
 				fit for a replica */
-	bool is_read_only;          /* BEGIN: READ ONLY was said */
-	bool is_read_write;         /* BEGIN: READ WRITE was said */
+	bool is_read_only;  /* BEGIN: READ ONLY was said */
+	bool is_read_write; /* BEGIN: READ WRITE was said */
+	bool
+	    is_serializable; /* BEGIN, SET TRANSACTION: the isolation level SERIALIZABLE was said */
 	bool chains;                /* COMMIT/ROLLBACK AND CHAIN */
 	bool copies_in, copies_out; /* COPY FROM STDIN, COPY TO STDOUT */
 	bool has_foreign_function;  /* calls a function that is not PostgreSQL's own */
@@ -170,6 +173,8 @@ struct sql_facts {
 	/* SQL_EXPLAIN_ROUTE: where the inner statement begins in scan->sql, and whether as JSON. */
 	uint32_t inner_at;
 	bool wants_json;
+	const char
+	    *problem; /* why that is no EXPLAIN (ROUTE), for a 22023; NULL: it is */
 };
 
 /* One for each worker; bytes: what it may hold. */

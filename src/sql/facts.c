@@ -182,6 +182,10 @@ find_tables(struct sql_find *f, PgQuery__Node *stmt)
 	    stmt->comment_stmt->object != NULL)
 		sql_walk_names(
 		    f, stmt->comment_stmt->objtype, 1, &stmt->comment_stmt->object);
+	if (stmt->node_case == PG_QUERY__NODE__NODE_SEC_LABEL_STMT &&
+	    stmt->sec_label_stmt->object != NULL)
+		sql_walk_names(
+		    f, stmt->sec_label_stmt->objtype, 1, &stmt->sec_label_stmt->object);
 	sql_walk(f, &stmt->base);
 }
 

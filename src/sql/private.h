@@ -48,7 +48,12 @@ void sql_facts_find(const struct sql_scan *, struct sql_arena *, struct sql_fact
 bool sql_verbs_find(const struct sql_scan *, struct sql_arena *, struct sql_facts *out);
 
 /* A function of pg_catalog. */
-enum sql_effect { SQL_EFFECT_READ, SQL_EFFECT_SESSION, SQL_EFFECT_WRITE };
+enum sql_effect {
+	SQL_EFFECT_READ,
+	SQL_EFFECT_VOLATILE, /* as good as a read, but not for a replica */
+	SQL_EFFECT_SESSION,
+	SQL_EFFECT_WRITE
+};
 enum sql_function_kind {
 	SQL_FUNCTION_F, /* other */
 	SQL_FUNCTION_S, /* set-returning */

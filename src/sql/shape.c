@@ -152,7 +152,7 @@ check_call(struct shape *s, const PgQuery__FuncCall *call)
 		note_aggregate(s, call, known->name);
 	else if (known->kind == SQL_FUNCTION_S && s->is_target)
 		say(s, "a set-returning function");
-	else if (known->effect != SQL_EFFECT_READ)
+	else if (known->effect != SQL_EFFECT_READ && known->effect != SQL_EFFECT_VOLATILE)
 		say(s, call_of(s, known->name));
 }
 

@@ -40,7 +40,8 @@ struct sql_find {
 	bool is_ddl;
 	bool has_too_many_tables;
 	bool has_write; /* INSERT and the like, INTO, row locks, a function that writes */
-	bool is_bound;  /* depends on the session or the server it runs on */
+	bool
+	    is_bound; /* depends on the session or the server it runs on, or is volatile */
 };
 
 /* Finds tables and functions everywhere below m. */

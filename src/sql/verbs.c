@@ -6,6 +6,7 @@
  */
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "private.h"
 
@@ -94,6 +95,7 @@ take_modes(struct cursor *c, struct sql_facts *f)
 		if (take(c, "isolation")) {
 			if (!take(c, "level"))
 				return (false);
+			f->is_serializable = is_at(c, "serializable");
 			if (take(c, "read")) {
 				if (!take(c, "committed") && !take(c, "uncommitted"))
 					return (false);
@@ -407,7 +409,12 @@ set(struct cursor *c, struct sql_facts *f)
 		return (false);
 	if (take(c, "from"))
 		return (take(c, "current") && is_done(c));
-	return ((take_mark(c, "=") || take(c, "to")) && take_values(c, f));
+	if ((!take_mark(c, "=") && !take(c, "to")) || !take_values(c, f))
+		return (false);
+	f->is_serializable = strcmp(f->setting, "transaction_isolation") == 0 &&
+			     f->value != NULL &&
+			     strcasecmp(f->value, "serializable") == 0;
+	return (true);
 }
 
 /* ---- EXPLAIN (ROUTE …) ---- */
@@ -420,9 +427,58 @@ is_false(const char *value)
 				 strcmp(value, "0") == 0));
 }
 
+/* Options that PostgreSQL knows and that say nothing of a route. */
+static bool
+is_other_option(const char *name)
+{
+	static const char *const names[] = {"buffers", "costs", "generic_plan", "memory",
+	    "serialize", "settings", "summary", "timing", "verbose", "wal"};
+
+	for (size_t i = 0; i < ARRAY_LEN(names); i++)
+		if (strcmp(names[i], name) == 0)
+			return (true);
+	return (false);
+}
+
+static void
+set_problem(struct cursor *c, struct sql_facts *f, char *text)
+{
+	if (f->problem == NULL)
+		f->problem = sql_arena_str(c->arena, text);
+	free(text);
+}
+
+/* What EXPLAIN (ROUTE …) makes of an option; value NULL: none was given. */
+static void
+read_option(struct cursor *c, struct sql_facts *f, const char *name, const char *value)
+{
+	if (strcmp(name, "route") == 0) {
+		if (is_false(value))
+			set_problem(c, f,
+			    mem_str("EXPLAIN (ROUTE) cannot be switched off: leave out "
+				    "ROUTE for an EXPLAIN by the server"));
+	} else if (strcmp(name, "format") == 0) {
+		f->wants_json = value != NULL && strcmp(value, "json") == 0;
+		if (value == NULL || (!f->wants_json && strcmp(value, "text") != 0))
+			set_problem(c, f,
+			    mem_printf(
+				"unrecognized value for EXPLAIN option \"format\": "
+				"\"%.64s\" (with ROUTE: text, json)",
+				value != NULL ? value : ""));
+	} else if (strcmp(name, "analyze") == 0 || strcmp(name, "analyse") == 0) {
+		if (!is_false(value))
+			set_problem(c, f,
+			    mem_str("EXPLAIN option ANALYZE cannot be used with ROUTE, "
+				    "which runs nothing"));
+	} else if (!is_other_option(name)) {
+		set_problem(
+		    c, f, mem_printf("unrecognized EXPLAIN option \"%.64s\"", name));
+	}
+}
+
 /* One option of the list: a name and perhaps a value. */
 static bool
-take_option(struct cursor *c, struct sql_facts *f, bool *wants_route)
+take_option(struct cursor *c, struct sql_facts *f, bool *has_route)
 {
 	struct buf b = {0};
 	const char *name = take_name(c), *value = NULL;
@@ -437,29 +493,32 @@ take_option(struct cursor *c, struct sql_facts *f, bool *wants_route)
 		value = sql_arena_str(c->arena, (char *)b.mem);
 		buf_free(&b);
 	}
-	if (is_good && strcmp(name, "route") == 0)
-		*wants_route = !is_false(value);
-	if (is_good && strcmp(name, "format") == 0)
-		f->wants_json = value != NULL && strcmp(value, "json") == 0;
-	return (is_good);
+	if (!is_good)
+		return (false);
+	*has_route |= strcmp(name, "route") == 0;
+	read_option(c, f, name, value);
+	return (true);
 }
 
 static bool
 explain(struct cursor *c, struct sql_facts *f)
 {
-	bool wants_route = false;
+	bool has_route = false;
 
 	step(c);
 	f->class = SQL_EXPLAIN_ROUTE;
 	if (!take_mark(c, "("))
 		return (false);
 	do {
-		if (!take_option(c, f, &wants_route))
+		if (!take_option(c, f, &has_route))
 			return (false);
 	} while (take_mark(c, ","));
-	if (!take_mark(c, ")") || !wants_route)
+	/* Right behind the parenthesis: a hint may stand there. */
+	f->inner_at = c->t.end;
+	if (!take_mark(c, ")") || !has_route)
 		return (false);
-	f->inner_at = c->t.at;
+	if (c->t.kind == SQL_TOKEN_END)
+		set_problem(c, f, mem_str("EXPLAIN (ROUTE) has no statement behind it"));
 	return (true);
 }
 

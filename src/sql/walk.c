@@ -100,7 +100,8 @@ new_table(struct sql_find *f, const char *catalog, const char *schema, const cha
 	return (table);
 }
 
-static void
+/* NULL when there are too many. */
+static struct sql_table *
 add_table(struct sql_find *f, const PgQuery__RangeVar *var, bool is_written)
 {
 	unsigned i = f->table_count;
@@ -108,11 +109,22 @@ add_table(struct sql_find *f, const PgQuery__RangeVar *var, bool is_written)
 	    new_table(f, var->catalogname, var->schemaname, var->relname);
 
 	if (table == NULL)
-		return;
+		return (NULL);
 	f->vars[i] = var;
 	table->is_written = is_written;
 	if (var->location > 0)
 		place_table(f, table, (uint32_t)var->location);
+	return (table);
+}
+
+/* The table that the statement makes. */
+static void
+add_created(struct sql_find *f, const PgQuery__RangeVar *var)
+{
+	struct sql_table *table = var != NULL ? add_table(f, var, true) : NULL;
+
+	if (table != NULL)
+		table->is_created = true;
 }
 
 int
@@ -159,22 +171,25 @@ is_name_at(struct sql_lexer l, struct sql_token t, size_t count, PgQuery__Node *
 	return (true);
 }
 
-/* Where the name stands behind the statement's first two words; 0: nowhere. */
+/* Where the name stands behind the statement's first two words, or behind ON; 0: nowhere. */
 static uint32_t
-find_name(const struct sql_find *f, size_t count, PgQuery__Node **parts)
+find_name(const struct sql_find *f, size_t count, PgQuery__Node **parts, bool behind_on)
 {
 	struct sql_lexer l = {.text = f->tree->text, .len = (uint32_t)f->scan->len};
 	struct sql_token t;
+	bool is_behind = !behind_on;
 	unsigned n = 0;
 
-	for (sql_lex(&l, &t); t.kind != SQL_TOKEN_END; sql_lex(&l, &t))
-		if (n++ >= 2 && is_name_at(l, t, count, parts))
+	for (sql_lex(&l, &t); t.kind != SQL_TOKEN_END; sql_lex(&l, &t)) {
+		if (n++ >= 2 && is_behind && is_name_at(l, t, count, parts))
 			return (t.at);
+		is_behind |= sql_token_is(&l, &t, "on");
+	}
 	return (0);
 }
 
 static void
-add_named(struct sql_find *f, size_t count, PgQuery__Node **parts)
+add_named(struct sql_find *f, size_t count, PgQuery__Node **parts, bool behind_on)
 {
 	const char *names[3] = {NULL, NULL, NULL};
 	struct sql_table *table;
@@ -190,29 +205,47 @@ add_named(struct sql_find *f, size_t count, PgQuery__Node **parts)
 	if (table == NULL)
 		return;
 	table->is_written = true;
-	at = find_name(f, count, parts);
+	at = find_name(f, count, parts, behind_on);
 	if (at > 0)
 		place_table(f, table, at);
+}
+
+/* How many parts of the object's name stand behind the table's; -1: it is of no table. */
+static int
+parts_behind(PgQuery__ObjectType type)
+{
+	switch ((int)type) {
+	case PG_QUERY__OBJECT_TYPE__OBJECT_TABLE:
+	case PG_QUERY__OBJECT_TYPE__OBJECT_VIEW:
+	case PG_QUERY__OBJECT_TYPE__OBJECT_MATVIEW:
+	case PG_QUERY__OBJECT_TYPE__OBJECT_SEQUENCE:
+	case PG_QUERY__OBJECT_TYPE__OBJECT_INDEX:
+	case PG_QUERY__OBJECT_TYPE__OBJECT_FOREIGN_TABLE:
+		return (0);
+	case PG_QUERY__OBJECT_TYPE__OBJECT_COLUMN:
+	case PG_QUERY__OBJECT_TYPE__OBJECT_POLICY:
+	case PG_QUERY__OBJECT_TYPE__OBJECT_RULE:
+	case PG_QUERY__OBJECT_TYPE__OBJECT_TABCONSTRAINT:
+	case PG_QUERY__OBJECT_TYPE__OBJECT_TRIGGER:
+		return (1);
+	default:
+		return (-1);
+	}
 }
 
 void
 sql_walk_names(
     struct sql_find *f, PgQuery__ObjectType type, size_t count, PgQuery__Node **objects)
 {
-	size_t rest = type == PG_QUERY__OBJECT_TYPE__OBJECT_COLUMN ? 1 : 0;
+	int rest = parts_behind(type);
+	/* A column's name stands behind its table's, the others': DROP TRIGGER x ON t. */
+	bool behind_on = rest > 0 && type != PG_QUERY__OBJECT_TYPE__OBJECT_COLUMN;
 
-	if (rest == 0 && type != PG_QUERY__OBJECT_TYPE__OBJECT_TABLE &&
-	    type != PG_QUERY__OBJECT_TYPE__OBJECT_VIEW &&
-	    type != PG_QUERY__OBJECT_TYPE__OBJECT_MATVIEW &&
-	    type != PG_QUERY__OBJECT_TYPE__OBJECT_SEQUENCE &&
-	    type != PG_QUERY__OBJECT_TYPE__OBJECT_INDEX &&
-	    type != PG_QUERY__OBJECT_TYPE__OBJECT_FOREIGN_TABLE)
-		return;
-	for (size_t i = 0; i < count; i++)
+	for (size_t i = 0; rest >= 0 && i < count; i++)
 		if (objects[i]->node_case == PG_QUERY__NODE__NODE_LIST &&
-		    objects[i]->list->n_items > rest)
-			add_named(
-			    f, objects[i]->list->n_items - rest, objects[i]->list->items);
+		    objects[i]->list->n_items > (size_t)rest)
+			add_named(f, objects[i]->list->n_items - (size_t)rest,
+			    objects[i]->list->items, behind_on);
 }
 
 /* ---- functions ---- */
@@ -253,7 +286,8 @@ note_function(struct sql_find *f, const PgQuery__FuncCall *call)
 		return;
 	}
 	f->has_write |= known->effect == SQL_EFFECT_WRITE;
-	f->is_bound |= known->effect == SQL_EFFECT_SESSION;
+	f->is_bound |=
+	    known->effect == SQL_EFFECT_SESSION || known->effect == SQL_EFFECT_VOLATILE;
 	f->facts->sets_pgweave |= is_about_pgweave(call, known->name);
 }
 
@@ -304,7 +338,7 @@ visit_write(struct sql_find *f, const ProtobufCMessage *m,
 {
 	f->has_write = true;
 	if (target != NULL)
-		add_table(f, target, true);
+		(void)add_table(f, target, true);
 	visit_scope(f, m, with);
 }
 
@@ -344,7 +378,7 @@ static void
 visit_table(struct sql_find *f, const PgQuery__RangeVar *var)
 {
 	if (sql_table_of(f, var) < 0 && !is_cte(f, var))
-		add_table(f, var, f->is_ddl && f->selects == 0);
+		(void)add_table(f, var, f->is_ddl && f->selects == 0);
 }
 
 static void
@@ -370,18 +404,21 @@ visit(void *arg, const ProtobufCMessage *m)
 		const PgQuery__IntoClause *into = (const PgQuery__IntoClause *)m;
 
 		f->has_write = true;
-		if (into->rel != NULL)
-			add_table(f, into->rel, true);
+		add_created(f, into->rel);
+	} else if (d == &pg_query__create_stmt__descriptor) {
+		add_created(f, ((const PgQuery__CreateStmt *)m)->relation);
+	} else if (d == &pg_query__view_stmt__descriptor) {
+		add_created(f, ((const PgQuery__ViewStmt *)m)->view);
 	} else if (d == &pg_query__constraint__descriptor) {
 		const PgQuery__Constraint *c = (const PgQuery__Constraint *)m;
 
 		if (c->pktable != NULL)
-			add_table(f, c->pktable, false);
+			(void)add_table(f, c->pktable, false);
 	} else if (d == &pg_query__table_like_clause__descriptor) {
 		const PgQuery__TableLikeClause *c = (const PgQuery__TableLikeClause *)m;
 
 		if (c->relation != NULL)
-			add_table(f, c->relation, false);
+			(void)add_table(f, c->relation, false);
 	} else if (d == &pg_query__a__expr__descriptor) {
 		const PgQuery__AExpr *e = (const PgQuery__AExpr *)m;
 

@@ -73,14 +73,15 @@ add_value(struct buf *b, const struct sql_scan *s, const struct sql_value *v)
 	}
 }
 
-/* " catalog.schema.name", as it stands in the text; "!" a target, "#" a system table. */
+/* " catalog.schema.name", as it stands in the text; "!" a target, "+" a table
+ * that is made, "#" a system table. */
 static void
 add_table(struct buf *b, const struct sql_scan *s, const struct sql_table *t)
 {
-	buf_addf(b, " %s%s%s%s%s%s%s", t->catalog == NULL ? "" : t->catalog,
+	buf_addf(b, " %s%s%s%s%s%s%s%s", t->catalog == NULL ? "" : t->catalog,
 	    t->catalog == NULL ? "" : ".", t->schema == NULL ? "" : t->schema,
 	    t->schema == NULL ? "" : ".", t->name, t->is_written ? "!" : "",
-	    t->is_system ? "#" : "");
+	    t->is_created ? "+" : "", t->is_system ? "#" : "");
 	if (t->len == 0)
 		buf_addstr(b, "@nowhere");
 	assert_true(t->at + t->len <= s->len);

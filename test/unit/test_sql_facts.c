@@ -27,7 +27,8 @@ classes_are_told(void **state)
 	    {"values (1)", "read plain"},
 	    {"table t", "read plain; t"},
 	    {"select * from t for share", "write; t"},
-	    {"select * into x from t", "write; x! t"},
+	    {"select * into x from t", "write; x!+ t"},
+	    {"select * into temp x from t", "write; x!+ t"},
 	    {"with d as (delete from t returning *) select * from d", "write; t!"},
 	    {"insert into t select * from u", "write; t! u"},
 	    {"update t set a = b", "write; t!; t.a:=?"},
@@ -44,9 +45,26 @@ classes_are_told(void **state)
 	    {"explain analyze delete from t", "write; t!"},
 	    {"explain (analyze off) delete from t", "read; t!"},
 	    {"explain (analyze) delete from t", "write; t!"},
-	    {"explain (route off) select 1", "read plain"},
-	    {"create table a (b int references c, like d)", "ddl; a! c d"},
-	    {"create table a as select * from b", "ddl; b a!"},
+	    {"explain (route off) select 1", "route"},
+	    {"create table a (b int references c, like d)", "ddl; a!+ c d"},
+	    {"create table a as select * from b", "ddl; b a!+"},
+	    {"create temp table a as select * from b", "ddl; b a!+"},
+	    {"create view a as select * from b", "ddl; a!+ b"},
+	    {"create materialized view a as select * from b", "ddl; b a!+"},
+	    {"create table a partition of b for values in (1)", "ddl; a!+ b!"},
+	    {"create trigger x before insert on t execute function f()", "ddl; t!"},
+	    {"drop trigger x on t", "ddl; t!"},
+	    {"drop trigger if exists t on s.t cascade", "ddl; s.t!"},
+	    {"alter trigger x on t rename to y", "ddl; t!"},
+	    {"comment on trigger x on t is 'x'", "ddl; t!"},
+	    {"create rule x as on insert to t do nothing", "ddl; t!"},
+	    {"drop rule x on t", "ddl; t!"},
+	    {"alter rule x on t rename to y", "ddl; t!"},
+	    {"create policy x on t", "ddl; t!"},
+	    {"drop policy x on m.s.\"T\"", "ddl; m.s.T!"},
+	    {"alter policy x on t using (true)", "ddl; t!"},
+	    {"comment on constraint x on t is 'x'", "ddl; t!"},
+	    {"security label on table t is 'x'", "ddl; t!"},
 	    {"drop table if exists a.b, m.a.c", "ddl; a.b! m.a.c!"},
 	    {"comment on column a.b.c is 'x'", "ddl; a.b!"},
 	    {"truncate a, b", "ddl; a! b!"},
@@ -71,7 +89,11 @@ static void
 functions_decide(void **state)
 {
 	static const struct expected list[] = {
-	    {"select lower(a), pg_catalog.now(), random() from t", "read plain; t"},
+	    {"select lower(a), pg_catalog.now() from t", "read plain; t"},
+	    {"select random()", "read"},
+	    {"select * from t where a < clock_timestamp()", "read; t"},
+	    {"select gen_random_uuid(), statement_timestamp()", "read"},
+	    {"select pg_sleep(1)", "read"},
 	    {"select nextval('s')", "write"},
 	    {"select pg_advisory_lock(1)", "write"},
 	    {"select pg_backend_pid()", "read"},
@@ -86,7 +108,7 @@ functions_decide(void **state)
 	    {"select \"current_setting\"('work_mem')", "read plain"},
 	    {"select trim(a), extract(year from b), current_date from t",
 		"read plain; t"},
-	    {"select uuidv7(), any_value(a) from t", "read plain; t"},
+	    {"select uuid_extract_version(b), any_value(a) from t", "read plain; t"},
 	};
 
 	(void)state;
@@ -361,6 +383,19 @@ transactions_are_told(void **state)
 	    {"commit and", "unknown"},
 	    {"begin read only,", "unknown"},
 	};
+	static const struct {
+		const char *sql;
+		bool is_serializable;
+	} levels[] = {
+	    {"begin", false},
+	    {"begin isolation level repeatable read", false},
+	    {"begin isolation level serializable, read only", true},
+	    {"start transaction read only isolation level SERIALIZABLE", true},
+	    {"set transaction isolation level serializable", true},
+	    {"set transaction isolation level read committed", false},
+	    {"set transaction_isolation = 'Serializable'", true},
+	    {"set work_mem = 'serializable'", false},
+	};
 	struct sql_cache *cache = sql_cache_create(1 << 20);
 	const struct sql_facts *f;
 	struct sql_scan s;
@@ -371,6 +406,13 @@ transactions_are_told(void **state)
 	f = sql_facts_get(cache, &s);
 	assert_true(f->is_read_only && !f->is_read_write);
 	sql_scan_free(&s);
+	for (size_t i = 0; i < ARRAY_LEN(levels); i++) {
+		scan(levels[i].sql, &s);
+		f = sql_facts_get(cache, &s);
+		if (f->is_serializable != levels[i].is_serializable)
+			fail_msg("%s", levels[i].sql);
+		sql_scan_free(&s);
+	}
 	scan("commit and chain", &s);
 	assert_true(sql_facts_get(cache, &s)->chains);
 	sql_scan_free(&s);
@@ -467,28 +509,46 @@ explain_route_is_told(void **state)
 	static const struct {
 		const char *sql, *inner;
 		bool wants_json;
+		const char *problem, *hint;
 	} list[] = {
-	    {"explain (route) select 1", "select 1", false},
-	    {"EXPLAIN (FORMAT json, ROUTE)\ndelete from t", "delete from t", true},
-	    {"explain (route true, format text) x", "x", false},
-	    {"explain (route on, format 'JSON', analyze) x", "x", true},
+	    {"explain (route) select 1", "select 1", false, NULL, NULL},
+	    {"EXPLAIN (FORMAT json, ROUTE)\ndelete from t", "delete from t", true, NULL,
+		NULL},
+	    {"explain (route true, format text, costs off) x", "x", false, NULL, NULL},
+	    {"explain (route on, format 'JSON', analyze off) x", "x", true, NULL, NULL},
+	    {"explain (route) /* pgweave: database=a */ x", "x", false, NULL, "a"},
+	    {"explain (route, analyze) x", "x", false, "ANALYZE cannot be used", NULL},
+	    {"explain (format yaml, route) x", "x", false, "\"yaml\"", NULL},
+	    {"explain (route, format) x", "x", false, "\"format\"", NULL},
+	    {"explain (route, colour) x", "x", false, "option \"colour\"", NULL},
+	    {"explain (route off) x", "x", false, "switched off", NULL},
+	    {"explain (route)", "", false, "no statement", NULL},
 	};
 	struct sql_cache *cache = sql_cache_create(1 << 20);
 
 	(void)state;
 	for (size_t i = 0; i < ARRAY_LEN(list); i++) {
+		const char *want = list[i].problem, *hint = list[i].hint;
 		const struct sql_facts *f;
-		struct sql_scan s;
+		struct sql_scan s, inner;
 
 		scan(list[i].sql, &s);
 		f = sql_facts_get(cache, &s);
 		assert_int_equal(f->class, SQL_EXPLAIN_ROUTE);
 		assert_int_equal(f->wants_json, list[i].wants_json);
-		assert_int_equal(s.len - f->inner_at, strlen(list[i].inner));
-		assert_memory_equal(
-		    s.sql + f->inner_at, list[i].inner, strlen(list[i].inner));
+		if (want == NULL ? f->problem != NULL
+				 : f->problem == NULL || strstr(f->problem, want) == NULL)
+			fail_msg("%s: %s", list[i].sql, f->problem);
+		sql_scan(s.sql + f->inner_at, s.len - f->inner_at, &inner);
+		assert_int_equal(inner.len, strlen(list[i].inner));
+		assert_memory_equal(inner.sql, list[i].inner, inner.len);
+		assert_int_equal(inner.hint != NULL, hint != NULL);
+		if (hint != NULL)
+			assert_string_equal(inner.hint->database, hint);
+		sql_scan_free(&inner);
 		sql_scan_free(&s);
 	}
+	expect(cache, "explain (format yaml) select 1", "read plain");
 	sql_cache_destroy(cache);
 }
 

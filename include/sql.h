@@ -155,6 +155,8 @@ struct sql_facts {
 	bool chains;                /* COMMIT/ROLLBACK AND CHAIN */
 	bool copies_in, copies_out; /* COPY FROM STDIN, COPY TO STDOUT */
 	bool has_foreign_function;  /* calls a function that is not PostgreSQL's own */
+	const char *writes; /* "INSERT", "SELECT INTO": what in it writes or locks rows;
+			       NULL: none of these */
 	bool
 	    sets_pgweave; /* set_config('pgweave.…') or current_setting of it inside a query */
 	bool is_exact; /* cached facts came from this very text: positions count */

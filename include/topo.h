@@ -153,6 +153,7 @@ struct topo_key {
 	const char *id, *secret, *name;
 	enum topo_key_type type;
 	const char *virtual_; /* "" any (rules of a login) */
+	bool is_login;        /* it is no key, but the rules of a login */
 	const char **databases;
 	size_t database_count; /* 0: all members */
 	bool can_federate, can_replicate, can_operate, is_read_only, has_user_id;

@@ -332,11 +332,20 @@ visit_scope(
 
 /* ---- everything ---- */
 
+/* What is outside counts before what is in it. */
 static void
-visit_write(struct sql_find *f, const ProtobufCMessage *m,
-    const PgQuery__RangeVar *target, const PgQuery__WithClause *with)
+note_write(struct sql_find *f, const char *what)
 {
 	f->has_write = true;
+	if (f->facts->writes == NULL)
+		f->facts->writes = what;
+}
+
+static void
+visit_write(struct sql_find *f, const ProtobufCMessage *m, const char *what,
+    const PgQuery__RangeVar *target, const PgQuery__WithClause *with)
+{
+	note_write(f, what);
 	if (target != NULL)
 		(void)add_table(f, target, true);
 	visit_scope(f, m, with);
@@ -355,23 +364,38 @@ visit_statement(struct sql_find *f, const ProtobufCMessage *m)
 	} else if (d == &pg_query__insert_stmt__descriptor) {
 		const PgQuery__InsertStmt *s = (const PgQuery__InsertStmt *)m;
 
-		visit_write(f, m, s->relation, s->with_clause);
+		visit_write(f, m, "INSERT", s->relation, s->with_clause);
 	} else if (d == &pg_query__update_stmt__descriptor) {
 		const PgQuery__UpdateStmt *s = (const PgQuery__UpdateStmt *)m;
 
-		visit_write(f, m, s->relation, s->with_clause);
+		visit_write(f, m, "UPDATE", s->relation, s->with_clause);
 	} else if (d == &pg_query__delete_stmt__descriptor) {
 		const PgQuery__DeleteStmt *s = (const PgQuery__DeleteStmt *)m;
 
-		visit_write(f, m, s->relation, s->with_clause);
+		visit_write(f, m, "DELETE", s->relation, s->with_clause);
 	} else if (d == &pg_query__merge_stmt__descriptor) {
 		const PgQuery__MergeStmt *s = (const PgQuery__MergeStmt *)m;
 
-		visit_write(f, m, s->relation, s->with_clause);
+		visit_write(f, m, "MERGE", s->relation, s->with_clause);
 	} else {
 		return (false);
 	}
 	return (true);
+}
+
+static const char *
+lock_name(const PgQuery__LockingClause *c)
+{
+	switch ((int)c->strength) {
+	case PG_QUERY__LOCK_CLAUSE_STRENGTH__LCS_FORKEYSHARE:
+		return ("SELECT FOR KEY SHARE");
+	case PG_QUERY__LOCK_CLAUSE_STRENGTH__LCS_FORSHARE:
+		return ("SELECT FOR SHARE");
+	case PG_QUERY__LOCK_CLAUSE_STRENGTH__LCS_FORNOKEYUPDATE:
+		return ("SELECT FOR NO KEY UPDATE");
+	default:
+		return ("SELECT FOR UPDATE");
+	}
 }
 
 static void
@@ -391,7 +415,7 @@ visit(void *arg, const ProtobufCMessage *m)
 	if (d == &pg_query__with_clause__descriptor || visit_statement(f, m))
 		return;
 	if (d == &pg_query__locking_clause__descriptor) {
-		f->has_write = true;
+		note_write(f, lock_name((const PgQuery__LockingClause *)m));
 		return;
 	}
 	if (d == &pg_query__range_var__descriptor) {
@@ -403,7 +427,7 @@ visit(void *arg, const ProtobufCMessage *m)
 	} else if (d == &pg_query__into_clause__descriptor) {
 		const PgQuery__IntoClause *into = (const PgQuery__IntoClause *)m;
 
-		f->has_write = true;
+		note_write(f, "SELECT INTO");
 		add_created(f, into->rel);
 	} else if (d == &pg_query__create_stmt__descriptor) {
 		add_created(f, ((const PgQuery__CreateStmt *)m)->relation);

@@ -101,6 +101,7 @@ read_identity(struct making *m)
 	    "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-";
 	const char *id = m->text->id;
 
+	m->key->is_login = m->is_login;
 	m->key->id = id != NULL ? id : "";
 	m->key->secret = m->text->secret;
 	m->key->name = is_said(m->text->name) ? m->text->name : m->key->id;

@@ -105,7 +105,8 @@ void route_explain(const struct route_input *, const struct route_plan *, bool a
     void (*line)(void *arg, const char *text), void *arg);
 
 /* Whether the value is one that a setting pgweave.<name> may have under this virtual database
- * and key. False: message and detail ("allowed are …") of a 22023, or 42501 in sqlstate. */
+ * and key. False: message and detail ("allowed are …") of a 22023, or 42501 in sqlstate. With
+ * detail NULL the message says it all, for an error that has no detail. */
 bool route_check_setting(const struct topo_virtual *, const struct topo_key *,
     const char *name, const char *value, char sqlstate[6], char *message,
     size_t message_len, char *detail, size_t detail_len) MUST_USE;

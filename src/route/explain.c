@@ -98,6 +98,17 @@ text_nodes(struct lines *l, const struct route_plan *plan)
 	}
 }
 
+/* The table's place in the plan; false: it has none. */
+static bool
+place_of(const struct route_work *w, const struct route_plan *plan,
+    const struct sql_table *t, struct route_place *out)
+{
+	route_place(w, t, out);
+	if (route_follows(t, out) && plan->way == ROUTE_ONE)
+		out->member = plan->legs[0].member;
+	return (out->is_counted);
+}
+
 /* Where a table is: its member, or the group that its rows are spread over. */
 static void
 put_place(struct buf *b, const struct route_place *p)
@@ -111,7 +122,7 @@ put_place(struct buf *b, const struct route_place *p)
 }
 
 static void
-text_class(struct lines *l, const struct route_work *w)
+text_class(struct lines *l, const struct route_work *w, const struct route_plan *plan)
 {
 	const struct sql_facts *facts = w->in->facts;
 	struct route_place place;
@@ -120,8 +131,7 @@ text_class(struct lines *l, const struct route_work *w)
 
 	buf_addf(&l->buf, "  Class: %s", route_class_name(facts->class));
 	for (unsigned i = 0; i < facts->table_count; i++) {
-		route_place(w, &facts->tables[i], &place);
-		if (!place.is_counted)
+		if (!place_of(w, plan, &facts->tables[i], &place))
 			continue;
 		buf_addf(&l->buf, "%s%s -> ", n++ == 0 ? "; tables: " : ", ",
 		    route_table_name(&facts->tables[i], name, sizeof(name)));
@@ -210,7 +220,7 @@ json_legs(struct buf *b, const struct route_plan *plan)
 }
 
 static void
-json_tables(struct buf *b, const struct route_work *w)
+json_tables(struct buf *b, const struct route_work *w, const struct route_plan *plan)
 {
 	const struct sql_facts *facts = w->in->facts;
 	struct route_place place;
@@ -219,8 +229,7 @@ json_tables(struct buf *b, const struct route_work *w)
 
 	buf_addstr(b, ",\"tables\":[");
 	for (unsigned i = 0; i < facts->table_count; i++) {
-		route_place(w, &facts->tables[i], &place);
-		if (!place.is_counted)
+		if (!place_of(w, plan, &facts->tables[i], &place))
 			continue;
 		json_pair(b, n++ == 0 ? "{" : ",{", "table",
 		    route_table_name(&facts->tables[i], name, sizeof(name)));
@@ -248,7 +257,7 @@ json_all(struct lines *l, const struct route_work *w, const struct route_plan *p
 		json_legs(b, plan);
 	json_pair(b, ",", "class", route_class_name(w->in->facts->class));
 	buf_addf(b, ",\"is_write\":%s", plan->is_write ? "true" : "false");
-	json_tables(b, w);
+	json_tables(b, w, plan);
 	buf_addstr(b, ",\"rules\":[");
 	for (unsigned i = 0; i < ROUTE_RULES; i++) {
 		const struct route_note *note = &plan->notes[i];
@@ -280,7 +289,7 @@ route_explain(const struct route_input *in, const struct route_plan *plan, bool 
 	} else {
 		text_head(&l, plan);
 		text_nodes(&l, plan);
-		text_class(&l, &w);
+		text_class(&l, &w, plan);
 		text_rules(&l, plan);
 	}
 	buf_free(&l.buf);

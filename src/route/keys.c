@@ -74,9 +74,7 @@ route_home(const struct topo_virtual *v, const struct topo_key *key,
 const char *
 route_key_name(const struct topo_key *key, char *to, size_t size)
 {
-	bool is_login = key->virtual_ == NULL || key->virtual_[0] == '\0';
-
-	route_put(to, size, "%s \"%s\"", is_login ? "login" : "key", key->id);
+	route_put(to, size, "%s \"%s\"", key->is_login ? "login" : "key", key->id);
 	return (to);
 }
 

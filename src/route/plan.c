@@ -517,7 +517,8 @@ decide(struct route_work *w)
 	if (w->in->wants_notes)
 		note_said(w);
 	if (key != NULL && key->is_read_only && w->out->is_write) {
-		(void)refuse_write(w, "with a read-only key");
+		(void)refuse_write(
+		    w, key->is_login ? "with a read-only login" : "with a read-only key");
 		return;
 	}
 	if (!decide_by_said(w))

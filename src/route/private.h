@@ -4,6 +4,7 @@
  *   plan.c     the order of the decision; settings that were said, at which level
  *   tables.c   each table's member, and whether they agree
  *   shard.c    values of shard keys to members
+ *   number.c   those values as numbers
  *   keys.c     what a key may reach, and the refusal when it may not
  *   node.c     from a member to the database that is asked: fallback, health, replicas
  *   setting.c  the values that the settings take
@@ -62,9 +63,7 @@ bool route_is_auto(const char *value);
 int route_federation_of(const char *value); /* -1: neither merge nor tag */
 int route_skips_of(const char *value);      /* -1: neither error nor skip */
 int route_read_from_of(const char *value);  /* -1: none of them */
-/* The number modulo n (never negative) of an integer in decimal digits, of any length; -1
- * when it is not one. A fraction of zeros is none. */
-int route_modulo(const char *text, size_t len, bool is_negative, unsigned n);
+bool route_is_blank(char);
 
 struct route_problem {
 	char *sqlstate, *message, *detail;
@@ -77,6 +76,17 @@ bool route_list(const struct topo_virtual *, const struct topo_key *, const char
 const struct topo_database *route_named(const struct topo_virtual *,
     const struct topo_key *, const char *value, struct route_problem *why) MUST_USE;
 void route_bad_value(struct route_problem *, const char *setting, const char *value);
+
+/* ---- numbers (number.c) ---- */
+
+/* A number modulo n (never negative), when it is an integer, of any length, also as 3.00 or
+ * 3e0. Otherwise: */
+#define ROUTE_NO_NUMBER  -1
+#define ROUTE_NO_INTEGER -2 /* a number equal to no integer: 3.5, NaN */
+#define ROUTE_INTEGERS   -3 /* a float equal to several of them */
+int route_modulo(const char *text, size_t len, bool is_negative, unsigned n);
+/* The same of a parameter that is not NULL. */
+int route_datum_modulo(const struct route_datum *, unsigned n);
 
 /* ---- notes and refusals (plan.c) ---- */
 
@@ -121,7 +131,7 @@ bool route_may_write(const struct route_input *);
 bool route_is_read(const struct route_input *);
 /* It is about the session or its transaction: one database is enough, whatever is said. */
 bool route_is_of_session(const struct route_input *);
-/* "INSERT": its first word, for messages. */
+/* "INSERT": what in it writes, or its first word, for messages; maybe put to `to`. */
 const char *route_verb(const struct route_input *, char to[24]);
 const char *route_class_name(enum sql_class);
 
@@ -129,6 +139,8 @@ const char *route_class_name(enum sql_class);
 
 void route_place(
     const struct route_work *, const struct sql_table *, struct route_place *out);
+/* The statement makes the table, and nothing is said of it: it is where the others are. */
+bool route_follows(const struct sql_table *, const struct route_place *);
 /* The members that the tables name, and the decision from it. */
 bool route_by_tables(struct route_work *);
 /* For EXPLAIN, when a stronger rule decides: what the tables would have said. */

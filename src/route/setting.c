@@ -81,39 +81,10 @@ route_read_from_of(const char *value)
 	return (strcasecmp(value, "replica") == 0 ? READ_FROM_REPLICA : -1);
 }
 
-static bool
-is_blank(char c)
+bool
+route_is_blank(char c)
 {
 	return (c == ' ' || (c >= '\t' && c <= '\r'));
-}
-
-int
-route_modulo(const char *p, size_t len, bool is_negative, unsigned n)
-{
-	const char *end = p + len;
-	unsigned rest = 0;
-
-	INVARIANT(n > 0);
-	while (p < end && is_blank(*p))
-		p++;
-	while (end > p && is_blank(end[-1]))
-		end--;
-	if (p < end && (*p == '-' || *p == '+')) {
-		is_negative ^= *p == '-';
-		p++;
-	}
-	if (p == end || *p < '0' || *p > '9')
-		return (-1);
-	for (; p < end && *p >= '0' && *p <= '9'; p++)
-		rest = (rest * 10 + (unsigned)(*p - '0')) % n;
-	if (p < end && *p == '.') {
-		p++;
-		while (p < end && *p == '0')
-			p++;
-	}
-	if (p != end)
-		return (-1);
-	return ((int)(is_negative ? (n - rest) % n : rest));
 }
 
 void
@@ -168,9 +139,9 @@ next_name(const char **p, char *to, size_t size)
 	*p = end == NULL ? NULL : end + 1;
 	if (end == NULL)
 		end = from + strlen(from);
-	while (from < end && is_blank(*from))
+	while (from < end && route_is_blank(*from))
 		from++;
-	while (end > from && is_blank(end[-1]))
+	while (end > from && route_is_blank(end[-1]))
 		end--;
 	route_put(to, size, "%.*s", (int)(end - from), from);
 	return (true);
@@ -184,6 +155,24 @@ has_member(const struct route_members *list, const struct topo_database *member)
 			return (true);
 	}
 	return (false);
+}
+
+/* A member without a host is what its fallback is: not one more when that one is there. */
+static void
+drop_fallbacks(struct route_members *list)
+{
+	unsigned kept = 0;
+
+	for (unsigned i = 0; i < list->count; i++) {
+		const struct topo_database *served = route_served(list->at[i]);
+		bool is_there = served != list->at[i] && has_member(list, served);
+
+		for (unsigned k = 0; k < kept && !is_there; k++)
+			is_there = route_served(list->at[k]) == served;
+		if (!is_there)
+			list->at[kept++] = list->at[i];
+	}
+	list->count = kept;
 }
 
 static bool
@@ -203,8 +192,10 @@ list_all(const struct topo_virtual *v, const struct topo_key *key,
 		}
 		out->at[out->count++] = v->members[i];
 	}
-	if (out->count > 0)
+	if (out->count > 0) {
+		drop_fallbacks(out);
 		return (true);
+	}
 	route_deny(key, NULL, v->dflt, why);
 	route_put(why->detail, why->detail_len, "%s",
 	    "None of the databases that it lists is part of this virtual database.");
@@ -255,7 +246,8 @@ route_list(const struct topo_virtual *v, const struct topo_key *key, const char 
 		if (!route_may(key, NULL, member)) {
 			route_deny(key, NULL, member, why);
 			route_put(why->detail, why->detail_len,
-			    "pgweave.databases names it, and the key does not list it.");
+			    "pgweave.databases names it, and the %s does not list it.",
+			    key->is_login ? "login" : "key");
 			return (false);
 		}
 		out->at[out->count++] = member;
@@ -331,8 +323,17 @@ route_check_setting(const struct topo_virtual *v, const struct topo_key *key,
     const char *name, const char *value, char sqlstate[6], char *message,
     size_t message_len, char *detail, size_t detail_len)
 {
-	struct route_problem why = {sqlstate, message, detail, message_len, detail_len};
+	char own[512] = "";
+	struct route_problem why = {sqlstate, message, detail != NULL ? detail : own,
+	    message_len, detail != NULL ? detail_len : sizeof(own)};
 
 	INVARIANT(v != NULL && name != NULL && value != NULL);
-	return (check_any(v, key, name, value, &why));
+	if (check_any(v, key, name, value, &why))
+		return (true);
+	if (own[0] != '\0') {
+		own[strlen(own) - 1] = '\0';
+		route_append(message, message_len, " (%c%s)",
+		    own[0] >= 'A' && own[0] <= 'Z' ? own[0] + 32 : own[0], own + 1);
+	}
+	return (false);
 }

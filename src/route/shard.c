@@ -89,26 +89,43 @@ bad_value(struct reading *r, const char *value, size_t len)
 		route_detail(
 		    r->w, "The value is \"%.*s\".", (int)(len > 64 ? 64 : len), value);
 	else
-		route_detail(r->w, "%s",
-		    "The parameter is binary, and of a type that is no integer.");
+		route_detail(
+		    r->w, "%s", "The parameter is binary, and not that of an integer.");
 	return (false);
 }
 
+/*
+ * A number that is no integer equals no value of the column: it adds no shard, and when there is
+ * no other, any shard says so as PostgreSQL would (3.5 matches no row; '3.5' is no value of an
+ * integer column, which is the server's to refuse). Inserted it would be rounded first, by
+ * rules that hang on its type and the column's: that is refused.
+ */
 static bool
 add_rest(struct reading *r, int rest, const char *value, size_t len)
 {
+	if (rest == ROUTE_NO_INTEGER && !r->match->is_insert)
+		return (true);
+	if (rest == ROUTE_INTEGERS && !r->match->is_insert) {
+		r->is_open = true;
+		return (true);
+	}
 	if (rest < 0)
 		return (bad_value(r, value, len));
 	r->set |= UINT64_C(1) << rest;
 	return (true);
 }
 
+static unsigned
+count_of(const struct reading *r)
+{
+	return ((unsigned)r->shard->member_count);
+}
+
 static bool
 read_text(struct reading *r, const char *value, size_t len, bool is_negative)
 {
-	return (add_rest(r,
-	    route_modulo(value, len, is_negative, (unsigned)r->shard->member_count),
-	    value, len));
+	return (
+	    add_rest(r, route_modulo(value, len, is_negative, count_of(r)), value, len));
 }
 
 /* A NULL equals nothing, so it adds no shard; but a row with it belongs nowhere. */
@@ -124,33 +141,6 @@ read_null(struct reading *r)
 		r->shard->key, route_table_name(r->table, name, sizeof(name))));
 }
 
-/* int2, int4 and int8 in network order; a parameter without a type is the column's. */
-static bool
-read_binary(struct reading *r, const struct route_datum *d)
-{
-	static const struct {
-		uint32_t type;
-		size_t len;
-	} types[] = {{21, 2}, {23, 4}, {20, 8}};
-	int64_t n = (int64_t)r->shard->member_count, rest;
-	uint64_t bits = 0;
-	bool is_integer = false;
-
-	for (size_t i = 0; i < ARRAY_LEN(types); i++) {
-		if (d->len == types[i].len && (d->type == types[i].type || d->type == 0))
-			is_integer = true;
-	}
-	if (!is_integer)
-		return (bad_value(r, NULL, 0));
-	for (size_t i = 0; i < d->len; i++)
-		bits = bits << 8 | d->p[i];
-	if (d->len == 2)
-		rest = (int16_t)bits % n;
-	else
-		rest = (d->len == 4 ? (int32_t)bits : (int64_t)bits) % n;
-	return (add_rest(r, (int)(rest < 0 ? rest + n : rest), NULL, 0));
-}
-
 static bool
 read_param(struct reading *r, unsigned number)
 {
@@ -163,9 +153,8 @@ read_param(struct reading *r, unsigned number)
 	}
 	if (d.is_null)
 		return (read_null(r));
-	if (d.is_binary)
-		return (read_binary(r, &d));
-	return (read_text(r, (const char *)d.p, d.len, false));
+	return (add_rest(r, route_datum_modulo(&d, count_of(r)),
+	    d.is_binary ? NULL : (const char *)d.p, d.len));
 }
 
 static bool
@@ -371,10 +360,10 @@ static enum route_spread
 refuse_spread_write(struct route_work *w, const struct topo_shard *shard,
     const struct sql_table *t, const struct joining *j)
 {
-	char name[160], verb[24];
+	char name[160], first[24];
+	const char *verb = route_verb(w->in, first);
 
 	route_table_name(t, name, sizeof(name));
-	route_verb(w->in, verb);
 	if (j->has_set) {
 		route_refuse(w, "0A000",
 		    "%s on \"%s\" concerns rows of several databases", verb, name);

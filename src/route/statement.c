@@ -80,6 +80,9 @@ route_verb(const struct route_input *in, char to[24])
 	const char *verb = in->scan->verb;
 	size_t i;
 
+	if (in->facts->class == SQL_WRITE && in->facts->writes != NULL)
+		return (in->facts->writes);
+
 	for (i = 0; i < 23 && verb[i] != '\0'; i++)
 		to[i] = (char)(verb[i] >= 'a' && verb[i] <= 'z' ? verb[i] - 32 : verb[i]);
 	to[i] = '\0';

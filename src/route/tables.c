@@ -4,7 +4,8 @@
  *   member.schema.table -> that member        a table of a [shard]  -> see shard.c
  *   a [route]           -> its member         nothing               -> the key's, the default
  *
- * All tables must agree; two names for one database (a fallback without a host) agree.
+ * All tables must agree; two names for one database (a fallback without a host) agree. A table
+ * that the statement makes, and of which nothing is said, goes where the others are.
  */
 #include "private.h"
 
@@ -72,7 +73,8 @@ refuse_homeless(struct route_work *w)
 	const struct topo_virtual *v = w->in->virt;
 
 	route_denied(w, v->dflt, "It is the default, and the statement names no other.");
-	route_hint(w, "%s", "Name one that the key lists: SET pgweave.database = '…'.");
+	route_hint(w, "Name one that the %s lists: SET pgweave.database = '…'.",
+	    w->in->key->is_login ? "login" : "key");
 	return (false);
 }
 
@@ -174,6 +176,32 @@ is_later_of_group(const struct route_place *places, unsigned i)
 	return (false);
 }
 
+bool
+route_follows(const struct sql_table *t, const struct route_place *p)
+{
+	return (t->is_created && p->is_counted && p->shard == NULL && p->route == NULL &&
+		p->rule != ROUTE_BY_CATALOG);
+}
+
+/* Places of all tables; those that follow others do not count beside them. */
+static void
+place_all(struct route_work *w, struct route_place *places)
+{
+	const struct sql_facts *facts = w->in->facts;
+	unsigned leaders = 0;
+
+	for (unsigned i = 0; i < facts->table_count; i++) {
+		route_place(w, &facts->tables[i], &places[i]);
+		if (!places[i].is_counted)
+			continue;
+		note_place(w, &facts->tables[i], &places[i]);
+		leaders += !route_follows(&facts->tables[i], &places[i]);
+	}
+	for (unsigned i = 0; leaders > 0 && i < facts->table_count; i++)
+		if (route_follows(&facts->tables[i], &places[i]))
+			places[i].is_counted = false;
+}
+
 static bool
 agree_all(struct route_work *w, struct agreement *a)
 {
@@ -181,11 +209,7 @@ agree_all(struct route_work *w, struct agreement *a)
 	struct route_place places[SQL_TABLES_MAX];
 
 	INVARIANT(facts->table_count <= SQL_TABLES_MAX);
-	for (unsigned i = 0; i < facts->table_count; i++) {
-		route_place(w, &facts->tables[i], &places[i]);
-		if (places[i].is_counted)
-			note_place(w, &facts->tables[i], &places[i]);
-	}
+	place_all(w, places);
 	for (unsigned i = 0; i < facts->table_count; i++) {
 		const struct sql_table *t = &facts->tables[i];
 		const struct route_place *p = &places[i];

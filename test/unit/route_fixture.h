@@ -59,6 +59,7 @@ static struct sql_cache *cache;
 static const char *some[] = {"secondary", "analytics"};
 static const char *one[] = {"analytics"};
 static const char *unsafe[] = {"frail"};
+static const char *spares[] = {"spare", "secondary"};
 static const char *shards[] = {"primary", "secondary"};
 
 static const struct topo_key client = {
@@ -104,7 +105,18 @@ static const struct topo_key frail = {.id = "vb_frail",
 static const struct topo_key reader = {
     .id = "vb_reader", .virtual_ = "bank", .type = TOPO_KEY_SERVER, .is_read_only = true};
 static const struct topo_key login = {
-    .id = "clerk", .virtual_ = "", .type = TOPO_KEY_SERVER, .can_federate = false};
+    .id = "clerk", .virtual_ = "", .type = TOPO_KEY_SERVER, .is_login = true};
+static const struct topo_key reading_login = {.id = "bob",
+    .virtual_ = "bank",
+    .type = TOPO_KEY_SERVER,
+    .is_login = true,
+    .is_read_only = true};
+static const struct topo_key spared = {.id = "vb_spared",
+    .virtual_ = "bank",
+    .type = TOPO_KEY_SERVER,
+    .can_federate = true,
+    .databases = spares,
+    .database_count = 2};
 
 /* A statement with all around it, and what becomes of it: "member[@node] rule", "MANY merge a
  * b rule", or a SQLSTATE; says: words of the message, detail, hint or warning. */

@@ -1,4 +1,5 @@
 /* route: what it says: the settings with their mistakes, and EXPLAIN (ROUTE). */
+#include "../../src/route/private.h"
 #include "route_fixture.h"
 
 static void
@@ -51,9 +52,118 @@ test_settings(void **state)
 			fail_msg(
 			    "%s\n  says %s\n  want %s", rows[i].value, all, rows[i].says);
 	}
+	/* Without a detail the message says what is allowed. */
+	assert_false(route_check_setting(
+	    v, &client, "database", "x", sqlstate, message, sizeof(message), NULL, 0));
+	assert_string_equal(message,
+	    "invalid value for parameter \"pgweave.database\": \"x\" "
+	    "(allowed are '' (automatic), primary)");
 	for (size_t i = 0; route_settings[i] != NULL; i++)
 		assert_true(route_check_setting(v, NULL, route_settings[i], "", sqlstate,
 		    message, sizeof(message), detail, sizeof(detail)));
+}
+
+static void
+test_numbers(void **state)
+{
+	static const struct {
+		const char *text;
+		int rest; /* of 7 */
+	} rows[] = {
+	    {"0", 0},
+	    {"17", 3},
+	    {"-17", 4},
+	    {" +17 ", 3},
+	    {"17.000", 3},
+	    {"17.", 3},
+	    {"0.17e2", 3},
+	    {".17E+2", 3},
+	    {"1700e-2", 3},
+	    {"-1e20", 5},
+	    {"1e131000", 2},
+	    {"100000000000000000000", 2},
+	    {"17.5", ROUTE_NO_INTEGER},
+	    {"17e-1", ROUTE_NO_INTEGER},
+	    {".5", ROUTE_NO_INTEGER},
+	    {"NaN", ROUTE_NO_INTEGER},
+	    {"-Infinity", ROUTE_NO_INTEGER},
+	    {"1e999999999999", ROUTE_NO_INTEGER},
+	    {"", ROUTE_NO_NUMBER},
+	    {"-", ROUTE_NO_NUMBER},
+	    {".", ROUTE_NO_NUMBER},
+	    {"1.2.3", ROUTE_NO_NUMBER},
+	    {"3e", ROUTE_NO_NUMBER},
+	    {"3e+", ROUTE_NO_NUMBER},
+	    {"3 4", ROUTE_NO_NUMBER},
+	    {"x", ROUTE_NO_NUMBER},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+		int rest = route_modulo(rows[i].text, strlen(rows[i].text), false, 7);
+
+		if (rest != rows[i].rest)
+			fail_msg("%s: %d", rows[i].text, rest);
+	}
+	assert_int_equal(route_modulo("17", 2, true, 7), 4);
+	assert_int_equal(route_modulo("-17", 3, true, 7), 3);
+}
+
+static void
+test_datums(void **state)
+{
+#define BYTES(...) (const uint8_t[]){__VA_ARGS__}, sizeof((uint8_t[]){__VA_ARGS__})
+	const struct {
+		const uint8_t *p;
+		size_t len;
+		uint32_t type;
+		bool is_binary;
+		int rest; /* of 7 */
+	} rows[] = {
+	    {BYTES(0xff, 0xef), 21, true, 4}, /* -17 */
+	    {BYTES(0, 0, 0, 17), 23, true, 3},
+	    {BYTES(0, 0, 0, 0, 0, 0, 0, 17), 20, true, 3},
+	    {BYTES(0, 0, 0, 17), 0, true, 3},
+	    {BYTES(0, 0, 0, 17), 25, true, ROUTE_NO_NUMBER},
+	    {BYTES(0, 17, 0), 0, true, ROUTE_NO_NUMBER},
+	    {BYTES(0x41, 0x88, 0, 0), 700, true, 3},                            /* 17 */
+	    {BYTES(0x41, 0x8c, 0, 0), 700, true, ROUTE_NO_INTEGER},             /* 17.5 */
+	    {BYTES(0xc0, 0x31, 0, 0, 0, 0, 0, 0), 701, true, 4},                /* -17 */
+	    {BYTES(0x7f, 0xf8, 0, 0, 0, 0, 0, 0), 701, true, ROUTE_NO_INTEGER}, /* NaN */
+	    {BYTES(0x43, 0x40, 0, 0, 0, 0, 0, 0), 701, true, ROUTE_INTEGERS},   /* 2^53 */
+	    {BYTES(0x54, 0xb2, 0x49, 0xad, 0x25, 0x94, 0xc3, 0x7d), 701, true,
+		ROUTE_NO_INTEGER}, /* 1e100 */
+	    {BYTES(0, 1, 0, 0, 0, 0, 0, 0, 0, 17), 1700, true, 3},
+	    {BYTES(0, 1, 0, 0, 0x40, 0, 0, 0, 0, 17), 1700, true, 4},
+	    /* 20000.5000, 20000, 0.5, 0 */
+	    {BYTES(0, 3, 0, 1, 0, 0, 0, 4, 0, 2, 0, 0, 0x13, 0x88), 1700, true,
+		ROUTE_NO_INTEGER},
+	    {BYTES(0, 1, 0, 1, 0, 0, 0, 0, 0, 2), 1700, true, 1},
+	    {BYTES(0, 1, 0xff, 0xff, 0, 0, 0, 1, 0x13, 0x88), 1700, true,
+		ROUTE_NO_INTEGER},
+	    {BYTES(0, 0, 0, 0, 0, 0, 0, 0), 1700, true, 0},
+	    {BYTES(0, 0, 0, 0, 0xc0, 0, 0, 0), 1700, true, ROUTE_NO_INTEGER},
+	    {BYTES(0, 2, 0, 0, 0, 0, 0, 0, 0, 17), 1700, true, ROUTE_NO_NUMBER},
+	    {BYTES(0, 2, 0, 0), 1700, true, ROUTE_NO_NUMBER},
+	    {(const uint8_t *)"17e0", 4, 1700, false, 3},
+	    {(const uint8_t *)"17.0000000000000000001", 22, 701, false, 3},
+	    {(const uint8_t *)"17.0000000000000000001", 22, 1700, false,
+		ROUTE_NO_INTEGER},
+	    {(const uint8_t *)"17.00000001", 11, 700, false, 3},
+	    {(const uint8_t *)"x", 1, 701, false, ROUTE_NO_NUMBER},
+	};
+#undef BYTES
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+		struct route_datum d = {.p = rows[i].p,
+		    .len = rows[i].len,
+		    .type = rows[i].type,
+		    .is_binary = rows[i].is_binary};
+
+		if (route_datum_modulo(&d, 7) != rows[i].rest)
+			fail_msg("row %zu: %d", i, route_datum_modulo(&d, 7));
+	}
 }
 
 static void
@@ -187,6 +297,8 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(test_settings),
+	    cmocka_unit_test(test_numbers),
+	    cmocka_unit_test(test_datums),
 	    cmocka_unit_test(test_explain),
 	    cmocka_unit_test(test_explain_refused),
 	    cmocka_unit_test(test_explain_many),

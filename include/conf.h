@@ -170,6 +170,8 @@ void conf_problems_free(struct conf_problems *);
  * any_kind. NULL: why says the reason. The caller frees it. */
 char *conf_read_file(const char *path, size_t limit, bool any_kind, size_t *len,
     char *why, size_t why_len) MUST_USE;
+/* "host:port", "[address]:port", "*:port" or ":port", cut in two in place; false: it is none. */
+bool conf_address_split(char *text, char **host, char **port) MUST_USE;
 /* A path that stands in the configuration: as it is when absolute; otherwise in the
  * directory of the file where it is written when it exists there; otherwise left to the
  * working directory, as PgBouncer does. The caller frees it. */

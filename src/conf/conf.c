@@ -97,14 +97,58 @@ check_state(struct conf *c)
 	if (*store == '\0' && *s->state_dir == '\0')
 		conf_problem(c->problems, blame(c, "state_dir"),
 		    "state_dir: without one, state_store must name the store");
-	if (strlen(s->key_prefix) > KEY_PREFIX_MAX ||
+	if (*s->key_prefix == '\0' || strlen(s->key_prefix) > KEY_PREFIX_MAX ||
 	    s->key_prefix[strspn(s->key_prefix,
 		"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-")] !=
 		'\0')
 		conf_problem(c->problems, blame(c, "key_prefix"),
-		    "key_prefix: \"%.60s\" cannot begin an id, allowed are up to %d "
+		    "key_prefix: \"%.60s\" cannot begin an id, allowed are 1 to %d "
 		    "letters, digits, _ and -",
 		    s->key_prefix, KEY_PREFIX_MAX);
+}
+
+bool
+conf_address_split(char *text, char **host, char **port)
+{
+	char *colon = strrchr(text, ':');
+	size_t len;
+
+	if (colon == NULL || colon[1] == '\0' ||
+	    strspn(colon + 1, "0123456789") != strlen(colon + 1) ||
+	    strtoul(colon + 1, NULL, 10) > 65535)
+		return (false);
+	*colon = '\0';
+	*port = colon + 1;
+	*host = text;
+	len = strlen(text);
+	if (text[0] == '[' && len > 2 && text[len - 1] == ']') {
+		text[len - 1] = '\0';
+		*host = text + 1;
+		return (true);
+	}
+	return (strpbrk(text, ":[]") == NULL);
+}
+
+/* Whether each of the list is an address and a port; whether they can be had shows later. */
+static void
+check_http(struct conf *c)
+{
+	static const char parting[] = ", \t";
+	const char *at = c->settings.http_listen;
+	char *host, *port;
+
+	for (at += strspn(at, parting); *at != '\0'; at += strspn(at, parting)) {
+		size_t len = strcspn(at, parting);
+		char *text = mem_strn(at, len);
+
+		if (!conf_address_split(text, &host, &port))
+			conf_problem(c->problems, blame(c, "http_listen"),
+			    "http_listen: \"%.*s\" is not address:port, allowed are for "
+			    "example 127.0.0.1:6480, [::1]:6480 and *:6480",
+			    (int)(len < 80 ? len : 80), at);
+		free(text);
+		at += len;
+	}
 }
 
 /* What no single value shows. */
@@ -129,6 +173,7 @@ check_settings(struct conf *c)
 	else if (conf_setting_at(c, "job_name").file == NULL)
 		s->job_name = s->service_name;
 	check_state(c);
+	check_http(c);
 }
 
 /* ---- sections ---- */

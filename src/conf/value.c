@@ -329,7 +329,9 @@ read_number(
 	}
 	if (r == NUMBER_BAD)
 		return (wrong(s, text, what, why, why_len));
-	if (r == NUMBER_HUGE || *out < s->min * factor || *out > s->max * factor)
+	/* Where there is a word for 0, the number is none. */
+	if (r == NUMBER_HUGE || *out < s->min * factor || *out > s->max * factor ||
+	    (is_auto(s) && *out == 0))
 		return (wrong(s, text, "is out of range", why, why_len));
 	return (F_OK);
 }

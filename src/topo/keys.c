@@ -94,6 +94,19 @@ copy_texts(struct key_node *n, const struct topo_key_text *text)
 		    from[i] != NULL ? strings_keep(&n->strings, mem_str(from[i])) : NULL;
 }
 
+#define KEY_DIGITS 32
+
+/* As ids are made: what every new one begins with, and digits. */
+static bool
+is_made_id(const struct topo *t, const char *id)
+{
+	const char *prefix = topo_settings(t)->key_prefix;
+	size_t len = strlen(prefix);
+
+	return (strncmp(id, prefix, len) == 0 && strlen(id + len) == KEY_DIGITS &&
+		strspn(id + len, "0123456789abcdefABCDEF") == KEY_DIGITS);
+}
+
 static void
 read_identity(struct making *m)
 {
@@ -107,7 +120,14 @@ read_identity(struct making *m)
 	m->key->name = is_said(m->text->name) ? m->text->name : m->key->id;
 	if (m->is_login)
 		return;
-	if (is_said(id) && (id[strspn(id, letters)] != '\0' || strlen(id) > KEY_ID_MAX))
+	/* Those of the store may be from before the prefix was changed. */
+	if (m->complaint->words != NULL && !is_made_id(m->topo, m->key->id))
+		complain(m->complaint, "id",
+		    "\"%.80s\" is not the id of a key, allowed is %s (key_prefix) and %d "
+		    "hexadecimal digits behind it",
+		    m->key->id, topo_settings(m->topo)->key_prefix, KEY_DIGITS);
+	else if (is_said(id) &&
+		 (id[strspn(id, letters)] != '\0' || strlen(id) > KEY_ID_MAX))
 		complain(m->complaint, "id",
 		    "\"%.80s\" is not the id of a key, allowed are letters, digits, _ and "
 		    "-, at most %d",

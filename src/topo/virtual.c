@@ -160,6 +160,16 @@ add_replica(
 	v->read_from = add_database(v->read_from, &v->read_from_count, &n->db);
 }
 
+/* The word primary, unless a replica is called so. */
+static bool
+is_primary_word(const struct topo *t, const char *name)
+{
+	const struct database_node *n = topo_database_node(t, "primary");
+
+	return (
+	    strcasecmp(name, "primary") == 0 && (n == NULL || n->db.replica_of == NULL));
+}
+
 static void
 read_replicas(struct complaint *c, struct topo *t, struct draft *d)
 {
@@ -168,12 +178,14 @@ read_replicas(struct complaint *c, struct topo *t, struct draft *d)
 	if (d->read_from == NULL)
 		return;
 	list_read(&t->strings, d->read_from, &names);
-	/* The word, unless a replica is called so. */
-	if (names.count != 1 || strcasecmp(names.names[0], "primary") != 0 ||
-	    (topo_database_node(t, "primary") != NULL &&
-		topo_database_node(t, "primary")->db.replica_of != NULL)) {
-		for (size_t i = 0; i < names.count; i++)
+	for (size_t i = 0; i < names.count; i++) {
+		if (!is_primary_word(t, names.names[i]))
 			add_replica(c, t, &d->v, names.names[i]);
+		else if (names.count > 1)
+			complain(c, "read_from",
+			    "primary stands beside other names, allowed is primary alone, "
+			    "or names of replicas: when none of them is fit, reads go to "
+			    "the primary anyway");
 	}
 	free(names.names);
 }

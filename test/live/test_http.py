@@ -463,10 +463,11 @@ def test_proof_is_forgotten_on_reload(proxy, pg):
 
 
 def test_refuses_to_start(proxy, pg):
-    for wrong in ("127.0.0.1", "127.0.0.1:99999", "[::1", "nowhere.invalid:80", "a:b:1"):
+    for wrong, code in (("127.0.0.1", 1), ("127.0.0.1:99999", 1), ("[::1", 1), ("a:b:1", 1),
+                        ("nowhere.invalid:80", 2)):
         door = proxy(pg, http_listen=wrong, wait=False)
-        door.proxy.expect_exit = 2
-        assert door.wait_exit() == 2
+        door.proxy.expect_exit = code
+        assert door.wait_exit() == code
         assert "http_listen" in door.log()
     with socket.create_server(("127.0.0.1", 0)) as s:
         door = proxy(pg, http_listen=f"127.0.0.1:{s.getsockname()[1]}", wait=False)

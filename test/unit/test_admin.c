@@ -47,7 +47,7 @@ static const char config[] =
     "Account = accounts\n"
     "SystemMetric = spread\n"
     "Other = others\n"
-    "[key vb_of_the_file]\n"
+    "[key vb_00000000000000000000000000f11e01]\n"
     "name = it's mine\n"
     "secret = SCRAM-SHA-256$4096:MDEyMzQ1Njc4OWFiY2RlZg==$"
     "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=:"
@@ -598,9 +598,10 @@ test_keys_view(void **state)
 	topo_key_use("vb_of_the_store")->last_used_us = INT64_C(951782399000000);
 	pool_worker(w[0])->topo = with;
 	ENDS("SHOW KEYS", "SHOW");
-	expect_row("vb_of_the_file|it's mine|database|weave|spread, bank|federate, "
-		   "operate|-7|t|10.0.0.0/8|100/s|2020-02-29 21:59:59+00|"
-		   "2020-01-01 00:00:00+00|NULL|expired\n");
+	expect_row(
+	    "vb_00000000000000000000000000f11e01|it's mine|database|weave|spread, bank|federate, "
+	    "operate|-7|t|10.0.0.0/8|100/s|2020-02-29 21:59:59+00|"
+	    "2020-01-01 00:00:00+00|NULL|expired\n");
 	expect_row("vb_of_the_store|vb_of_the_store|client|weave|||NULL|f|||NULL|NULL|"
 		   "2000-02-28 23:59:59+00|revoked\n");
 	assert_null(strstr(rows_text(), "SCRAM"));

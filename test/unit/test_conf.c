@@ -241,6 +241,8 @@ wrong_values_are_explained(void **state)
 	expect_refused("listen_port", "", "\"\" is not a number, allowed are 1 to 65535");
 	expect_refused(
 	    "workers", "257", "\"257\" is out of range, allowed are auto and 1 to 256");
+	expect_refused(
+	    "workers", "0", "\"0\" is out of range, allowed are auto and 1 to 256");
 	expect_refused("query_timeout", "5 weeks",
 	    "\"5 weeks\" is not a time, allowed are 0 to 1000000000 s, or a number with "
 	    "us, ms, s, min, h or d");
@@ -420,6 +422,15 @@ mistakes_name_their_line(void **state)
 	expect_problem("[pgweave]\nclient_tls_sslmode = require\n",
 	    "t.ini:2: client_tls_sslmode: TLS towards clients needs client_tls_key_file "
 	    "and client_tls_cert_file");
+	expect_problem("[pgweave]\nhttp_listen = banana\n",
+	    "t.ini:2: http_listen: \"banana\" is not address:port, allowed are for example "
+	    "127.0.0.1:6480, [::1]:6480 and *:6480");
+	expect_problem("[pgweave]\nhttp_listen = [::1]:6480, :6480, a:b:1\n",
+	    "t.ini:2: http_listen: \"a:b:1\" is not address:port, allowed are for example "
+	    "127.0.0.1:6480, [::1]:6480 and *:6480");
+	expect_problem("[pgweave]\nkey_prefix =\n",
+	    "t.ini:2: key_prefix: \"\" cannot begin an id, allowed are 1 to 31 letters, "
+	    "digits, _ and -");
 	expect_problem("%include x\n", "t.ini:1: %include: not possible here");
 	expect_problem("%exclude x\n", "t.ini:1: %: only %include FILE may follow");
 	/* Nothing of the file steers a terminal. */

@@ -225,6 +225,10 @@ wrong_virtual_databases_are_explained(void **state)
 	    "t.ini:21: pgweave: this name is the console's, a virtual database must have "
 	    "another\n"
 	    "t.ini:21: members: missing, allowed are names of databases\n");
+	expect_problems(HEAD "read_from = Primary, r\n",
+	    "t.ini:11: read_from: primary stands beside other names, allowed is primary "
+	    "alone, or names of replicas: when none of them is fit, reads go to the primary "
+	    "anyway\n");
 }
 
 /* ---- routes ---- */
@@ -500,16 +504,20 @@ wrong_keys_are_explained(void **state)
 	    "roles = p a b, r x, s\nuser_id = 1.5\n"
 	    "[login a]\nsecret = x\ndatabases = bank\n",
 	    "t.ini:13: alice: a login has this name, a key must have another\n"
+	    "t.ini:13: id: \"alice\" is not the id of a key, allowed is vb_ (key_prefix) and "
+	    "32 hexadecimal digits behind it\n"
 	    "t.ini:13: user_id: missing, a key of type database is for one user\n"
 	    "t.ini:16: virtual: there is no virtual database \"bnk\", allowed are bank, did you "
 	    "mean \"bank\"?\n"
-	    "t.ini:18: id: \"x y\" is not the id of a key, allowed are letters, digits, _ and "
-	    "-, at most 63\n"
+	    "t.ini:18: id: \"x y\" is not the id of a key, allowed is vb_ (key_prefix) and "
+	    "32 hexadecimal digits behind it\n"
 	    "t.ini:18: type: missing, allowed are database, client, server\n"
 	    "t.ini:18: virtual: missing, allowed is the name of a virtual database such as "
 	    "bank\n"
 	    "t.ini:18: secret: missing, allowed is the SCRAM verifier that `pgweave key create "
 	    "--print` makes\n"
+	    "t.ini:19: id: \"ok\" is not the id of a key, allowed is vb_ (key_prefix) and "
+	    "32 hexadecimal digits behind it\n"
 	    "t.ini:20: secret: this is not a SCRAM verifier, allowed is "
 	    "SCRAM-SHA-256$iterations:salt$StoredKey:ServerKey\n"
 	    "t.ini:21: type: \"servr\" is none of the words, allowed are database, client, "
@@ -697,14 +705,14 @@ static void
 keys_of_the_store_come_and_go(void **state)
 {
 	struct topo *t =
-	    expect_fine(HEAD "[key of_file]\nsecret = " VERIFIER "\ntype = client\n"
+	    expect_fine(HEAD "[key " KEY "]\nsecret = " VERIFIER "\ntype = client\n"
 			     "virtual = bank\n",
 		"");
 	char id[] = "one", why[256];
 	struct topo_key_text texts[] = {
 	    {.id = id, .secret = VERIFIER, .type = "server", .virtual_ = "bank"},
 	    {.id = "one", .secret = VERIFIER, .type = "client", .virtual_ = "bank"},
-	    {.id = "of_file", .secret = VERIFIER, .type = "server", .virtual_ = "bank"},
+	    {.id = KEY, .secret = VERIFIER, .type = "server", .virtual_ = "bank"},
 	    {.id = "gone",
 		.secret = VERIFIER,
 		.type = "server",
@@ -723,7 +731,7 @@ keys_of_the_store_come_and_go(void **state)
 	assert_int_equal(topo_key_count(t), 1);
 	assert_true(topo_generation(with) > topo_generation(t));
 	assert_int_equal(topo_key_count(with), 3);
-	assert_int_equal(topo_key_find(with, "of_file")->type, TOPO_KEY_CLIENT);
+	assert_int_equal(topo_key_find(with, KEY)->type, TOPO_KEY_CLIENT);
 	assert_int_equal(topo_key_find(with, "one")->type, TOPO_KEY_SERVER);
 	assert_false(topo_key_find(with, "one")->is_from_file);
 	assert_null(topo_key_find(with, "one")->at.file);
@@ -742,7 +750,7 @@ keys_of_the_store_come_and_go(void **state)
 	topo_release(t);
 	assert_string_equal(topo_key_find(set, "two")->id, "two");
 	topo_release(set);
-	assert_non_null(topo_key_find(without, "of_file"));
+	assert_non_null(topo_key_find(without, KEY));
 	topo_release(without);
 	assert_ptr_equal(topo_key_use("one"), use);
 }

@@ -290,6 +290,20 @@ def test_not_configured(proxy, own_pg):
     row = health(door, "second")
     assert row["status"] == "unknown" and row["last_checked"] is None
     assert row["reason"] == "not configured, statements go to primary"
+    # Also those of a client that names it.
+    with door.connect("second") as c:
+        assert c.execute("select current_user, current_database()").fetchone() == ("alice", "shop")
+        # Once it has a host it is that one's, for those who are connected too.
+        pids = c.execute("select pg_backend_pid(), inet_server_port()").fetchone()
+        before = door.log().count("configuration was read again")
+        with open(door.ini) as f:
+            text = f.read()
+        door.write(text.replace("fallback = primary", "fallback = primary\nhost = 127.0.0.1\n"
+                                f"port = {own_pg.port}\ndbname = postgres\nuser = alice"))
+        door.reload()
+        until(lambda: door.log().count("configuration was read again") > before, 5)
+        until(lambda: c.execute("select current_database()").fetchone() == ("postgres",), 5)
+        assert c.execute("select pg_backend_pid(), inet_server_port()").fetchone() != pids
 
 
 def test_reload_adds_drops_and_changes(proxy, own_pg):

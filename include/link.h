@@ -207,7 +207,9 @@ struct link {
 	bool
 	    has_lost_sync : 1; /* a Sync went up that a copy may have swallowed, or not */
 	bool is_dirty : 1;     /* close it when it comes back */
-	bool saw_fatal : 1;    /* the server has said farewell */
+	bool was_shared : 1; /* used by sessions that share links since its last reset */
+	bool is_tainted : 1; /* the user's: something of its session is left there */
+	bool saw_fatal : 1;  /* the server has said farewell */
 	bool body_is_forwarded : 1;
 	bool wants_close : 1; /* RECONNECT, or its configuration has changed */
 	bool is_listed : 1;   /* the keeper's: it is among the idle ones */

@@ -179,6 +179,16 @@ lifts_read_only(const struct session *s, const struct sense *sense)
 	    strcmp(f->setting, "all") == 0 || strstr(f->setting, "read_only") != NULL);
 }
 
+static bool
+is_reset_of_all(const struct sense *sense)
+{
+	const struct sql_facts *f = sense->facts;
+
+	return (strcmp(sense->scan.verb, "discard") == 0 ||
+		(f->set_verb == SQL_SET_RESET && f->setting != NULL &&
+		    strcmp(f->setting, "all") == 0));
+}
+
 enum decision
 weave_decide(struct session *s, const struct sense *sense, const struct binding *b,
     struct route_plan *plan, struct seat **seat)
@@ -203,6 +213,11 @@ weave_decide(struct session *s, const struct sense *sense, const struct binding 
 		return (weave_decline(w, "0A000",
 		    "set_config() and current_setting() do not reach the settings of pgweave",
 		    "Use SET and SHOW."));
+	/* What they reset on one link, they reset for the client. */
+	if (w->txn == TXN_NONE && is_reset_of_all(sense)) {
+		*seat = w->home;
+		return (GO_ONE);
+	}
 	leg = leg_for_verb(s, sense);
 	if (leg == NULL)
 		return (decide_by_route(s, sense, b, plan, seat));
@@ -220,8 +235,6 @@ is_taint(const struct sense *sense)
 	static const char *const verbs[] = {"prepare", "listen", "load", NULL};
 	const struct sql_facts *f = sense->facts;
 
-	if (f->class == SQL_SET)
-		return (f->set_verb == SQL_SET_SET);
 	if (f->class == SQL_UTILITY && is_one_of(sense->scan.verb, verbs))
 		return (true);
 	return (strcmp(sense->scan.verb, "create") == 0 && sense_has_word(sense, "temp"));
@@ -239,10 +252,12 @@ weave_note_relayed(struct session *s, const struct sense *sense)
 			(void)weave_savepoint(s, f);
 	}
 	w->unit.rolls_back |= f->class == SQL_ROLLBACK;
-	w->unit.resets_all |= f->set_verb == SQL_SET_RESET && f->setting != NULL &&
-			      strcmp(f->setting, "all") == 0;
+	w->unit.resets_all |= f->class == SQL_SET && is_reset_of_all(sense);
 	w->unit.opens |= strcmp(sense->scan.verb, "declare") == 0;
 	w->unit.taints |= is_taint(sense);
+	if (f->class == SQL_SET && f->set_verb != SQL_SET_SHOW &&
+	    f->set_verb != SQL_SET_LOCAL)
+		w->unit.taints |= !weave_track_begin(s, f);
 }
 
 void

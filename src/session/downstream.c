@@ -44,7 +44,9 @@ request_undo(struct session *s, struct link *l, struct request *r)
 {
 	struct stmt_name *n = r->arg;
 
-	if (r->is_unnamed) {
+	if (r->is_ours)
+		l->unnamed = UNNAMED_FOREIGN;
+	else if (r->is_unnamed) {
 		/* Whatever the link has under no name now, it is not to be relied on. */
 		l->unnamed = UNNAMED_FOREIGN;
 		s->unnamed_token = 0;

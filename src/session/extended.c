@@ -543,7 +543,7 @@ struct within {
 	struct proto_parse parse;
 };
 
-/* UP_GO_ON: it is there. */
+/* No statement: the verdict on the message. */
 static enum up_verdict
 within_read(struct up *u, char type, uint32_t size, struct within *in)
 {
@@ -630,7 +630,7 @@ relay_statement(struct up *u, char type, uint32_t size)
 	if (!is_whole(u, size))
 		return (UP_STOP);
 	v = within_read(u, type, size, &in);
-	if (v != UP_GO_ON)
+	if (in.st == NULL)
 		return (v);
 	v = in.has_binding < 0 ? UP_STOP : relay_within(u, type, size, &in);
 	stmt_release(u->s->worker, in.st);

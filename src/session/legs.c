@@ -134,7 +134,8 @@ leg_drop(struct session *s, struct leg *leg, const char *why)
 		l->user = NULL;
 		if (l->stream.is_paused)
 			stream_resume(&l->stream);
-		pool_give_broken(l, false, why);
+		l->was_shared = true;
+		pool_give_broken(l, link_take_taint(l), why);
 	} else if (l->state != LINK_CLOSED) {
 		l->user = NULL;
 		link_close(l, why);
@@ -497,17 +498,28 @@ weave_refused(struct session *s, int fault, const char *sqlstate, const char *me
 		sqlstate = "40P01";
 		text = mem_printf("no link to database \"%s\" could be had in time",
 		    seat->pool->database);
-		hint = "The transaction holds links to other databases: repeat it.";
+		hint = "The transaction held links to other databases: repeat it.";
+		/* Now others can have them. */
+		w->is_doomed = true;
+		w->txn = TXN_FAILED;
+		legs_drop(s, NULL, "given up for others");
 	} else {
 		text = mem_str(message);
 		free(detail);
 		detail = NULL;
 	}
 	session_log(s, LOG_WARNING_, "%s: %s", text, message);
-	if (s->state == SESSION_WEAVING)
+	/* Nothing was sent: the primary can answer a read as well. */
+	w->shuns_replicas = fault == F_POOL_DOWN && seat->database != NULL &&
+			    seat->database->replica_of != NULL && !w->shuns_replicas &&
+			    (s->state != SESSION_WEAVING || w->run->then == THEN_RELAY);
+	if (w->shuns_replicas && s->state == SESSION_WEAVING)
+		legs_rest(s);
+	else if (s->state == SESSION_WEAVING)
 		gather_failed(s, sqlstate, text, detail, hint);
 	else {
-		refusal_set(&w->refusal, sqlstate, text, detail, hint);
+		if (!w->shuns_replicas)
+			refusal_set(&w->refusal, sqlstate, text, detail, hint);
 		if (s->state == SESSION_WAITING)
 			session_move(s, SESSION_IDLE);
 		w->is_routed = false;
@@ -632,6 +644,24 @@ legs_rest(struct session *s)
 
 /* ---- transactions ---- */
 
+static void
+tracked_set(struct session *s, struct vars **to, struct vars *value)
+{
+	if (value != NULL)
+		vars_hold(value);
+	if (*to != NULL)
+		vars_release(s->worker, *to);
+	*to = value;
+}
+
+/* What a rollback brings back. */
+static void
+txn_save(struct session *s)
+{
+	said_copy(&s->weave->saved, &s->weave->session);
+	tracked_set(s, &s->weave->saved_tracked, s->weave->tracked);
+}
+
 void
 weave_txn_begin(struct session *s, const char *sql, size_t len, bool is_read_only)
 {
@@ -641,25 +671,28 @@ weave_txn_begin(struct session *s, const char *sql, size_t len, bool is_read_onl
 	w->begin_sql = mem_strn(sql, len);
 	w->begin_len = len;
 	w->is_read_only = is_read_only;
-	said_copy(&w->saved, &w->session);
+	txn_save(s);
 }
 
 void
 weave_txn_chain(struct session *s)
 {
+	txn_save(s);
 	s->weave->txn = TXN_DEFERRED;
-	said_copy(&s->weave->saved, &s->weave->session);
 }
 
 void
-weave_savepoints_cut(struct weave *w, unsigned count)
+weave_savepoints_cut(struct session *s, unsigned count)
 {
+	struct weave *w = s->weave;
+
 	while (w->frame_count > count) {
 		struct said_frame *f = &w->frames[--w->frame_count];
 
 		free(f->name);
 		said_free(&f->session);
 		said_free(&f->local);
+		tracked_set(s, &f->tracked, NULL);
 	}
 	if (count > 0)
 		return;
@@ -681,6 +714,7 @@ weave_savepoint(struct session *s, const struct sql_facts *f)
 
 		said_copy(&frame.session, &w->session);
 		said_copy(&frame.local, &w->local);
+		tracked_set(s, &frame.tracked, s->weave->tracked);
 		w->frames =
 		    mem_realloc(w->frames, (w->frame_count + 1) * sizeof(*w->frames));
 		w->frames[w->frame_count++] = frame;
@@ -691,12 +725,13 @@ weave_savepoint(struct session *s, const struct sql_facts *f)
 	if (i == 0)
 		return (false);
 	if (f->is_release) {
-		weave_savepoints_cut(w, i - 1);
+		weave_savepoints_cut(s, i - 1);
 		return (true);
 	}
-	weave_savepoints_cut(w, i);
+	weave_savepoints_cut(s, i);
 	said_copy(&w->session, &w->frames[i - 1].session);
 	said_copy(&w->local, &w->frames[i - 1].local);
+	tracked_set(s, &s->weave->tracked, w->frames[i - 1].tracked);
 	return (true);
 }
 
@@ -705,12 +740,15 @@ weave_txn_over(struct session *s, bool committed)
 {
 	struct weave *w = s->weave;
 
-	if (!committed)
+	if (!committed) {
 		said_copy(&w->session, &w->saved);
+		tracked_set(s, &s->weave->tracked, w->saved_tracked);
+	}
+	tracked_set(s, &w->saved_tracked, NULL);
 	said_free(&w->saved);
 	said_free(&w->local);
 	portals_free(s);
-	weave_savepoints_cut(w, 0);
+	weave_savepoints_cut(s, 0);
 	if (w->begin_sql != NULL)
 		w->begin_sql[w->begin_len] = '\0';
 	w->txn = TXN_NONE;
@@ -719,6 +757,26 @@ weave_txn_over(struct session *s, bool committed)
 
 /* ---- cancel ---- */
 
+/* A query of the proxy's own runs on a leg, perhaps for ever: it is not waited for. */
+static bool
+leg_give_up(struct session *s)
+{
+	struct weave *w = s->weave;
+
+	for (unsigned i = 0; i < w->leg_count; i++) {
+		struct leg *leg = &w->legs[i];
+
+		if (leg->link->state != LINK_RUNNING)
+			continue;
+		w->is_doomed |= leg->is_open;
+		if (leg->is_open)
+			w->txn = TXN_FAILED;
+		leg_drop(s, leg, "cancelled while it was made ready");
+		return (true);
+	}
+	return (false);
+}
+
 void
 weave_cancel(struct session *s)
 {
@@ -726,14 +784,16 @@ weave_cancel(struct session *s)
 
 	if (w->run->then == THEN_ROLLBACK)
 		return;
-	if (w->run->federation != NULL)
+	if (w->run->federation != NULL) {
 		federate_cancel(w->run->federation);
-	else if (s->waiter.seat != NULL) {
+		return;
+	}
+	w->run->is_cancelled = true;
+	if (s->waiter.seat != NULL) {
 		pool_wait_end(&s->waiter);
-		w->run->is_cancelled = true;
 		gather_next(s);
-	} else
-		w->run->is_cancelled = true;
+	} else if (leg_give_up(s))
+		gather_next(s);
 }
 
 void

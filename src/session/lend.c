@@ -3,6 +3,7 @@
  * side back while the other is full, giving it back, losing it.
  */
 #include "weave.h"
+#include <stdlib.h>
 #include <string.h>
 
 static void session_link_drained(struct link *l);
@@ -118,10 +119,28 @@ session_apply_vars(struct session *s, struct vars *want)
 
 /* ---- taking ---- */
 
+/* A session that has the link for itself finds nothing of those who shared it. */
+static void
+session_link_clean(struct link *l, void *arg, const struct proto_error_fields *error)
+{
+	struct session *s = arg;
+
+	if (error != NULL) {
+		l->is_dirty = true;
+		session_close(s, error->sqlstate, error->message);
+		return;
+	}
+	l->was_shared = false;
+	if (!session_apply_vars(s, s->vars))
+		session_flow(s);
+}
+
 /* The link is ours; true when it can be used at once. */
 static bool
 session_take(struct session *s, struct link *l)
 {
+	const char *reset = pool_settings(s->worker)->server_reset_query;
+
 	link_lend(l, &session_link_user, s);
 	s->link = l;
 	s->request_us = l->request_us;
@@ -134,6 +153,10 @@ session_take(struct session *s, struct link *l)
 		return (false);
 	}
 	session_move(s, SESSION_ACTIVE);
+	if (s->mode == POOL_SESSION && l->was_shared && reset[0] != '\0') {
+		link_run(l, reset, session_link_clean, s);
+		return (false);
+	}
 	return (!session_apply_vars(s, s->vars));
 }
 
@@ -219,7 +242,7 @@ session_settle_vars(struct session *s, struct link *l)
 	}
 	/* The link may be in doubt about what the server does not report; the client is not. */
 	if (s->vars != NULL && now != s->vars)
-		now = vars_with_startup(s->worker, now, s->startup);
+		now = vars_with_startup(s->worker, now, session_tracked(s));
 	if (s->vars != NULL && now != s->vars)
 		session_follow_vars(s, l->vars, now);
 	vars_release(s->worker, now);
@@ -234,6 +257,7 @@ session_let_go(struct session *s)
 	struct link *l = s->link;
 
 	s->link = NULL;
+	l->was_shared |= s->mode != POOL_SESSION;
 	if (!s->rewrites)
 		l->unnamed = UNNAMED_FOREIGN;
 	if (s->state != SESSION_WELCOME)
@@ -265,7 +289,7 @@ session_give_link(struct session *s, const char *why)
 	if (s->body_left > 0 && !s->body_is_dropped)
 		l->is_dirty = true;
 	(void)session_let_go(s);
-	pool_give_broken(l, s->mode == POOL_SESSION, why);
+	pool_give_broken(l, s->mode == POOL_SESSION || link_take_taint(l), why);
 }
 
 void
@@ -293,7 +317,7 @@ session_release_if_done(struct session *s)
 		return;
 	}
 	(void)session_let_go(s);
-	pool_give(l, false);
+	pool_give(l, link_take_taint(l));
 	if (s->state != SESSION_CLOSED)
 		session_flow(s);
 }
@@ -319,6 +343,7 @@ session_link_lost(struct link *l, const char *why)
 {
 	struct session *s = l->user_arg;
 	unsigned owed = owed_readies(l);
+	char *detail = NULL;
 	bool is_cut = l->body_left > 0 && l->body_is_forwarded;
 	bool goes_on = s->state == SESSION_ACTIVE && l->txn == 'I' && s->body_left == 0 &&
 		       s->mode != POOL_SESSION && !l->saw_fatal;
@@ -345,15 +370,19 @@ session_link_lost(struct link *l, const char *why)
 	/* Nothing but what was under way is lost: each statement gets its error, and the
 	 * session goes on with another link. */
 	session_move(s, SESSION_IDLE);
+	if (s->weave != NULL)
+		detail = mem_printf("In database \"%s\".",
+		    ((const struct seat *)l->place)->pool->database);
 	for (unsigned i = 0; i < owed; i++) {
 		session_error(
-		    s, "ERROR", fault_info(F_LINK_LOST)->sqlstate, why, NULL, NULL);
+		    s, "ERROR", fault_info(F_LINK_LOST)->sqlstate, why, detail, NULL);
 		session_ready(s, 'I');
 	}
 	if (l->wants_sync) {
 		session_error(
-		    s, "ERROR", fault_info(F_LINK_LOST)->sqlstate, why, NULL, NULL);
+		    s, "ERROR", fault_info(F_LINK_LOST)->sqlstate, why, detail, NULL);
 		s->skips_to_sync = true;
 	}
+	free(detail);
 	session_flow(s);
 }

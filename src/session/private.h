@@ -88,6 +88,17 @@ bool session_apply_vars(struct session *, struct vars *want);
 void session_note_vars(struct link *, const struct vars *want);
 /* What the session's parameters are, when it is at rest on that link. */
 void session_settle_vars(struct session *, struct link *);
+/* The set whose VARS_STARTUP members are the session's now. */
+struct vars *session_tracked(const struct session *);
+/* Whether the link must be reset before others have it; asked once. */
+static inline bool
+link_take_taint(struct link *l)
+{
+	bool was = l->is_tainted;
+
+	l->is_tainted = false;
+	return (was);
+}
 /* The session is without its link, which is at rest or is to be given back broken. What it
  * knows of the link goes with it. */
 struct link *session_let_go(struct session *);

@@ -169,8 +169,10 @@ sense_input(struct session *s, const struct sense *sense, const struct binding *
 	    .session = said_view(&w->session),
 	    .param = b != NULL ? binding_param : NULL,
 	    .arg = (void *)(uintptr_t)b,
-	    .in_transaction = w->txn != TXN_NONE || w->unit.is_string,
-	    .is_read_only = w->txn != TXN_NONE && w->is_read_only && !w->unit.is_string,
+	    .in_transaction =
+		w->txn != TXN_NONE || w->unit.is_string || w->shuns_replicas,
+	    .is_read_only = w->txn != TXN_NONE && w->is_read_only && !w->unit.is_string &&
+			    !w->shuns_replicas,
 	    .now_us = clock_us(),
 	};
 }

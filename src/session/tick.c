@@ -48,8 +48,19 @@ tick_active(struct session *s, int64_t now)
 		session_close(s, "57P05", "client_idle_timeout");
 }
 
-/* Transactions that hold links and wait for each other's: one of them gives up first. */
-#define DEADLOCK_US 5000000
+/* Transactions that hold links may wait for each other's. After half of what they may wait one
+ * gives up, so that the others can go on; the next one not before it is seen whether they do. */
+static bool
+gives_way(const struct session *s, int64_t now)
+{
+	static _Atomic int64_t last_us;
+	int64_t most = s->waiter.seat->limits.query_wait_timeout, last = last_us;
+
+	if (most <= 0 || most > 10000000)
+		most = 10000000;
+	return (now - s->weave->run->start_us > most / 2 && now - last > 300000 &&
+		atomic_compare_exchange_strong(&last_us, &last, now));
+}
 
 static void
 tick_weaving(struct session *s, int64_t now)
@@ -74,8 +85,7 @@ tick_weaving(struct session *s, int64_t now)
 		session_close(s, "57014", "query_timeout");
 	else if (xact > 0 && w->txn == TXN_OPEN && now - w->txn_us > xact)
 		session_close(s, "25P04", "transaction_timeout");
-	else if (s->waiter.seat != NULL && w->leg_count > 0 &&
-		 now - w->run->start_us > DEADLOCK_US + s->pid % 5000 * 1000) {
+	else if (s->waiter.seat != NULL && w->leg_count > 0 && gives_way(s, now)) {
 		pool_wait_end(&s->waiter);
 		weave_refused(s, F_QUERY_WAIT, "40P01",
 		    "others hold its links and may wait for ours");

@@ -23,8 +23,9 @@ rules_of(const struct session *s, const struct topo *topo, bool *is_key)
 static void
 refuse_key(struct session *s, const char *verb, const char *what)
 {
-	char *message = mem_printf(
-	    "key \"%s\" may not %s database \"%s\"", s->user->name, verb, what);
+	bool is_key = topo_key_find(pool_worker(s->worker)->topo, s->user->name) != NULL;
+	char *message = mem_printf("%s \"%s\" may not %s database \"%s\"",
+	    is_key ? "key" : "login", s->user->name, verb, what);
 
 	session_close(s, "42501", message);
 	free(message);
@@ -50,13 +51,13 @@ session_key_may(struct session *s, const char *dbname)
 }
 
 static bool
-rules_allow(struct session *s, const struct weave *w, bool is_key)
+rules_allow(struct session *s, const struct weave *w)
 {
 	const struct topo_key *k = w->key;
 
 	if (k == NULL)
 		return (true);
-	if (is_key && strcmp(k->virtual_, w->name) != 0) {
+	if (k->virtual_[0] != '\0' && strcmp(k->virtual_, w->name) != 0) {
 		refuse_key(s, "connect to", w->title);
 		return (false);
 	}
@@ -125,7 +126,7 @@ weave_begin(struct session *s, const struct topo_virtual *v, const char *member)
 	w->title = mem_str(s->login->startup.database);
 	w->key = rules_of(s, pool_worker(s->worker)->topo, &is_key);
 	w->key_is_key = is_key;
-	if (!rules_allow(s, w, is_key))
+	if (!rules_allow(s, w))
 		return (false);
 	w->home = find_home(s);
 	if (w->home == NULL) {
@@ -179,7 +180,6 @@ weave_free(struct session *s)
 {
 	struct weave *w = s->weave;
 
-	s->weave = NULL;
 	if (w->place != NULL) {
 		atomic_fetch_sub(&w->place->clients, 1);
 		pool_place_release(w->place);
@@ -189,12 +189,21 @@ weave_free(struct session *s)
 	said_free(&w->saved);
 	said_free(&w->local);
 	refusal_free(&w->refusal);
+	weave_savepoints_cut(s, 0);
 	free(w->begin_sql);
+	free(w->next_begin);
 	free(w->routed);
 	free(w->seats);
 	free(w->name);
 	free(w->member);
 	free(w->title);
+	free(w->set_name);
+	free(w->set_value);
+	if (w->tracked != NULL)
+		vars_release(s->worker, w->tracked);
+	if (w->saved_tracked != NULL)
+		vars_release(s->worker, w->saved_tracked);
+	s->weave = NULL;
 	free(w);
 }
 

@@ -54,7 +54,7 @@ weave_say_refusal(struct up *u, char type, uint32_t size)
 
 	s->weave->refusal = (struct refusal){0};
 	s->weave->blank = 0;
-	s->weave->is_routed = false;
+	s->weave->is_routed = s->weave->shuns_replicas = false;
 	s->weave->unit = (struct unit_notes){0};
 	weave_error(s, &r, is_extended, !is_extended);
 	refusal_free(&r);
@@ -249,6 +249,9 @@ weave_tag(struct session *s, const char *tag)
 {
 	struct weave *w = s->weave;
 
+	if (strcmp(tag, "SET") == 0 || strcmp(tag, "RESET") == 0 ||
+	    strcmp(tag, "DISCARD ALL") == 0)
+		weave_track(s, tag);
 	if (strcmp(tag, "COMMIT") == 0 || strncmp(tag, "PREPARE TRANSACTION", 19) == 0)
 		w->unit.ended = ENDED_COMMIT;
 	/* ROLLBACK TO has the same tag. */
@@ -303,10 +306,12 @@ weave_ready(struct session *s, struct link *l, char status)
 			legs_drop(s, NULL, "the transaction is over");
 			weave_txn_over(s, w->unit.ended == ENDED_COMMIT);
 		}
-		weave_savepoints_cut(w, 0);
+		weave_savepoints_cut(s, 0);
 		portals_free(s);
 	} else
 		weave_in_txn(s, l, status);
+	l->is_tainted |= w->unit.taints;
+	w->shuns_replicas = false;
 	w->unit = (struct unit_notes){0};
 	if (l->requests.count == 0)
 		weave_unit_over(s);

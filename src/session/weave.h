@@ -11,6 +11,7 @@
  *   kinds.c    whether what a merge reads are tables
  *   local.c    statements that are answered here: BEGIN, SET pgweave.…, EXPLAIN (ROUTE)
  *   said.c     the settings pgweave.…
+ *   track.c    SETs that servers do not report, which follow the client from link to link
  *   virtual.c  a session comes, lives through reloads, leaves
  *
  * A unit is a simple query, or an extended batch up to its Sync. A unit begins when nothing is
@@ -148,6 +149,7 @@ struct leg {
 struct said_frame {
 	char *name;
 	struct said session, local;
+	struct vars *tracked; /* held; or NULL */
 };
 
 struct portal {
@@ -222,8 +224,9 @@ struct weave {
 	TAILQ_HEAD(, portal) portals;
 	char *routed; /* where the last statement went: names of members */
 	/* the unit */
-	bool is_routed; /* its link is, or will be, s->link */
-	bool relays;    /* the batch under way goes to s->link */
+	bool is_routed;      /* its link is, or will be, s->link */
+	bool shuns_replicas; /* the one that it was for cannot be reached */
+	bool relays;         /* the batch under way goes to s->link */
 	struct unit_notes {
 		bool writes;     /* it may change something */
 		bool saves;      /* SAVEPOINT */
@@ -239,6 +242,10 @@ struct weave {
 			ENDED_ROLLBACK
 		} ended; /* the server says */
 	} unit;
+	char *set_name,
+	    *set_value;       /* of the SET or RESET that runs (value NULL: RESET) */
+	struct vars *tracked; /* held: what is set beyond what servers report; or NULL */
+	struct vars *saved_tracked; /* as it was when the transaction began */
 	char *next_begin;
 	bool next_is_read_only;
 	bool is_bound;   /* and something in it may have run */
@@ -322,6 +329,13 @@ enum up_verdict weave_pass_batch(struct up *, char type);
 enum up_verdict weave_relay(struct up *, char type, uint32_t size);
 void portals_free(struct session *);
 
+/* ---- track.c ---- */
+
+/* A SET or RESET is about to run at s->link. False: what it leaves there cannot be told. */
+bool weave_track_begin(struct session *, const struct sql_facts *);
+/* It has run, or DISCARD ALL has. */
+void weave_track(struct session *, const char *tag);
+
 /* ---- virtual.c ---- */
 
 /* False: the session is closed, it may not. member: of dbname=bank.member, or NULL. */
@@ -380,7 +394,7 @@ void weave_txn_over(struct session *, bool committed);
 /* What SAVEPOINT, RELEASE and ROLLBACK TO mean for the settings. False: no such savepoint. */
 bool weave_savepoint(struct session *, const struct sql_facts *);
 /* The oldest `count` stay. */
-void weave_savepoints_cut(struct weave *, unsigned count);
+void weave_savepoints_cut(struct session *, unsigned count);
 void weave_cancel(struct session *);
 
 /* ---- scatter.c ---- */

@@ -71,8 +71,11 @@ want_parameter(void *arg, const char *name, const char *value)
 	struct wanted *w = arg;
 	struct session *s = w->s;
 	const struct settings *set = pool_settings(s->worker);
+	/* Which parameters a server reports depends on its version. */
 	enum vars_kind kind =
-	    vars_kind_of(name) == VARS_REPORTED ? VARS_REPORTED : VARS_STARTUP;
+	    vars_kind_of(name) == VARS_REPORTED && vars_get(w->vars, name) != NULL
+		? VARS_REPORTED
+		: VARS_STARTUP;
 	const char *known;
 	char full[256], addr[ADDR_TEXT];
 
@@ -250,6 +253,15 @@ welcome_want(struct session *s, bool *is_known)
 						   : "08P01",
 		    w.error[0] != '\0' ? w.error : "invalid startup parameters");
 		return (false);
+	}
+	if (s->weave != NULL && s->weave->key != NULL && s->weave->key->is_read_only) {
+		/* What a function does is the server's to refuse. */
+		w.only_name = false;
+		w.vars =
+		    vars_with(s->worker, w.vars, "default_transaction_read_only", "on",
+			vars_get(w.vars, "default_transaction_read_only") != NULL
+			    ? VARS_REPORTED
+			    : VARS_STARTUP);
 	}
 	vars_release(s->worker, login->want);
 	login->want = w.vars;

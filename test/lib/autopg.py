@@ -34,6 +34,17 @@ class Refused(Exception):
         self.code = code
 
 
+def is_probe(sock):
+    """Whether health has connected: scripts tell of links only."""
+    sock.settimeout(1)
+    try:
+        return b"pgweave health" in sock.recv(4096, socket.MSG_PEEK)
+    except OSError:
+        return False
+    finally:
+        sock.settimeout(None)
+
+
 class AutoServer:
     """Serves whoever connects to the listening socket until it is closed."""
 
@@ -45,6 +56,9 @@ class AutoServer:
         while not stop.is_set():
             try:
                 peer = self.sock.accept()[0]
+                if is_probe(peer):
+                    peer.close()
+                    continue
             except socket.timeout:
                 continue
             except OSError:

@@ -71,7 +71,7 @@ import threading
 import time
 
 import pgproto as pg
-from autopg import AutoServer
+from autopg import AutoServer, is_probe
 from poll import Late, until
 from proxy import Proxy, config, free_port, is_sanitized
 
@@ -961,7 +961,9 @@ class Listener:
         while True:
             try:
                 sock = self.sock.accept()[0]
-                break
+                if not is_probe(sock):
+                    break
+                sock.close()
             except socket.timeout:
                 if failed.is_set():
                     raise Fault("given up: another party failed") from None
@@ -1142,7 +1144,8 @@ class Script:
         if any(line.startswith("[") for line in lines):
             text = "\n".join(lines) + "\n"
         else:
-            of = {"db": {}, "user": {}, "set": dict(default_pool_size=1, server_login_retry=1)}
+            of = {"db": {}, "user": {}, "set": dict(default_pool_size=1, server_login_retry=1,
+                                                     server_tls_sslmode="disable")}
             for line in lines:
                 key, _, value = (w.strip() for w in line.partition("="))
                 kind, _, what = key.partition(" ")

@@ -290,6 +290,9 @@ size_t topo_database_count(const struct topo *);
 const struct topo_database *topo_database(const struct topo *, size_t i);
 /* The database of that name, else the '*' entry, else NULL. */
 const struct topo_database *topo_database_find(const struct topo *, const char *name);
+/* Which one answers for it: itself, or without a host its fallback, and so on (there are no
+ * circles). NULL stays NULL. */
+const struct topo_database *topo_database_served(const struct topo_database *);
 size_t topo_login_count(const struct topo *);
 const struct topo_login *topo_login(const struct topo *, size_t i);
 const struct topo_login *topo_login_find(const struct topo *, const char *name);

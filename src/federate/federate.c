@@ -77,8 +77,10 @@ fed_refuse(
 		vsnprintf(message, sizeof(message), fmt, ap);
 		va_end(ap);
 	}
-	fed_fail(
-	    f, rank, info->sqlstate, fmt != NULL ? message : info->text, detail, NULL);
+	fed_fail(f, rank, info->sqlstate, fmt != NULL ? message : info->text, detail,
+	    fault == F_FEDERATE_INEXACT
+		? "SET pgweave.federation = 'tag' answers each database by itself."
+		: NULL);
 }
 
 /* ---- what goes up ---- */

@@ -232,29 +232,6 @@ listen_address(struct http *h, const struct addrinfo *ai, const char *spec, char
 	return (0);
 }
 
-/* "host:port", "[address]:port", "*:port", ":port" in place; false: it is none. */
-static bool
-spec_split(char *spec, char **host, char **port)
-{
-	char *colon = strrchr(spec, ':');
-	size_t len;
-
-	if (colon == NULL || colon[1] == '\0' ||
-	    strspn(colon + 1, "0123456789") != strlen(colon + 1) ||
-	    strtoul(colon + 1, NULL, 10) > 65535)
-		return (false);
-	*colon = '\0';
-	*port = colon + 1;
-	*host = spec;
-	len = strlen(spec);
-	if (spec[0] == '[' && len > 2 && spec[len - 1] == ']') {
-		spec[len - 1] = '\0';
-		*host = spec + 1;
-		return (true);
-	}
-	return (strpbrk(spec, ":[]") == NULL);
-}
-
 static int
 listen_spec(struct http *h, const char *spec, char *why, size_t why_len)
 {
@@ -263,7 +240,7 @@ listen_spec(struct http *h, const char *spec, char *why, size_t why_len)
 	char *copy = mem_str(spec), *host, *port;
 	int err, fault = 0;
 
-	if (!spec_split(copy, &host, &port)) {
+	if (!conf_address_split(copy, &host, &port)) {
 		snprintf(why, why_len,
 		    "http_listen: \"%s\" is not address:port, as 127.0.0.1:6480 or "
 		    "[::1]:6480",

@@ -23,22 +23,14 @@ pool_on_world(struct worker *w, void (*fn)(struct worker *))
 	pool_worker(w)->on_world = fn;
 }
 
-/* A database without a host is what its fallback is; topo refuses circles. */
-static const struct topo_database *
-served_by(const struct topo_database *db)
-{
-	while (db != NULL && !db->is_configured && db->fallback != NULL)
-		db = db->fallback;
-	return (db);
-}
-
 /* What the snapshot says of the seat's database and role. */
 static void
 seat_resolve(struct seat *seat, const struct topo *topo)
 {
 	const struct topo_login *login = topo_login_find(topo, seat->pool->role);
 
-	seat->database = served_by(topo_database_find(topo, seat->pool->database));
+	seat->database =
+	    topo_database_served(topo_database_find(topo, seat->pool->database));
 	seat->secret = NULL;
 	if (seat->database == NULL)
 		return;
@@ -56,7 +48,7 @@ struct seat *
 pool_seat(struct worker *w, const struct topo_database *db, const char *dbname,
     const char *name)
 {
-	const struct topo_database *served = served_by(db);
+	const struct topo_database *served = topo_database_served(db);
 
 	return (pool_seat_as(w, dbname, served->user != NULL ? served->user : name));
 }

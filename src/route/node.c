@@ -14,15 +14,6 @@
 /* Whose turn it is where several replicas can answer. */
 static _Atomic unsigned turn;
 
-const struct topo_database *
-route_served(const struct topo_database *d)
-{
-	for (int hops = 0; !d->is_configured && d->fallback != NULL && hops < HOPS_MAX;
-	     hops++)
-		d = d->fallback;
-	return (d);
-}
-
 static enum topo_status
 status_of(const struct topo_database *d)
 {
@@ -171,7 +162,7 @@ fallback_of(const struct route_work *w, const struct topo_database *d)
 
 	if (d->fallback == NULL || !route_may(w->in->key, NULL, d->fallback))
 		return (NULL);
-	to = route_served(d->fallback);
+	to = topo_database_served(d->fallback);
 	if (w->out->is_write && (to->is_read_only || to->replica_of != NULL))
 		return (NULL);
 	if (d->fallback_on_down == TOPO_FALLBACK_ALL ||
@@ -184,7 +175,8 @@ bool
 route_node(struct route_work *w, const struct topo_database *member,
     const struct topo_database **node)
 {
-	const struct topo_database *served = route_served(member), *first = served, *next;
+	const struct topo_database *served = topo_database_served(member),
+				   *first = served, *next;
 
 	if ((*node = replica_pick(w, served)) != NULL)
 		return (true);
@@ -205,7 +197,7 @@ route_node(struct route_work *w, const struct topo_database *member,
 const struct topo_database *
 route_leg_node(struct route_work *w, const struct topo_database *member)
 {
-	const struct topo_database *served = route_served(member);
+	const struct topo_database *served = topo_database_served(member);
 	const struct topo_database *replica = replica_pick(w, served);
 
 	if (replica != NULL)

@@ -292,9 +292,9 @@ route_one(struct route_work *w, const struct topo_database *member, enum route_r
 static const struct topo_database *
 identity(const struct topo_database *member)
 {
-	const struct topo_database *d = route_served(member);
+	const struct topo_database *d = topo_database_served(member);
 
-	return (d->replica_of != NULL ? route_served(d->replica_of) : d);
+	return (d->replica_of != NULL ? topo_database_served(d->replica_of) : d);
 }
 
 /* Merged, the rows of one database must come once, however many names it has. */
@@ -349,7 +349,7 @@ add_legs(struct route_work *w, const struct route_members *m)
 		}
 		if (!w->skips) {
 			out->leg_count = 0;
-			return (route_refuse_down(w, route_served(m->at[i])));
+			return (route_refuse_down(w, topo_database_served(m->at[i])));
 		}
 		route_append(out->skipped, sizeof(out->skipped), "%s%s",
 		    out->skipped[0] == '\0' ? "" : ", ", m->at[i]->name);

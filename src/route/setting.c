@@ -164,11 +164,11 @@ drop_fallbacks(struct route_members *list)
 	unsigned kept = 0;
 
 	for (unsigned i = 0; i < list->count; i++) {
-		const struct topo_database *served = route_served(list->at[i]);
+		const struct topo_database *served = topo_database_served(list->at[i]);
 		bool is_there = served != list->at[i] && has_member(list, served);
 
 		for (unsigned k = 0; k < kept && !is_there; k++)
-			is_there = route_served(list->at[k]) == served;
+			is_there = topo_database_served(list->at[k]) == served;
 		if (!is_there)
 			list->at[kept++] = list->at[i];
 	}

@@ -54,8 +54,8 @@ set_by_database(const struct topo_shard *shard, uint64_t set)
 			continue;
 		for (size_t j = 0; j < i; j++) {
 			if ((set & UINT64_C(1) << j) != 0 &&
-			    route_served(shard->members[j]) ==
-				route_served(shard->members[i])) {
+			    topo_database_served(shard->members[j]) ==
+				topo_database_served(shard->members[i])) {
 				set &= ~(UINT64_C(1) << i);
 				break;
 			}
@@ -281,8 +281,8 @@ join_set(struct route_work *w, const struct topo_shard *shard, const struct sql_
 		return (true);
 	set = set_by_database(shard, set);
 	if (j->has_set && (!is_one(set) || !is_one(j->set) ||
-			      route_served(set_first(shard, set)) !=
-				  route_served(set_first(shard, j->set))))
+			      topo_database_served(set_first(shard, set)) !=
+				  topo_database_served(set_first(shard, j->set))))
 		return (refuse_join(w, shard, other, t));
 	j->has_set = true;
 	j->set = set;

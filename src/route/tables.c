@@ -133,7 +133,7 @@ agree(struct route_work *w, struct agreement *a, const struct sql_table *t,
 		a->rule = rule;
 		return (true);
 	}
-	if (a->is_many || route_served(a->member) != route_served(member))
+	if (a->is_many || topo_database_served(a->member) != topo_database_served(member))
 		return (refuse_mixed(w, a, t, member));
 	if (rule < a->rule) {
 		a->rule = rule;

@@ -175,15 +175,20 @@ run_show(struct session *s, const struct sql_facts *f, bool with_description,
 
 /* ---- EXPLAIN (ROUTE) ---- */
 
-static void
+static bool
 run_explain(struct session *s, const struct sense *sense, const struct binding *b,
-    bool with_description, struct buf *out)
+    bool with_description, struct buf *out, struct refusal *r)
 {
 	const struct sql_facts *f = sense->facts;
 	struct route_plan *plan = mem_alloc(sizeof(*plan));
 	struct route_input in;
 	struct sense inner;
 
+	if (f->problem != NULL) {
+		refusal_set(r, "22023", f->problem, NULL, NULL);
+		free(plan);
+		return (false);
+	}
 	sense_make(s->worker, sense->scan.sql + f->inner_at,
 	    sense->scan.len - f->inner_at, &inner);
 	/* A hint stands before EXPLAIN, and is meant for what is explained. */
@@ -204,6 +209,7 @@ run_explain(struct session *s, const struct sense *sense, const struct binding *
 	proto_command_complete(out, "EXPLAIN");
 	sense_end(&inner);
 	free(plan);
+	return (true);
 }
 
 /* ---- all of them ---- */
@@ -237,8 +243,7 @@ local_run(struct session *s, const struct sense *sense, const struct binding *b,
 	case SQL_SAVEPOINT:
 		return (run_savepoint(s, sense, out, r));
 	case SQL_EXPLAIN_ROUTE:
-		run_explain(s, sense, b, !is_extended, out);
-		return (true);
+		return (run_explain(s, sense, b, !is_extended, out, r));
 	case SQL_SET:
 		if (f->set_verb == SQL_SET_SHOW)
 			return (run_show(s, f, !is_extended, out, r));

@@ -148,7 +148,7 @@ sense_has_word(const struct sense *sense, const char *word)
 bool
 sense_reads_anywhere(const struct sense *sense)
 {
-	return (sense->facts->is_read_only && !sense_has_word(sense, "serializable"));
+	return (sense->facts->is_read_only && !sense->facts->is_serializable);
 }
 
 /* ---- the route's view ---- */

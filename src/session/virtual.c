@@ -70,14 +70,6 @@ rules_allow(struct session *s, const struct weave *w)
 
 /* ---- home: where a client is greeted ---- */
 
-static const struct topo_database *
-answering(const struct topo_database *db)
-{
-	for (unsigned i = 0; db != NULL && !db->is_configured && i < ROUTE_LEGS_MAX; i++)
-		db = db->fallback;
-	return (db);
-}
-
 static bool
 is_up(const struct topo_database *db)
 {
@@ -92,7 +84,7 @@ find_home(struct session *s)
 	const struct topo_virtual *v = w->virt;
 	const struct topo_database *wanted =
 	    w->member != NULL ? topo_member_find(v, w->member) : v->dflt;
-	const struct topo_database *db = answering(wanted);
+	const struct topo_database *db = topo_database_served(wanted);
 
 	if (!is_up(db) || (w->key != NULL && !topo_key_may_reach(w->key, wanted->name)))
 		for (size_t i = 0; i < v->member_count; i++) {
@@ -100,9 +92,9 @@ find_home(struct session *s)
 
 			if (w->key != NULL && !topo_key_may_reach(w->key, m->name))
 				continue;
-			if (!is_up(answering(m)))
+			if (!is_up(topo_database_served(m)))
 				continue;
-			db = answering(m);
+			db = topo_database_served(m);
 			break;
 		}
 	return (db != NULL ? weave_seat(s, db) : NULL);
@@ -242,7 +234,7 @@ weave_startup(
     struct session *s, const char *name, const char *value, char *why, size_t why_len)
 {
 	struct weave *w = s->weave;
-	char sqlstate[6], detail[512];
+	char sqlstate[6];
 	int what;
 
 	if (strncasecmp(name, "pgweave.", 8) != 0)
@@ -252,8 +244,8 @@ weave_startup(
 	if (what < 0)
 		snprintf(
 		    why, why_len, "unrecognized configuration parameter \"%s\"", name);
-	else if (!route_check_setting(w->virt, w->key, name + 8, value, sqlstate, why,
-		     why_len, detail, sizeof(detail)))
+	else if (!route_check_setting(
+		     w->virt, w->key, name + 8, value, sqlstate, why, why_len, NULL, 0))
 		;
 	else {
 		why[0] = '\0';

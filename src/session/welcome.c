@@ -148,7 +148,8 @@ welcome_seat(struct session *s, const struct topo *topo)
 		refuse(s, "3D000", "no such database", dbname);
 		return (false);
 	}
-	if (topo_settings(topo)->auth_type == AUTH_ANY && db->user == NULL) {
+	if (topo_settings(topo)->auth_type == AUTH_ANY &&
+	    topo_database_served(db)->user == NULL) {
 		refuse(s, "28000",
 		    "auth_type=any needs a configured user for the database", dbname);
 		return (false);

@@ -423,3 +423,11 @@ peers_read(struct topo *t, struct conf_problems *problems)
 		read_peer(&s->keys[i], problems);
 	conf_warning(problems, s->at, "[peers]: " CONF_LATER);
 }
+
+const struct topo_database *
+topo_database_served(const struct topo_database *db)
+{
+	while (db != NULL && !db->is_configured && db->fallback != NULL)
+		db = db->fallback;
+	return (db);
+}

@@ -124,6 +124,26 @@ class Client(Raw):
         assert error is None, error
         return rows[0][0]
 
+    def has_more(self, seconds=0.2):
+        """Whether something comes within that time; it stays to be read."""
+        self.sock.settimeout(seconds)
+        try:
+            piece = self.sock.recv(1 << 16)
+        except socket.timeout:
+            piece = b""
+        self.inbox += piece
+        return self.inbox != b""
+
+    def is_taken(self):
+        """Whether the other end has read all that was sent (Linux: its receive queue)."""
+        here, there = (f"0100007F:{s[1]:04X}" for s in (self.sock.getsockname(),
+                                                       self.sock.getpeername()))
+        with open("/proc/net/tcp") as f:
+            ends = [line.split()[1:5] for line in f]
+        queues = [q for local, remote, _, q in ends if (local, remote) == (there, here)]
+        mine = [q for local, remote, _, q in ends if (local, remote) == (here, there)]
+        return [q[9:] for q in queues] + [q[:8] for q in mine] == ["0" * 8] * 2
+
     def cancel(self):
         """A CancelRequest for what this client does; back when it was taken."""
         with socket.create_connection(self.sock.getpeername(), 5) as s:

@@ -154,7 +154,6 @@ enum route_spread route_by_shard(struct route_work *, const struct topo_shard *,
 
 /* ---- nodes (node.c) ---- */
 
-/* Who answers for a member that has no host: its fallback, or itself. */
 /* The node for a statement on one member; false: refused. */
 bool route_node(
     struct route_work *, const struct topo_database *, const struct topo_database **node);

@@ -219,6 +219,9 @@ weave_parse(struct up *u, uint32_t size)
 		return (keep_parse(u, size, parse.name, st));
 	case GO_ONE:
 		weave_leave_failed(s);
+		if (plan->leg_count > 0)
+			weave_note_routed(w, plan);
+		weave_say_warning(s, plan);
 		v = take_unbound(u, 'P', size, seat);
 		w->has_parsed = true;
 		w->parsed = st->id;
@@ -598,6 +601,8 @@ relay_within(struct up *u, char type, uint32_t size, const struct within *in)
 		go = weave_decide(
 		    s, sense, in->has_binding > 0 ? &in->b : NULL, plan, &seat);
 		is_here = go == GO_ONE && seat == s->link->place;
+		if (is_here && plan->leg_count > 0)
+			weave_note_routed(w, plan);
 	}
 	if (go != GO_REFUSED && !is_here && !w->is_bound)
 		return (begin_anew(u));

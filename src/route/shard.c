@@ -373,7 +373,8 @@ refuse_spread_write(struct route_work *w, const struct topo_shard *shard,
 	} else if (w->in->facts->class == SQL_WRITE) {
 		route_refuse(
 		    w, "0A000", "%s on \"%s\" without its shard key", verb, name);
-		route_hint(w, "Give a value for \"%s\", or SET pgweave.shard_key = '…'.",
+		route_hint(w,
+		    "Name the columns and give a value for \"%s\", or SET pgweave.shard_key = '…'.",
 		    shard->key);
 	} else {
 		route_refuse(

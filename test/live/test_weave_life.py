@@ -286,7 +286,7 @@ RELOADED = {
     "has begun": (["begin"], None, False),
     "has legs": (["begin", USERS, EVENTS], None, False),
     "runs on several": (["set pgweave.databases = 'primary, analytics'"],
-                        "select pg_sleep(0.005), name from users where id <= 100", False),
+                        "select pg_sleep(0.005), name from users", False),
     "rolls back": (["begin", "select 1/0 from users"], "rollback", True),
     "waits": (["begin", USERS], EVENTS, False),
 }
@@ -329,7 +329,7 @@ def test_reload_while_the_client(start, made, gone, how):
     elif gone is without_key:
         assert t.count("E(") == 1 and "E(57P01 the key was removed) EOF" in t
     elif how == "runs on several":
-        assert "C(SELECT 60) Z(I) E(22023 " in t
+        assert "EOF" not in t and ") Z(I) E(22023 invalid value for parameter" in t
     else:
         assert "E(" not in t and t.endswith("C(ROLLBACK) Z(I) T D(1) C(SELECT 1) Z(I)")
     activity.await_rest(made)
@@ -411,7 +411,7 @@ def test_rate_of_a_key_counts_a_statement_once(start, made):
 # ---- the end of the proxy ----
 
 @pytest.mark.parametrize("before,last,answer", [
-    ([FEDERATED], "select count(pg_sleep(0.01)) from users where id <= 100", "T D(100) C(SELECT 1) Z(I)"),
+    ([FEDERATED], "select count(pg_sleep(0.01)) from users where id <= 30", "T D(30) C(SELECT 1) Z(I)"),
     (["begin"], "rollback", "C(ROLLBACK) Z(I)"),
     (["begin", "select 1/0 from users"], "rollback", "C(ROLLBACK) Z(I)"),
     (["begin", USERS, EVENTS], "commit", "C(COMMIT) Z(I)")],

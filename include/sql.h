@@ -187,6 +187,10 @@ void sql_cache_destroy(struct sql_cache *);
 const struct sql_facts *sql_facts_get(struct sql_cache *, const struct sql_scan *);
 const struct sql_facts *sql_facts_hold(const struct sql_facts *);
 void sql_facts_release(const struct sql_facts *);
+/* The statement's text (scan->len bytes and a NUL) with blanks in place of the words before
+ * ".schema.table" that is_member() knows; NULL: there are none. The caller frees it. */
+char *sql_text_without(const struct sql_scan *,
+    bool (*is_member)(void *arg, const char *name), void *arg) MUST_USE;
 struct sql_cache_stats {
 	uint64_t hits, misses, unknown, evictions;
 	size_t bytes;

@@ -4,6 +4,7 @@
  */
 #include "weave.h"
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
@@ -179,6 +180,32 @@ lifts_read_only(const struct session *s, const struct sense *sense)
 	    strcmp(f->setting, "all") == 0 || strstr(f->setting, "read_only") != NULL);
 }
 
+/* A table of a database that is none of the members. The name of one that is not configured at
+ * all may be the server's own. */
+static bool
+names_stranger(struct session *s, const struct sql_facts *f)
+{
+	struct weave *w = s->weave;
+	const struct topo *topo = pool_worker(s->worker)->topo;
+	char *message;
+
+	for (unsigned i = 0; i < f->table_count; i++) {
+		const struct sql_table *t = &f->tables[i];
+		const struct topo_database *db =
+		    t->catalog != NULL ? topo_database_find(topo, t->catalog) : NULL;
+
+		if (db == NULL || strcasecmp(db->name, t->catalog) != 0 ||
+		    topo_member_find(w->virt, t->catalog) != NULL)
+			continue;
+		message = mem_printf(
+		    "database \"%s\" is no member of \"%s\"", t->catalog, w->virt->name);
+		refusal_set(&w->refusal, "0A000", message, NULL, NULL);
+		free(message);
+		return (true);
+	}
+	return (false);
+}
+
 static bool
 is_reset_of_all(const struct sense *sense)
 {
@@ -209,6 +236,8 @@ weave_decide(struct session *s, const struct sense *sense, const struct binding 
 		return (GO_LOCAL);
 	if (w->txn == TXN_FAILED)
 		return (decide_in_failed(s, sense, seat));
+	if (names_stranger(s, f))
+		return (GO_REFUSED);
 	if (f->sets_pgweave)
 		return (weave_decline(w, "0A000",
 		    "set_config() and current_setting() do not reach the settings of pgweave",

@@ -139,7 +139,8 @@ struct stmt {
 	unsigned refs;
 	uint32_t sql_len, types_len;
 	struct sense *sense; /* what it is; NULL: nobody has asked */
-	uint8_t data[];      /* text, NUL, types */
+	char *clean;    /* what servers get, without names of databases; NULL: the text */
+	uint8_t data[]; /* text, NUL, types */
 };
 /* A client's name for one. Lives until nobody waits for an answer about it. */
 struct stmt_name {
@@ -156,6 +157,12 @@ struct statements {
 	size_t bytes; /* of the texts, each counted as often as it is named */
 };
 struct stmt *stmt_intern(struct worker *, const struct proto_parse *);
+/* What a server is told. */
+static inline const char *
+stmt_text(const struct stmt *st)
+{
+	return (st->clean != NULL ? st->clean : (const char *)st->data);
+}
 void stmt_release(struct worker *, struct stmt *);
 struct stmt_name *stmt_name_find(const struct session *, const char *name);
 /* Takes over the reference to stmt. */

@@ -163,7 +163,9 @@ scatter_start(struct session *s, const struct route_plan *plan, const struct sen
 	struct refusal r;
 
 	(void)weave_run(w);
-	w->run->text = mem_strn(sense->scan.sql, sense->scan.len);
+	w->run->text = sense_clean(s->worker, sense);
+	if (w->run->text == NULL)
+		w->run->text = mem_strn(sense->scan.sql, sense->scan.len);
 	w->run->facts = sql_facts_hold(sense->facts);
 	w->run->is_extended = st != NULL;
 	w->run->order = (struct federate_order){.how = plan->federation,

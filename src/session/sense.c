@@ -30,12 +30,32 @@ sense_end(struct sense *sense)
 	sql_scan_free(&sense->scan);
 }
 
+/* Any database of the configuration: whether it is a member is for weave_decide() to see. */
+static bool
+is_database(void *arg, const char *name)
+{
+	const struct topo_database *db = topo_database_find(arg, name);
+
+	return (db != NULL && strcasecmp(db->name, name) == 0);
+}
+
+char *
+sense_clean(struct worker *w, const struct sense *sense)
+{
+	for (unsigned i = 0; i < sense->facts->table_count; i++)
+		if (sense->facts->tables[i].catalog != NULL)
+			return (sql_text_without(&sense->scan, is_database,
+			    (void *)(uintptr_t)pool_worker(w)->topo));
+	return (NULL);
+}
+
 const struct sense *
 sense_of_stmt(struct worker *w, struct stmt *st)
 {
 	if (st->sense == NULL) {
 		st->sense = mem_alloc(sizeof(*st->sense));
 		sense_make(w, (const char *)st->data, st->sql_len, st->sense);
+		st->clean = sense_clean(w, st->sense);
 	}
 	return (st->sense);
 }

@@ -4,6 +4,7 @@
  */
 #include "weave.h"
 #include <stdlib.h>
+#include <string.h>
 
 /* ---- simple queries ---- */
 
@@ -15,6 +16,21 @@ note_begin(struct weave *w, const struct sense *sense)
 	w->next_begin = mem_strn(sense->scan.sql, sense->scan.len);
 	w->next_is_read_only = sense_reads_anywhere(sense);
 	w->unit.has_begun = true;
+}
+
+/* What the server gets of the string is without the names of databases in this statement. */
+static void
+note_clean(struct session *s, const struct sense *sense, const char *sql, size_t len)
+{
+	struct weave *w = s->weave;
+	char *text = sense_clean(s->worker, sense);
+
+	if (text == NULL)
+		return;
+	if (w->clean == NULL)
+		w->clean = mem_strn(sql, len);
+	memcpy(w->clean + (sense->scan.sql - sql), text, sense->scan.len);
+	free(text);
 }
 
 /* A statement behind the first one of its string: whether it belongs to the same link. */
@@ -85,6 +101,8 @@ decide_rest(struct up *u, const char *sql, size_t len, struct route_plan *plan,
 
 	s->weave->unit.is_string = at != NULL;
 	go = weave_decide(s, first, NULL, plan, seat);
+	if (go == GO_ONE)
+		note_clean(s, first, sql, len);
 	if (at == NULL || go == GO_REFUSED || go == GO_LOCAL)
 		return (go);
 	if (go == GO_MANY)
@@ -97,6 +115,8 @@ decide_rest(struct up *u, const char *sql, size_t len, struct route_plan *plan,
 
 		sense_make(s->worker, at, (size_t)(end - at), &sense);
 		go = decide_other(s, &sense, plan, other, *seat);
+		if (go == GO_ONE)
+			note_clean(s, &sense, sql, len);
 		at = sense.scan.next;
 		sense_end(&sense);
 	}
@@ -115,10 +135,12 @@ weave_pass_query(struct up *u, uint32_t size)
 	w->is_routed = false;
 	if (w->txn != TXN_NONE)
 		weave_note_leg(s);
-	if (w->blank == 0)
+	if (w->blank == 0 && w->clean == NULL)
 		return (UP_PASS);
-	up_query_blanked(u, size, w->blank);
+	up_query_blanked(u, size, w->blank, w->clean);
 	w->blank = 0;
+	free(w->clean);
+	w->clean = NULL;
 	return (up_body(u, size + 1, true));
 }
 
@@ -226,6 +248,8 @@ weave_query(struct up *u, uint32_t size)
 		return (up_broken(u, "PQexec disabled"));
 	if (w->blank == BLANK_ALL)
 		return (query_over(u, size));
+	free(w->clean);
+	w->clean = NULL;
 	if (w->blank == 0) {
 		w->unit = (struct unit_notes){0};
 		/* As a server does, whatever the query says. */

@@ -53,6 +53,7 @@ stmt_release(struct worker *w, struct stmt *st)
 	if (st->sense != NULL)
 		sense_end(st->sense);
 	free(st->sense);
+	free(st->clean);
 	free(st);
 }
 

@@ -85,7 +85,7 @@ up_ensure(struct up *u, const struct stmt *st)
 {
 	if (prepared_touch(&u->s->link->prepared, st->id))
 		return;
-	up_prepare(u, st, (const char *)st->data, ACT_SKIP);
+	up_prepare(u, st, stmt_text(st), ACT_SKIP);
 	up_evict(u);
 }
 
@@ -101,7 +101,7 @@ up_ensure_unnamed(struct up *u)
 	if (s->unnamed_token != 0 ? l->unnamed == s->unnamed_token : l->unnamed == 0)
 		return;
 	if (st != NULL) {
-		proto_parse(batch_make(&u->batch), "", (const char *)st->data,
+		proto_parse(batch_make(&u->batch), "", stmt_text(st),
 		    st->data + st->sql_len + 1, st->types_len);
 		batch_made(&u->batch);
 		up_owe(u, REQ_PARSE, ACT_SKIP)->is_unnamed = true;
@@ -136,12 +136,19 @@ up_parse_unnamed(struct up *u, const uint8_t *body, size_t have, uint32_t size)
 		return (UP_STOP);
 	else if (proto_parse_parse(body, have, &parse) == 0)
 		stmt_unnamed_set(s, stmt_intern(s->worker, &parse));
+	if (s->weave != NULL && s->unnamed != NULL)
+		(void)sense_of_stmt(s->worker, s->unnamed);
 	/* A number of its own: a link that the client has left keeps what it had then. */
 	s->unnamed_token =
 	    ++session_worker(s->worker)->tokens << 8 | (uint64_t)s->worker->index;
 	s->link->unnamed = s->unnamed_token;
 	up_owe(u, REQ_PARSE, ACT_FORWARD)->is_unnamed = true;
-	return (up_body(u, size + 1, false));
+	if (s->unnamed == NULL || s->unnamed->clean == NULL)
+		return (up_body(u, size + 1, false));
+	proto_parse(
+	    batch_make(&u->batch), "", s->unnamed->clean, parse.types, parse.types_len);
+	batch_made(&u->batch);
+	return (up_body(u, size + 1, true));
 }
 
 /* What a batch under way, which the server may be skipping, has to do with this statement must
@@ -201,6 +208,8 @@ up_parse(struct up *u, const uint8_t *body, size_t len)
 		return (UP_STOP);
 	}
 	st = stmt_intern(s->worker, &parse);
+	if (s->weave != NULL)
+		(void)sense_of_stmt(s->worker, st);
 	if (up_must_wait(u, NULL, st)) {
 		stmt_release(s->worker, st);
 		return (UP_STOP);
@@ -210,7 +219,7 @@ up_parse(struct up *u, const uint8_t *body, size_t len)
 	if (prepared_touch(&s->link->prepared, st->id))
 		r = up_owe(u, REQ_PARSE, ACT_FAKE);
 	else {
-		up_prepare(u, st, (const char *)st->data, ACT_FORWARD);
+		up_prepare(u, st, stmt_text(st), ACT_FORWARD);
 		r = requests_at(&s->link->requests, s->link->requests.count - 1);
 	}
 	up_about(r, n);
@@ -372,9 +381,10 @@ up_own_sync(struct up *u)
 }
 
 void
-up_query_blanked(struct up *u, uint32_t size, uint32_t blank)
+up_query_blanked(struct up *u, uint32_t size, uint32_t blank, const char *text)
 {
-	const uint8_t *body = u->p + u->used + PROTO_HEAD;
+	const uint8_t *body =
+	    text != NULL ? (const uint8_t *)text : u->p + u->used + PROTO_HEAD;
 	struct buf *out;
 	uint8_t *p;
 

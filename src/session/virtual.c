@@ -184,6 +184,7 @@ weave_free(struct session *s)
 	weave_savepoints_cut(s, 0);
 	free(w->begin_sql);
 	free(w->next_begin);
+	free(w->clean);
 	free(w->routed);
 	free(w->seats);
 	free(w->name);

@@ -50,8 +50,9 @@ enum up_verdict up_broken(struct up *, const char *message);
 void up_doom(struct up *);
 /* A Sync of the proxy's own ends the batch at s->link. */
 void up_own_sync(struct up *);
-/* The simple query that stands at u->used goes to s->link with its first bytes blank. */
-void up_query_blanked(struct up *, uint32_t size, uint32_t blank);
+/* The simple query that stands at u->used goes to s->link with its first bytes blank. text:
+ * instead of its own, as long; or NULL. */
+void up_query_blanked(struct up *, uint32_t size, uint32_t blank, const char *text);
 
 /* ---- an error for the client ---- */
 
@@ -101,6 +102,9 @@ struct sense {
 /* Of the first statement of the text, which must outlive it. */
 void sense_make(struct worker *, const char *sql, size_t len, struct sense *);
 void sense_end(struct sense *);
+/* Its text without the names of databases before ".schema.table"; NULL: there are none. The
+ * caller frees it. */
+char *sense_clean(struct worker *, const struct sense *);
 /* Of a kept statement; kept with it. */
 const struct sense *sense_of_stmt(struct worker *, struct stmt *);
 /* A Bind's body from the parameter formats on. */
@@ -254,6 +258,7 @@ struct weave {
 	struct hash128 parsed; /* what this batch has parsed last, and was routed by */
 	bool has_parsed, parsed_writes;
 	size_t portal_bytes;
+	char *clean; /* the query string that runs, without names of databases; or NULL */
 	uint32_t blank; /* bytes of the query string that were answered here; or: */
 #define BLANK_ALL UINT32_MAX
 	const char *bars;        /* why its key may not go on; NULL: it may */

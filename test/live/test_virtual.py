@@ -343,3 +343,34 @@ def test_clients_vanish(door):
     until(quiet, 10, "all links are back")
     with door.connect("bank") as c:
         assert c.execute("select count(*) from users where name = 'gone'").fetchone() == (0,)
+
+
+@pytest.mark.parametrize("how", ["simple", "extended", "prepared", "string"])
+@pytest.mark.parametrize("table,expected", [
+    ("analytics.public.users", "bank_a"), ("primary.public.users", "bank_p"),
+    ("\"secondary\" . public.\"users\"", "bank_s"), ("Analytics/* */.public.users", "bank_a"),
+])
+def test_member_before_table(door, table, expected, how):
+    sql = f"select current_database(), count(*) from {table} u where u.id > -1"
+    with door.connect("bank") as c:
+        if how == "simple":
+            assert c.pgconn.exec_(sql.encode()).get_value(0, 0) == expected.encode()
+        elif how == "string":
+            assert c.pgconn.exec_(f"select 1 from {table}; {sql}".encode()).get_value(0, 0) == expected.encode()
+        else:
+            for _ in range(1 if how == "extended" else 7):
+                assert c.execute(sql, prepare=how == "prepared").fetchone()[0] == expected
+            assert c.execute(f"update {table} set name = name where id = %s returning current_database()",
+                             [-1]).fetchone() is None
+        assert c.execute("show pgweave.routed").fetchone()[0] in bank.MEMBERS
+
+
+def test_no_member_before_table(door):
+    with door.connect("bank") as c:
+        with pytest.raises(psycopg.errors.FeatureNotSupported, match="cross-database references"):
+            c.execute("select * from nosuch.public.users")
+        with pytest.raises(psycopg.errors.FeatureNotSupported, match="\"shop\" is no member of \"bank\""):
+            c.execute("select * from shop.public.users")
+        assert c.execute("select current_database() from bank_p.public.users limit 1").fetchone() == ("bank_p",)
+        with pytest.raises(psycopg.errors.FeatureNotSupported, match="several databases"):
+            c.execute("select * from analytics.public.users, primary.public.users")

@@ -8,7 +8,6 @@ import signal
 import threading
 
 import asyncpg
-import psycopg
 import pytest
 
 import activity

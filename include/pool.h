@@ -35,6 +35,8 @@ struct pool_place {
 	_Atomic unsigned links, clients;
 	_Atomic bool is_paused, is_disabled;
 	_Atomic uint64_t reconnect; /* links opened before this many RECONNECTs are old */
+	_Atomic int64_t
+	    wrote_us; /* of a login, for causal reads: when it wrote last; 0 */
 };
 
 struct seat;

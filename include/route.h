@@ -57,6 +57,7 @@ struct route_input {
 	bool in_transaction;
 	bool is_read_only; /* the transaction is READ ONLY */
 	int64_t now_us;    /* for the ages in hints, as clock_us() has it; 0: no ages */
+	int64_t wrote_us; /* when the login wrote last, for causal reads; 0: it has not */
 	bool wants_notes;
 };
 

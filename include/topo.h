@@ -38,7 +38,10 @@ struct topo_verdict {
 	_Atomic int64_t reached_us; /* when a probe last had a new connection; 0: never */
 	_Atomic int64_t lag_us, lag_bytes; /* of a replica; -1: not known */
 	_Atomic uint64_t replayed_lsn;     /* of a replica; 0: not known */
-	_Atomic unsigned connections;      /* at the server, of anybody; as last seen */
+	/* It has all that its primary acknowledged before then, monotonic; 0: not known. Kept for
+	 * replicas of causal reads alone. */
+	_Atomic int64_t replayed_us;
+	_Atomic unsigned connections; /* at the server, of anybody; as last seen */
 	/* Links that could not be opened, or were lost, since the last probe: any thread adds. */
 	_Atomic unsigned failures;
 	pthread_mutex_t lock; /* for what follows */
@@ -236,7 +239,8 @@ struct topo_virtual {
 	size_t shard_count;
 	struct topo_model *models;
 	size_t model_count;
-	int federation; /* enum route_federation: 0 merge, 1 tag */
+	int federation;    /* enum route_federation: 0 merge, 1 tag */
+	bool causal_reads; /* no read is older than what its login has written */
 	bool skips_unavailable;
 	struct table places; /* topo's own: exact names to their route or shard */
 	struct conf_at at;

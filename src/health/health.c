@@ -15,6 +15,7 @@
 struct health {
 	const struct topo *topo; /* held; NULL: none was read yet */
 	struct table watches;
+	struct group *groups; /* for causal reads */
 };
 
 static bool
@@ -164,6 +165,7 @@ health_read(struct worker *side, const struct topo *topo, int64_t now_us)
 		if (!w->was_seen)
 			watch_destroy(h, w);
 	}
+	replay_read(&h->groups, side, topo);
 	if (h->topo != NULL)
 		topo_release(h->topo);
 	h->topo = topo;
@@ -195,6 +197,7 @@ health_tick(struct worker *side, int64_t now_us)
 		if (watch_is_due(w, now_us))
 			probe_start(w, now_us);
 	}
+	replay_tick(h->groups, now_us);
 }
 
 void
@@ -210,6 +213,7 @@ health_fini(struct worker *side)
 	struct health *h = side->slot[WORKER_HEALTH];
 	struct watch *w;
 
+	replay_free(&h->groups);
 	while ((w = watch_next(h, NULL)) != NULL)
 		watch_destroy(h, w);
 	table_free(&h->watches);

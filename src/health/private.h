@@ -82,6 +82,14 @@ void knock_end(struct watch *);
 /* why NULL: a server has answered. */
 void knock_done(struct watch *, const char *why);
 
+/* ---- replay.c: how far replicas have come, for causal reads ---- */
+
+struct group;
+/* The groups of another snapshot instead of those in the list. */
+void replay_read(struct group **list, struct worker *, const struct topo *);
+void replay_tick(struct group *list, int64_t now_us);
+void replay_free(struct group **list);
+
 /* ---- health.c ---- */
 
 /* The watch on that database, or NULL. */

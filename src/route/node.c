@@ -45,16 +45,30 @@ is_usable_replica(const struct topo_database *r, const struct topo_database *of)
 	    status == TOPO_HEALTHY || status == TOPO_UNKNOWN || status == TOPO_HALF_OPEN);
 }
 
+static bool
+has_what_was_written(const struct route_work *w, const struct topo_database *replica)
+{
+	if (!w->in->virt->causal_reads || w->in->wrote_us == 0)
+		return (true);
+	return (replica->verdict != NULL &&
+		atomic_load(&replica->verdict->replayed_us) > w->in->wrote_us);
+}
+
 static const struct topo_database *
 replica_among(
-    const struct topo_database **list, size_t count, const struct topo_database *of)
+    const struct route_work *w, const struct topo_database *of, const char **bar)
 {
+	const struct topo_virtual *v = w->in->virt;
 	const struct topo_database *usable[16];
 	unsigned n = 0;
 
-	for (size_t i = 0; i < count && n < ARRAY_LEN(usable); i++) {
-		if (is_usable_replica(list[i], of))
-			usable[n++] = list[i];
+	for (size_t i = 0; i < v->read_from_count && n < ARRAY_LEN(usable); i++) {
+		if (!is_usable_replica(v->read_from[i], of))
+			continue;
+		if (has_what_was_written(w, v->read_from[i]))
+			usable[n++] = v->read_from[i];
+		else
+			*bar = "read, no replica is known to have what this login wrote";
 	}
 	if (n <= 1)
 		return (n == 0 ? NULL : usable[0]);
@@ -83,13 +97,12 @@ replica_bar(const struct route_work *w)
 static const struct topo_database *
 replica_pick(struct route_work *w, const struct topo_database *of)
 {
-	const struct topo_virtual *v = w->in->virt;
 	const struct topo_database *replica = NULL;
 	const char *bar = replica_bar(w);
 
 	if (bar == NULL) {
-		replica = replica_among(v->read_from, v->read_from_count, of);
 		bar = "read, no usable replica";
+		replica = replica_among(w, of, &bar);
 	}
 	if (!w->in->wants_notes)
 		return (replica);

@@ -353,6 +353,7 @@ session_link_lost(struct link *l, const char *why)
 	if (s->weave != NULL) {
 		struct leg *leg = leg_of_link(s->weave, l);
 
+		weave_wrote(s);
 		if (leg != NULL)
 			leg_forget(s->weave, leg);
 		refusal_free(&s->weave->refusal);

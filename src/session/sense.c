@@ -194,6 +194,7 @@ sense_input(struct session *s, const struct sense *sense, const struct binding *
 	    .is_read_only = w->txn != TXN_NONE && w->is_read_only && !w->unit.is_string &&
 			    !w->shuns_replicas,
 	    .now_us = clock_us(),
+	    .wrote_us = w->virt->causal_reads ? atomic_load(&s->user->wrote_us) : 0,
 	};
 }
 

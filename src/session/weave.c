@@ -263,6 +263,19 @@ weave_tag(struct session *s, const char *tag)
 		said_copy(&w->session, &w->base);
 }
 
+/* Before the client hears that it is done. */
+void
+weave_wrote(struct session *s)
+{
+	struct weave *w = s->weave;
+	bool has_written = w->unit.writes;
+
+	for (unsigned i = 0; i < w->leg_count; i++)
+		has_written |= w->legs[i].has_written;
+	if (has_written && w->virt->causal_reads)
+		atomic_store(&s->user->wrote_us, clock_us());
+}
+
 /* A transaction is open on the link, perhaps since just now. */
 static void
 weave_in_txn(struct session *s, struct link *l, char status)
@@ -272,6 +285,7 @@ weave_in_txn(struct session *s, struct link *l, char status)
 	struct leg *leg;
 
 	if (has_ended) {
+		weave_wrote(s);
 		legs_drop(s, leg_of_link(w, l), "the transaction is over");
 		weave_txn_over(s, w->unit.ended == ENDED_COMMIT);
 		leg_note(s, l)->has_written = leg_note(s, l)->has_portals = false;
@@ -299,6 +313,7 @@ weave_ready(struct session *s, struct link *l, char status)
 
 	refusal_free(&w->refusal);
 	if (status == 'I') {
+		weave_wrote(s);
 		leg = leg_of_link(w, l);
 		if (leg != NULL)
 			leg_forget(w, leg);

@@ -288,6 +288,8 @@ enum up_verdict weave_say(struct up *, uint32_t size, struct buf *);
 void weave_note_routed(struct weave *, const struct route_plan *);
 /* Parts of a unit that has ended. */
 void weave_unit_over(struct session *);
+/* What may have been written is done: reads of the same login must see it. */
+void weave_wrote(struct session *);
 /* The server's ReadyForQuery, CommandComplete. */
 void weave_ready(struct session *, struct link *, char status);
 void weave_tag(struct session *, const char *tag);

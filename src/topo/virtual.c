@@ -11,7 +11,7 @@
 struct draft {
 	struct topo_virtual v;
 	const char *dflt, *members, *read_from, *hub;
-	bool causal_reads, two_phase;
+	bool two_phase;
 	int64_t failover_hold, federation_mem, gather_max_bytes;
 	int audit;
 };
@@ -27,7 +27,7 @@ static const struct slot slots[] = {
     SLOT(members, SLOT_STR),
     SLOT(read_from, SLOT_STR),
     SLOT(hub, SLOT_STR),
-    SLOT(causal_reads, SLOT_FLAG),
+    {"causal_reads", SLOT_FLAG, offsetof(struct draft, v.causal_reads)},
     SLOT(two_phase, SLOT_FLAG),
     SLOT(failover_hold, SLOT_NUMBER),
     SLOT(federation_mem, SLOT_NUMBER),
@@ -205,8 +205,6 @@ check_later(struct complaint *c, const struct topo *t, const struct draft *d)
 {
 	const struct words *w = c->words;
 
-	warn_later(w, "causal_reads", d->causal_reads,
-	    "a read that goes to a replica may miss what the session has just written");
 	warn_later(w, "two_phase", d->two_phase,
 	    "a transaction that writes on a second member is refused");
 	if (d->hub != NULL && strcasecmp(d->hub, "managed") != 0 &&

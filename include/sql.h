@@ -20,6 +20,7 @@
 #define SQL_LITERALS_MAX 1024
 #define SQL_VALUES_MAX   1024 /* of one match; more: the match is not told */
 #define SQL_TABLES_MAX   64   /* more: SQL_UNKNOWN */
+#define SQL_CALLS_MAX    32   /* functions told by name; see has_nameless_call */
 
 /* ---- the scanner ---- */
 
@@ -122,12 +123,19 @@ struct sql_value {
  * WHERE or JOIN … ON of the level where the table stands; or the rows that it inserts
  * (is_insert: one value a row). */
 struct sql_match {
-	unsigned table; /* index into facts->tables */
-	const char *column;
+	unsigned table;     /* index into facts->tables */
+	const char *column; /* "" when place says it */
+	unsigned
+	    place; /* of an INSERT without a list of columns: which one, from 1; else 0 */
 	const struct sql_value *values;
 	unsigned count;
 	bool is_insert;
 	bool is_assigned; /* UPDATE … SET column = value */
+};
+
+/* A function that is not PostgreSQL's own. */
+struct sql_call {
+	const char *schema, *name; /* schema NULL: not said */
 };
 
 enum sql_aggregate { SQL_AGG_NONE, SQL_AGG_COUNT, SQL_AGG_SUM, SQL_AGG_MIN, SQL_AGG_MAX };
@@ -155,6 +163,11 @@ struct sql_facts {
 	bool chains;                /* COMMIT/ROLLBACK AND CHAIN */
 	bool copies_in, copies_out; /* COPY FROM STDIN, COPY TO STDOUT */
 	bool has_foreign_function;  /* calls a function that is not PostgreSQL's own */
+	bool
+	    has_nameless_call; /* one that `calls` does not tell: an operator's, or too many */
+	const struct sql_call *calls; /* each name once */
+	unsigned call_count;
+	bool is_plain_but_calls; /* a plain read, if these functions change nothing */
 	const char *writes; /* "INSERT", "SELECT INTO": what in it writes or locks rows;
 			       NULL: none of these */
 	bool

@@ -200,6 +200,8 @@ keep_found(struct sql_find *f)
 	out->matches =
 	    sql_arena_dup(f->arena, f->matches, f->match_count * sizeof(*f->matches));
 	out->match_count = f->match_count;
+	out->calls = sql_arena_dup(f->arena, f->calls, f->call_count * sizeof(*f->calls));
+	out->call_count = f->call_count;
 }
 
 static void
@@ -215,8 +217,8 @@ find_in_tree(struct sql_find *f, PgQuery__Node *stmt)
 		return;
 	}
 	out->class = class_of(f, stmt);
-	out->is_plain_read = out->class == SQL_READ && !f->has_write && !f->is_bound &&
-			     !out->has_foreign_function;
+	out->is_plain_but_calls = out->class == SQL_READ && !f->has_write && !f->is_bound;
+	out->is_plain_read = out->is_plain_but_calls && !out->has_foreign_function;
 	sql_match_find(f, &stmt->base);
 	keep_found(f);
 	sql_shape_find(f, stmt);

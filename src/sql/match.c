@@ -177,21 +177,36 @@ value_in_row(const struct sql_find *f, const PgQuery__Node *row, size_t column)
 	return (sql_value_of(f, row->list->items[column]));
 }
 
+/* How many columns the rows fill: those of the list, or without one as many as the first row
+ * has values, to columns in the order of the table. */
+static size_t
+columns_filled(const PgQuery__InsertStmt *insert, const PgQuery__SelectStmt *rows)
+{
+	const PgQuery__Node *first = rows->values_lists[0];
+
+	if (insert->n_cols > 0)
+		return (insert->n_cols);
+	return (first->node_case == PG_QUERY__NODE__NODE_LIST ? first->list->n_items : 0);
+}
+
 static void
 find_inserted(struct sql_find *f, const PgQuery__InsertStmt *insert)
 {
 	const PgQuery__SelectStmt *rows = values_of(insert);
 	int table = sql_table_of(f, insert->relation);
+	size_t count = rows != NULL && table >= 0 ? columns_filled(insert, rows) : 0;
 
-	for (size_t i = 0; rows != NULL && table >= 0 && i < insert->n_cols; i++) {
-		const PgQuery__ResTarget *column = insert->cols[i]->res_target;
+	for (size_t i = 0; i < count; i++) {
+		bool is_named = insert->n_cols > 0;
+		const char *name = is_named ? insert->cols[i]->res_target->name : "";
 		struct sql_value *values =
 		    sql_arena_alloc(f->arena, rows->n_values_lists * sizeof(*values));
 
 		for (size_t row = 0; row < rows->n_values_lists; row++)
 			values[row] = value_in_row(f, rows->values_lists[row], i);
 		sql_match_add(f, &(struct sql_match){.table = (unsigned)table,
-				     .column = sql_arena_str(f->arena, column->name),
+				     .column = sql_arena_str(f->arena, name),
+				     .place = is_named ? 0 : (unsigned)i + 1,
 				     .values = values,
 				     .count = (unsigned)rows->n_values_lists,
 				     .is_insert = true});

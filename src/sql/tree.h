@@ -37,6 +37,8 @@ struct sql_find {
 	unsigned selects;          /* SELECTs that are open around what is visited */
 	struct sql_match *matches; /* owned */
 	unsigned match_count, match_room;
+	struct sql_call calls[SQL_CALLS_MAX];
+	unsigned call_count;
 	bool is_ddl;
 	bool has_too_many_tables;
 	bool has_write; /* INSERT and the like, INTO, row locks, a function that writes */

@@ -276,13 +276,39 @@ is_about_pgweave(const PgQuery__FuncCall *call, const char *name)
 		strncasecmp(arg->a_const->sval->sval, "pgweave.", 8) == 0);
 }
 
+static bool
+is_same_name(const char *a, const char *b)
+{
+	return (a == b || (a != NULL && b != NULL && strcmp(a, b) == 0));
+}
+
+static void
+note_foreign(struct sql_find *f, const PgQuery__FuncCall *call)
+{
+	size_t n = call->n_funcname;
+	const char *name = n > 0 ? sql_node_string(call->funcname[n - 1]) : NULL,
+		   *schema = n > 1 ? sql_node_string(call->funcname[n - 2]) : NULL;
+
+	f->facts->has_foreign_function = true;
+	for (unsigned i = 0; name != NULL && n <= 2 && i < f->call_count; i++)
+		if (strcmp(f->calls[i].name, name) == 0 &&
+		    is_same_name(f->calls[i].schema, schema))
+			return;
+	if (name == NULL || n > 2 || f->call_count == SQL_CALLS_MAX) {
+		f->facts->has_nameless_call = true;
+		return;
+	}
+	f->calls[f->call_count++] =
+	    (struct sql_call){keep(f, schema), sql_arena_str(f->arena, name)};
+}
+
 static void
 note_function(struct sql_find *f, const PgQuery__FuncCall *call)
 {
 	const struct sql_function *known = sql_walk_function(call);
 
 	if (known == NULL) {
-		f->facts->has_foreign_function = true;
+		note_foreign(f, call);
 		return;
 	}
 	f->has_write |= known->effect == SQL_EFFECT_WRITE;
@@ -447,7 +473,8 @@ visit(void *arg, const ProtobufCMessage *m)
 		const PgQuery__AExpr *e = (const PgQuery__AExpr *)m;
 
 		if (e->n_name > 1 && sql_own_name(e->n_name, e->name) == NULL)
-			f->facts->has_foreign_function = true;
+			f->facts->has_foreign_function = f->facts->has_nameless_call =
+			    true;
 	}
 	sql_tree_each(m, visit, f);
 }

@@ -106,8 +106,13 @@ describe(const struct sql_scan *s, const struct sql_facts *f)
 	for (unsigned i = 0; i < f->match_count; i++) {
 		const struct sql_match *m = &f->matches[i];
 
+		char place[16];
+
 		assert_true(m->table < f->table_count);
-		buf_addf(&b, " %s.%s%s", f->tables[m->table].name, m->column,
+		if (m->place > 0)
+			(void)snprintf(place, sizeof(place), "%u", m->place);
+		buf_addf(&b, " %s.%s%s", f->tables[m->table].name,
+		    m->place > 0 ? place : m->column,
 		    m->is_insert     ? "<-"
 		    : m->is_assigned ? ":="
 				     : "=");
@@ -116,6 +121,13 @@ describe(const struct sql_scan *s, const struct sql_facts *f)
 			add_value(&b, s, &m->values[j]);
 		}
 	}
+	if (f->call_count > 0)
+		buf_addstr(&b, "; calls");
+	for (unsigned i = 0; i < f->call_count; i++)
+		buf_addf(&b, " %s%s%s",
+		    f->calls[i].schema == NULL ? "" : f->calls[i].schema,
+		    f->calls[i].schema == NULL ? "" : ".", f->calls[i].name);
+	buf_addstr(&b, f->has_nameless_call ? " nameless" : "");
 	buf_add(&b, "", 1);
 	return ((char *)b.mem);
 }

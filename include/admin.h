@@ -23,6 +23,7 @@ enum admin_shutdown {
 	ADMIN_SHUTDOWN_WAIT_FOR_SERVERS, /* when transactions are over */
 	ADMIN_SHUTDOWN_WAIT_FOR_CLIENTS  /* when all clients have left */
 };
+struct admin_key;
 /* In the main thread; fault 0, or why. */
 typedef void admin_host_done(void *arg, int fault, const char *why);
 /* What the console asks of the process; each is called in the main thread. */
@@ -34,9 +35,14 @@ struct admin_host {
 	void (*shutdown)(enum admin_shutdown);
 	/* Keys of the state store; done() comes at once or later. When it says 0, logins that
 	 * begin now see the change. Texts are copied. Faults: F_CONF_VALUE (the words make no
-	 * key), F_STORE, F_EXISTS, F_NOT_FOUND; F_CONF: it is a key of the file. */
+	 * key), F_STORE, F_EXISTS, F_NOT_FOUND, F_AMBIGUOUS, F_KEY_STATE; F_CONF: it is a key
+	 * of the file. */
 	void (*key_create)(const struct topo_key_text *, admin_host_done *, void *arg);
-	void (*key_revoke)(const char *id, admin_host_done *, void *arg);
+	void (*key_revoke)(const char *id_or_name, admin_host_done *, void *arg);
+	/* The new secret stands in the key, which stays valid until done(); its id is filled
+	 * in. */
+	void (*key_rotate)(const char *id_or_name, int64_t overlap_us, struct admin_key *,
+	    admin_host_done *, void *arg);
 };
 /* Before net_start(); the host must stay valid. */
 void admin_set_host(const struct admin_host *);
@@ -59,6 +65,11 @@ struct admin_key {
 	char created[40];
 };
 void admin_key_make(struct admin_key *, const char *prefix);
+/* A new secret for a key that there is. */
+void admin_key_renew(struct admin_key *);
+/* The verifier of that secret, like another one, as struct store_rotation asks for it; in any
+ * thread. */
+char *admin_key_verifier(void *admin_key, const char *like) MUST_USE;
 /* Overwrites the secret. */
 void admin_key_forget(struct admin_key *);
 /* Neither a file of lines nor a terminal is the place for them. */
@@ -67,7 +78,7 @@ bool admin_key_has_control(const struct topo_key_text *);
 void admin_list_add(struct buf *, const char *name);
 /* A wall-clock time as "2026-01-31 23:59:59+00". */
 void admin_time_text(int64_t wall_us, char *out, size_t size);
-/* active, expired or revoked; "federate, operate"; the members that it lists. */
+/* active, rotating, expired or revoked; "federate, operate"; the members that it lists. */
 const char *admin_key_status(const struct topo_key *, int64_t wall_us);
 void admin_key_rights(const struct topo_key *, struct buf *out);
 void admin_key_databases(const struct topo_key *, struct buf *out);

@@ -25,6 +25,8 @@ enum auth_secret_kind auth_secret_kind(const char *secret);
 /* A SCRAM verifier "SCRAM-SHA-256$iterations:salt$StoredKey:ServerKey" of a password.
  * iterations: 1 to 10,000,000; PostgreSQL's default is 4096. The caller frees it. */
 char *auth_make_verifier(const char *password, int iterations) MUST_USE;
+/* The same with salt and iterations of another verifier; NULL: that is none. */
+char *auth_make_verifier_like(const char *password, const char *verifier) MUST_USE;
 
 /* What a client's SCRAM login shows of its password: enough to log in at a backend that has
  * the same verifier, in place of the password. Secret: overwrite it after use. */
@@ -53,6 +55,12 @@ enum auth_step {
  */
 enum auth_step auth_server_start(struct auth_server **server, enum auth_type auth_type,
     const char *login, const char *secret, struct buf *out) MUST_USE;
+/* Right after auth_server_start() (an exchange of NULL is none): the secret that the login had
+ * before opens it, too. Both are SCRAM verifiers of the same salt and iterations, as
+ * auth_make_verifier_like() makes them: the server says its salt before it knows which secret
+ * the client has. NULL, or one that does not fit: there is no such secret. Neither what is
+ * sent nor the time it takes tells which of them is right, or how many there are. */
+void auth_server_also(struct auth_server *, const char *former);
 /* Feeds the body of one 'p' message. *fault: why it failed (F_AUTH_PASSWORD,
  * F_AUTH_PROTOCOL). AuthenticationOk is not in out: the caller sends it. */
 enum auth_step auth_server_feed(struct auth_server *, const uint8_t *body, size_t len,

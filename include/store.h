@@ -21,7 +21,8 @@ int store_start(const struct settings *, char *why, size_t why_len) MUST_USE;
  * net_settle(). */
 void store_stop(void);
 
-/* fault: 0 or F_STORE (why is its sentence), F_NOT_FOUND, F_EXISTS. */
+/* fault: 0 or F_STORE (why is its sentence), F_NOT_FOUND, F_EXISTS, and of keys F_AMBIGUOUS
+ * and F_KEY_STATE. */
 typedef void store_done(struct worker *, void *arg, int fault, const char *why);
 /* For who reads a sentence of F_STORE. */
 #define STORE_HINT                                                                       \
@@ -40,11 +41,29 @@ int store_keys_wait(void (*each)(void *arg, const struct topo_key_text *), void 
  * store_keys_load(), or it could not be opened then and is open now. */
 typedef void store_looked(struct worker *, void *arg, bool has_changed);
 void store_look(struct worker *from, store_looked *, void *arg);
-/* Texts are copied. F_EXISTS: the id is taken. */
+/* Texts are copied. F_EXISTS: the id is taken, or the name by a key that is not revoked. */
 void store_key_put(
     struct worker *from, const struct topo_key_text *, store_done *, void *arg);
-/* Marks it revoked; once more does nothing. F_NOT_FOUND: no such key. */
-void store_key_revoke(struct worker *from, const char *id, store_done *, void *arg);
+/* Marks it revoked; once more does nothing. A name will do for the id when one key that is
+ * not revoked has it. each() is called with the key as it is now, before done().
+ * F_NOT_FOUND: no such key; F_AMBIGUOUS: several of that name. */
+void store_key_revoke(struct worker *from, const char *id_or_name,
+    void (*each)(void *arg, const struct topo_key_text *), store_done *, void *arg);
+/* How a key gets a new secret. */
+struct store_rotation {
+	/* The verifier of the new secret, made like the one that the key has; to be freed, or
+	 * NULL: that is none. Called in the store's thread, at most once, before done(). */
+	char *(*verifier)(void *arg, const char *like);
+	void *arg;
+	int64_t overlap_us; /* how long the secret that it has goes on working */
+};
+/* One secret at most goes on working beside the new one: that of an overlap which has not
+ * ended yet stops. Otherwise as store_key_revoke(); F_KEY_STATE: the key is revoked. */
+void store_key_rotate(struct worker *from, const char *id_or_name,
+    const struct store_rotation *, void (*each)(void *arg, const struct topo_key_text *),
+    store_done *, void *arg);
+/* Forgets the former secrets whose time is over. */
+void store_keys_forget(struct worker *from, store_done *, void *arg);
 
 /* ---- jobs and their runs ---- */
 
@@ -87,6 +106,9 @@ int store_direct_keys(struct store_direct *,
 int store_direct_key_put(struct store_direct *, const struct topo_key_text *, char *why,
     size_t why_len) MUST_USE;
 int store_direct_key_revoke(
-    struct store_direct *, const char *id, char *why, size_t why_len) MUST_USE;
+    struct store_direct *, const char *id_or_name, char *why, size_t why_len) MUST_USE;
+int store_direct_key_rotate(struct store_direct *, const char *id_or_name,
+    const struct store_rotation *, void (*each)(void *arg, const struct topo_key_text *),
+    void *arg, char *why, size_t why_len) MUST_USE;
 
 #endif

@@ -132,9 +132,11 @@ struct topo_key_text {
 	const char *concurrency;
 	const char
 	    *expires; /* a date or timestamp, ISO form, UTC unless it says otherwise */
-	const char *roles;   /* "primary app_ro, analytics report" */
-	const char *created; /* ISO form */
-	const char *revoked; /* ISO form; not said: it is not */
+	const char *roles;         /* "primary app_ro, analytics report" */
+	const char *created;       /* ISO form */
+	const char *revoked;       /* ISO form; not said: it is not */
+	const char *former_secret; /* verifier of the secret before this one, and until */
+	const char *former_until; /* when it works, ISO form; of keys of the store only */
 };
 
 struct topo_network {
@@ -163,9 +165,11 @@ struct topo_key {
 	int64_t user_id;
 	struct topo_network *networks;
 	size_t network_count;
-	int64_t rate, rate_us; /* statements in that time; 0: no limit */
-	int64_t concurrency;   /* 0: no limit */
-	int64_t expires_us;    /* wall clock; 0: never */
+	int64_t rate, rate_us;     /* statements in that time; 0: no limit */
+	int64_t concurrency;       /* 0: no limit */
+	int64_t expires_us;        /* wall clock; 0: never */
+	const char *former_secret; /* topo_key_former() says whether it still works */
+	int64_t former_until_us;   /* wall clock; 0: there is none */
 	struct topo_key_role *roles;
 	size_t role_count;
 	bool is_revoked, is_from_file;
@@ -181,6 +185,11 @@ void topo_key_uses_free(void);
  * addr: 4 or 16 bytes, or family 0 for a unix socket. */
 const char *topo_key_bars(
     const struct topo_key *, uint8_t family, const void *addr, int64_t wall_us);
+/* The verifier of the secret before its present one while that works, too, or NULL. */
+const char *topo_key_former(const struct topo_key *, int64_t wall_us);
+/* How long a former secret goes on working: "1h". False: why. */
+bool topo_key_overlap(
+    const char *text, int64_t *overlap_us, char *why, size_t why_len) MUST_USE;
 bool topo_key_may_reach(const struct topo_key *, const char *database);
 /* The role at that database that the key names, or NULL. */
 const char *topo_key_role(const struct topo_key *, const char *database);
@@ -323,6 +332,9 @@ const struct topo_database *topo_model_database(
     const struct topo_virtual *, const struct topo_model *);
 /* Keys of the file and of the store. */
 const struct topo_key *topo_key_find(const struct topo *, const char *id);
+/* The key of the file (not of the store) of that id, else the one of that name that is not
+ * revoked, or NULL. */
+const struct topo_key *topo_key_of_file(const struct topo *, const char *id_or_name);
 size_t topo_key_count(const struct topo *);
 const struct topo_key *topo_key(const struct topo *, size_t i);
 size_t topo_job_count(const struct topo *);

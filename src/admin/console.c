@@ -294,7 +294,8 @@ console_describe(struct session *s, const char *sql, const struct rows_column **
 	} else if (command != NULL && command->run == admin_select) {
 		is_known = chatter_select(&st, columns);
 		*count = *columns != NULL;
-	} else if (command != NULL && command->run == admin_create_key) {
+	} else if (command != NULL && (command->run == admin_create_key ||
+					  command->run == admin_rotate_key)) {
 		*columns = admin_key_columns(count);
 	} else if (command == NULL && !chatter_is_set(&st))
 		is_known = is_known && st.count == 0;

@@ -1,5 +1,5 @@
 /*
- * CREATE KEY and REVOKE KEY. The words of the statement become the texts of a key; they travel
+ * CREATE KEY, ROTATE KEY and REVOKE KEY. The words of the statement become the texts of a key; they travel
  * to the main thread, from there to the state store, and home with the outcome.
  *
  * The secret exists in the answer alone: what is kept, and what travels, is its verifier.
@@ -60,6 +60,20 @@ admin_key_make(struct admin_key *k, const char *prefix)
 }
 
 void
+admin_key_renew(struct admin_key *k)
+{
+	hex_random(k->secret, SECRET_BYTES);
+}
+
+char *
+admin_key_verifier(void *admin_key, const char *like)
+{
+	struct admin_key *k = admin_key;
+
+	return (auth_make_verifier_like(k->secret, like));
+}
+
+void
 admin_key_forget(struct admin_key *k)
 {
 	explicit_bzero(k->secret, sizeof(k->secret));
@@ -98,13 +112,14 @@ admin_key_has_control(const struct topo_key_text *text)
 
 /* ---- the clauses ---- */
 
-/* CREATE KEY or REVOKE KEY on its way. Main's while it travels; it goes with its call. */
+/* One of the commands on its way. Main's while it travels; it goes with its call. */
 struct key_call {
 	struct mail mail;
 	struct call *call;
 	struct topo_key_text text;
 	struct buf databases, rights, roles;
 	struct admin_key key;
+	int64_t overlap_us;
 	int fault;
 	char why[1024];
 };
@@ -357,6 +372,8 @@ key_call_fail(struct key_call *kc)
 
 	if (kc->fault == F_STORE)
 		hint = STORE_HINT;
+	if (kc->fault == F_EXISTS)
+		hint = "Choose another name, or REVOKE KEY first.";
 	if (kc->fault == F_CONF) {
 		sqlstate = "55000";
 		hint = "Remove its section from the file, then RELOAD.";
@@ -379,15 +396,13 @@ admin_key_columns(unsigned *count)
 }
 
 static void
-create_home(struct worker *w, struct mail *m)
+key_call_answer(struct key_call *kc, const char *tag)
 {
-	struct key_call *kc = key_call_of(m);
 	const char *values[] = {kc->key.id, kc->key.secret};
 	struct call *c = kc->call;
 	const struct rows_column *columns;
 	unsigned count;
 
-	(void)w;
 	if (kc->fault != 0) {
 		key_call_fail(kc);
 		return;
@@ -395,8 +410,15 @@ create_home(struct worker *w, struct mail *m)
 	columns = admin_key_columns(&count);
 	c->sink->ops->begin(c->sink, columns, count);
 	c->sink->ops->put(c->sink, values);
-	call_end(c, "CREATE KEY");
+	call_end(c, tag);
 	key_call_free(kc);
+}
+
+static void
+create_home(struct worker *w, struct mail *m)
+{
+	(void)w;
+	key_call_answer(key_call_of(m), "CREATE KEY");
 }
 
 static void
@@ -438,6 +460,58 @@ admin_create_key(struct call *c)
 	kc->text.secret = kc->key.verifier;
 	kc->text.created = kc->key.created;
 	key_call_send(kc, create_main);
+}
+
+/* ---- ROTATE KEY ---- */
+
+static void
+rotate_home(struct worker *w, struct mail *m)
+{
+	(void)w;
+	key_call_answer(key_call_of(m), "ROTATE KEY");
+}
+
+static void
+rotate_done(void *arg, int fault, const char *why)
+{
+	key_call_home(arg, fault, why, rotate_home);
+}
+
+static void
+rotate_main(struct worker *w, struct mail *m)
+{
+	struct key_call *kc = key_call_of(m);
+
+	(void)w;
+	admin_host()->key_rotate(kc->text.id, kc->overlap_us, &kc->key, rotate_done, kc);
+}
+
+void
+admin_rotate_key(struct call *c)
+{
+	const unsigned count = call_arg_count(c);
+	const bool is_right =
+	    count == 1 ||
+	    (count == 3 && statement_word_is(&c->st, c->st.count - 2, "OVERLAP"));
+	struct key_call *kc;
+	int64_t overlap_us = 0;
+	char why[320];
+
+	if (!is_right) {
+		call_fail_detail(c, "42601", "syntax error", NULL, c->command->usage);
+		return;
+	}
+	if (count == 3 &&
+	    !topo_key_overlap(call_arg(c, 2), &overlap_us, why, sizeof(why))) {
+		call_fail(c, "22023", "%s", why);
+		return;
+	}
+	kc = mem_alloc(sizeof(*kc));
+	kc->call = c;
+	kc->text.id = call_arg(c, 0);
+	kc->overlap_us = overlap_us;
+	admin_key_renew(&kc->key);
+	key_call_send(kc, rotate_main);
 }
 
 /* ---- REVOKE KEY ---- */

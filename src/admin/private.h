@@ -97,7 +97,7 @@ const struct admin_host *admin_host(void);
 
 /* ---- keys.c ---- */
 
-/* The columns of the row that CREATE KEY answers. */
+/* The columns of the row that CREATE KEY and ROTATE KEY answer. */
 const struct rows_column *admin_key_columns(unsigned *count);
 
 /* ---- chatter.c: what drivers send ---- */

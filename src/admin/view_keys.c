@@ -21,7 +21,9 @@ admin_key_status(const struct topo_key *k, int64_t wall_us)
 {
 	if (k->is_revoked)
 		return ("revoked");
-	return (k->expires_us != 0 && wall_us >= k->expires_us ? "expired" : "active");
+	if (k->expires_us != 0 && wall_us >= k->expires_us)
+		return ("expired");
+	return (topo_key_former(k, wall_us) != NULL ? "rotating" : "active");
 }
 
 void

@@ -42,12 +42,15 @@ struct scram_server {
 	size_t nonce_at, nonce_len; /* both nonces, in said */
 	bool says_y;                /* channel binding flag */
 	struct keys keys; /* stored, server: before the proof; client: after it */
+	/* Another secret that is as good, of the same salt; after the proof, whichever is right
+	 * stands in keys. */
+	struct keys former;
 };
 /* Reads client-first, appends server-first to out. salt: base 64. */
 const char *scram_server_first(struct scram_server *, const void *data, size_t len,
     const char *salt, size_t salt_len, int iterations, struct buf *out) MUST_USE;
-/* Reads client-final; *proved: its proof is that of keys.stored, which makes keys.client
- * known. */
+/* Reads client-final; *proved: its proof is that of keys.stored or of former.stored, which
+ * makes keys.client known. */
 const char *scram_server_final(
     struct scram_server *, const void *data, size_t len, bool *proved) MUST_USE;
 /* Appends server-final to out. */

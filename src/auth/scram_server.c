@@ -98,18 +98,34 @@ scram_server_first(struct scram_server *s, const void *data, size_t len, const c
 	return (NULL);
 }
 
-/* Whether the proof is right: then ClientKey is known, since its hash is StoredKey. */
+/* Whether the proof is that of these keys: then ClientKey is known, since its hash is
+ * StoredKey. */
 static bool
-check_proof(struct scram_server *s, const uint8_t proof[SHA256_SIZE])
+is_proof_of(
+    const struct scram_server *s, const uint8_t proof[SHA256_SIZE], struct keys *keys)
 {
 	uint8_t hash[SHA256_SIZE];
 
-	digest_hmac(
-	    s->keys.stored, SHA256_SIZE, s->said.mem, s->said.len, s->keys.client);
+	digest_hmac(keys->stored, SHA256_SIZE, s->said.mem, s->said.len, keys->client);
 	for (size_t i = 0; i < SHA256_SIZE; i++)
-		s->keys.client[i] ^= proof[i];
-	digest_sha256(s->keys.client, SHA256_SIZE, hash);
-	return (same_secret(hash, s->keys.stored, SHA256_SIZE));
+		keys->client[i] ^= proof[i];
+	digest_sha256(keys->client, SHA256_SIZE, hash);
+	return (same_secret(hash, keys->stored, SHA256_SIZE));
+}
+
+/* Whether it is that of either: both are tried whatever the first says, and the right one is
+ * taken without a branch, so that the time does not tell which. */
+static bool
+check_proof(struct scram_server *s, const uint8_t proof[SHA256_SIZE])
+{
+	bool is_now = is_proof_of(s, proof, &s->keys);
+	bool is_former = is_proof_of(s, proof, &s->former);
+	uint8_t *keys = (uint8_t *)&s->keys, mask = (uint8_t) - (int)is_former;
+	const uint8_t *former = (const uint8_t *)&s->former;
+
+	for (size_t i = 0; i < sizeof(s->keys); i++)
+		keys[i] ^= (uint8_t)((keys[i] ^ former[i]) & mask);
+	return (is_now | is_former);
 }
 
 const char *

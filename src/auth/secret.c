@@ -88,24 +88,45 @@ verifier_parse(const char *secret, struct verifier *out)
 	return (0);
 }
 
+static char *
+make_verifier(const struct keys_of *of, const char *salt64, size_t salt64_len)
+{
+	char stored64[BASE64_SIZE(SHA256_SIZE) + 1],
+	    server64[BASE64_SIZE(SHA256_SIZE) + 1];
+	struct keys keys;
+
+	keys_derive(of, &keys);
+	base64_encode(keys.stored, sizeof(keys.stored), stored64);
+	base64_encode(keys.server, sizeof(keys.server), server64);
+	OPENSSL_cleanse(&keys, sizeof(keys));
+	return (mem_printf(SCRAM_PREFIX "%d:%.*s$%s:%s", of->iterations, (int)salt64_len,
+	    salt64, stored64, server64));
+}
+
 char *
 auth_make_verifier(const char *password, int iterations)
 {
 	uint8_t salt[SALT_SIZE];
 	char salt64[BASE64_SIZE(SALT_SIZE) + 1];
-	char stored64[BASE64_SIZE(SHA256_SIZE) + 1],
-	    server64[BASE64_SIZE(SHA256_SIZE) + 1];
 	struct keys_of of = {password, salt, sizeof(salt), iterations};
-	struct keys keys;
 
 	random_bytes(salt, sizeof(salt));
-	keys_derive(&of, &keys);
 	base64_encode(salt, sizeof(salt), salt64);
-	base64_encode(keys.stored, sizeof(keys.stored), stored64);
-	base64_encode(keys.server, sizeof(keys.server), server64);
-	OPENSSL_cleanse(&keys, sizeof(keys));
-	return (mem_printf(
-	    SCRAM_PREFIX "%d:%s$%s:%s", iterations, salt64, stored64, server64));
+	return (make_verifier(&of, salt64, strlen(salt64)));
+}
+
+char *
+auth_make_verifier_like(const char *password, const char *verifier)
+{
+	uint8_t salt[SALT_MAX];
+	struct keys_of of = {.password = password, .salt = salt};
+	struct verifier v;
+
+	if (verifier_parse(verifier, &v) != 0)
+		return (NULL);
+	of.salt_len = (size_t)base64_decode(v.salt, v.salt_len, salt, sizeof(salt));
+	of.iterations = v.iterations;
+	return (make_verifier(&of, v.salt, v.salt_len));
 }
 
 /* ---- md5 ---- */

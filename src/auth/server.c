@@ -30,6 +30,7 @@ struct auth_server {
 	enum auth_secret_kind kind; /* of secret */
 	uint8_t salt[4];            /* md5 */
 	struct verifier verifier; /* salt points into `secret`; of a SCRAM secret only */
+	struct keys former; /* of the secret before it; where there is none, of nothing */
 	struct scram_server scram;
 	bool has_keys;  /* scram.keys are those of this client */
 	char *password; /* as the client gave it */
@@ -112,17 +113,33 @@ auth_server_start(struct auth_server **server, enum auth_type auth_type,
 	s->method =
 	    auth_type == AUTH_MD5 && s->kind == SECRET_SCRAM ? AUTH_SCRAM : auth_type;
 	s->doom = find_doom(s);
+	keys_pseudo("former key", login, s->former.stored);
 	s->reason = "the login has not ended";
 	*server = s;
 	return (start_exchange(s, out));
 }
 
+void
+auth_server_also(struct auth_server *s, const char *former)
+{
+	struct verifier v;
+
+	if (s == NULL || former == NULL || s->kind != SECRET_SCRAM || s->doom != NULL ||
+	    verifier_parse(former, &v) != 0 || v.iterations != s->verifier.iterations ||
+	    v.salt_len != s->verifier.salt_len ||
+	    memcmp(v.salt, s->verifier.salt, v.salt_len) != 0)
+		return;
+	memcpy(s->former.stored, v.stored, SHA256_SIZE);
+	memcpy(s->former.server, v.server, SHA256_SIZE);
+}
+
 /* ---- passwords in clear ---- */
 
-/* Against a verifier. Keys are remembered for the right password only: wrong ones must not
+/* Against a verifier and the keys of the secret before it, of the same salt. Keys are remembered for the right password only: wrong ones must not
  * drive those out. */
 static bool
-same_as_verifier(const struct verifier *v, const char *password)
+same_as_verifier(
+    const struct verifier *v, const struct keys *former, const char *password)
 {
 	uint8_t salt[SALT_MAX];
 	ssize_t n = base64_decode(v->salt, v->salt_len, salt, sizeof(salt));
@@ -135,7 +152,8 @@ same_as_verifier(const struct verifier *v, const char *password)
 	known = keys_find(&of, &keys);
 	if (!known)
 		keys_derive(&of, &keys);
-	same = same_secret(keys.stored, v->stored, SHA256_SIZE);
+	same = same_secret(keys.stored, v->stored, SHA256_SIZE) |
+	       same_secret(keys.stored, former->stored, SHA256_SIZE);
 	if (same && !known)
 		keys_remember(&of, &keys);
 	OPENSSL_cleanse(&keys, sizeof(keys));
@@ -177,7 +195,7 @@ check_clear(struct auth_server *s, const char *password)
 	if (s->doom != NULL)
 		return (same_as_nothing(s->login, password));
 	if (s->kind == SECRET_SCRAM)
-		return (same_as_verifier(&s->verifier, password));
+		return (same_as_verifier(&s->verifier, &s->former, password));
 	if (s->kind == SECRET_PLAIN)
 		same = same_text(password, s->secret);
 	else
@@ -275,6 +293,7 @@ fill_keys(struct auth_server *s)
 	uint8_t salt[SHA256_SIZE];
 	struct keys_of of = {s->secret, salt, SALT_SIZE, ITERATIONS};
 
+	s->scram.former = s->former;
 	if (s->doom != NULL) {
 		keys_pseudo("stored key", s->login, s->scram.keys.stored);
 	} else if (s->kind == SECRET_SCRAM) {

@@ -1,5 +1,5 @@
 /*
- * pgweave key create, list, revoke: API keys without a running proxy. A proxy that runs on
+ * pgweave key create, list, rotate, revoke: API keys without a running proxy. A proxy that runs on
  * the same store sees them within a second. `create --print` writes no store: it prints a
  * section for the configuration file.
  */
@@ -306,6 +306,11 @@ create(struct wanted *w, const struct topo *topo)
 
 	if (!topo_key_check(topo, &w->text, why, sizeof(why)))
 		return (fail(why));
+	if (w->text.name != NULL && topo_key_of_file(topo, w->text.name) != NULL) {
+		snprintf(
+		    why, sizeof(why), "there is a key \"%.500s\" already", w->text.name);
+		return (fail(why));
+	}
 	if (!w->is_print && (store = store_of(topo)) == NULL)
 		return (EXIT_BAD_CONFIG);
 	admin_key_make(&key, topo_settings(topo)->key_prefix);
@@ -422,26 +427,94 @@ key_list(int argc, char **argv)
 	return (code);
 }
 
-/* ---- revoke ---- */
+/* ---- rotate, revoke ---- */
+
+/* A key of the file is changed there; true: that has been said. */
+static bool
+is_of_file(const struct topo *topo, const char *word)
+{
+	const struct topo_key *k = topo_key_of_file(topo, word);
+	char why[512];
+
+	if (k == NULL)
+		return (false);
+	snprintf(why, sizeof(why),
+	    "key \"%s\" stands in %s:%d: change or remove its section there", word,
+	    k->at.file, k->at.line);
+	(void)fail(why);
+	return (true);
+}
+
+static void
+note_id(void *arg, const struct topo_key_text *text)
+{
+	struct admin_key *k = arg;
+
+	(void)text_copy(k->id, sizeof(k->id), text->id);
+}
 
 static int
-revoke_key(const struct topo *topo, const char *id)
+rotate_key(const struct topo *topo, const char *word, int64_t overlap_us)
 {
-	const struct topo_key *k = topo_key_find(topo, id);
+	struct admin_key key = {0};
+	struct store_rotation rotation = {
+	    .verifier = admin_key_verifier, .arg = &key, .overlap_us = overlap_us};
 	struct store_direct *store;
 	char why[512];
 	int fault;
 
-	if (k != NULL) {
-		snprintf(why, sizeof(why),
-		    "key \"%s\" stands in %s:%d: remove its section there", id,
-		    k->at.file, k->at.line);
-		return (fail(why));
-	}
-	store = store_of(topo);
-	if (store == NULL)
+	if (is_of_file(topo, word) || (store = store_of(topo)) == NULL)
 		return (EXIT_BAD_CONFIG);
-	fault = store_direct_key_revoke(store, id, why, sizeof(why));
+	admin_key_renew(&key);
+	fault = store_direct_key_rotate(
+	    store, word, &rotation, note_id, &key, why, sizeof(why));
+	store_direct_close(store);
+	if (fault != 0)
+		(void)fail(why);
+	else
+		printf("key: %s\nsecret: %s\n", key.id, key.secret);
+	admin_key_forget(&key);
+	return (fault == 0 ? EXIT_FINE : EXIT_BAD_CONFIG);
+}
+
+static int
+key_rotate(int argc, char **argv)
+{
+	static const struct option rotate_options[] = {
+	    {"overlap", required_argument, NULL, OPTION_NAME}, {NULL, 0, NULL, 0}};
+	const struct topo *topo;
+	int64_t overlap_us = 0;
+	char why[320];
+	int option, code;
+
+	opterr = 0;
+	while ((option = getopt_long(argc, argv, "", rotate_options, NULL)) != -1) {
+		if (option != OPTION_NAME)
+			argc = 0;
+		else if (!topo_key_overlap(optarg, &overlap_us, why, sizeof(why)))
+			return (fail(why));
+	}
+	if (argc - optind != 2)
+		return (fail("usage: pgweave key rotate [--overlap TIME] CONFIG.ini "
+			     "ID_OR_NAME"));
+	topo = build_from_file(argv[optind]);
+	if (topo == NULL)
+		return (EXIT_BAD_CONFIG);
+	code = rotate_key(topo, argv[optind + 1], overlap_us);
+	topo_release(topo);
+	return (code);
+}
+
+static int
+revoke_key(const struct topo *topo, const char *word)
+{
+	struct store_direct *store;
+	char why[512];
+	int fault;
+
+	if (is_of_file(topo, word) || (store = store_of(topo)) == NULL)
+		return (EXIT_BAD_CONFIG);
+	fault = store_direct_key_revoke(store, word, why, sizeof(why));
 	store_direct_close(store);
 	return (fault == 0 ? EXIT_FINE : fail(why));
 }
@@ -453,7 +526,7 @@ key_revoke(int argc, char **argv)
 	int code;
 
 	if (argc != 3)
-		return (fail("usage: pgweave key revoke CONFIG.ini ID"));
+		return (fail("usage: pgweave key revoke CONFIG.ini ID_OR_NAME"));
 	topo = build_from_file(argv[1]);
 	if (topo == NULL)
 		return (EXIT_BAD_CONFIG);
@@ -465,13 +538,16 @@ key_revoke(int argc, char **argv)
 int
 command_key(int argc, char **argv)
 {
-	if (argc > 0 && strcmp(argv[0], "create") == 0)
-		return (key_create(argc, argv));
-	if (argc > 0 && strcmp(argv[0], "list") == 0)
-		return (key_list(argc, argv));
-	if (argc > 0 && strcmp(argv[0], "revoke") == 0)
-		return (key_revoke(argc, argv));
-	return (fail(argc > 0
-			 ? "key: it can be told to create, list or revoke"
-			 : "key: what to do with it is missing: create, list or revoke"));
+	static const struct {
+		const char *name;
+		int (*run)(int argc, char **argv);
+	} commands[] = {{"create", key_create}, {"list", key_list},
+	    {"rotate", key_rotate}, {"revoke", key_revoke}};
+
+	for (size_t i = 0; i < ARRAY_LEN(commands) && argc > 0; i++)
+		if (strcmp(argv[0], commands[i].name) == 0)
+			return (commands[i].run(argc, argv));
+	return (fail(argc > 0 ? "key: it can be told to create, list, rotate or revoke"
+			      : "key: what to do with it is missing: create, list, "
+				"rotate or revoke"));
 }

@@ -18,7 +18,7 @@ static const struct {
     {"check", "check CONFIG.ini",
 	"say what is wrong in a configuration, with file and line", command_check},
     {"init", "init", "print a commented configuration to start from", command_init},
-    {"key", "key create|list|revoke",
+    {"key", "key create|list|rotate|revoke",
 	"make, list, take back API keys without a running proxy", command_key},
     {"manual", "manual", "print the settings as a manual page section", command_manual},
     {"version", "version", "print the version", command_version},
@@ -84,7 +84,8 @@ command_help(int argc, char **argv)
 	    "  [--concurrency N] [--roles \"A role, B role\"]\n"
 	    "  --print writes no store: it prints a section for the configuration file\n"
 	    "key list CONFIG.ini\n"
-	    "key revoke CONFIG.ini ID\n");
+	    "key rotate [--overlap TIME] CONFIG.ini ID_OR_NAME\n"
+	    "key revoke CONFIG.ini ID_OR_NAME\n");
 	printf(
 	    "\nSignals: HUP reload, INT finish transactions and stop, TERM wait for clients and\n"
 	    "stop (twice: now), USR1 pause, USR2 resume. Exit: 0 fine, 1 bad configuration or\n"

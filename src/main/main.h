@@ -36,7 +36,9 @@ void stored_keys_free(void);
 const struct topo *stored_keys_apply(const struct topo *) MUST_USE;
 /* See struct admin_host. */
 void stored_keys_create(const struct topo_key_text *, admin_host_done *, void *arg);
-void stored_keys_revoke(const char *id, admin_host_done *, void *arg);
+void stored_keys_revoke(const char *id_or_name, admin_host_done *, void *arg);
+void stored_keys_rotate(const char *id_or_name, int64_t overlap_us, struct admin_key *,
+    admin_host_done *, void *arg);
 
 /* ---- key.c: pgweave key … ---- */
 

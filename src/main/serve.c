@@ -370,6 +370,7 @@ static const struct admin_host admin_hooks = {
     .shutdown = host_shutdown,
     .key_create = stored_keys_create,
     .key_revoke = stored_keys_revoke,
+    .key_rotate = stored_keys_rotate,
 };
 
 static void

@@ -1,7 +1,8 @@
 /*
  * The keys of the state store, in the main thread: they are read at the start, put into every
- * snapshot that becomes the world, and kept in step: with what the console makes and revokes
- * here, and with what other processes (`pgweave key …`) write to the same store.
+ * snapshot that becomes the world, and kept in step: with what the console makes, rotates and
+ * revokes here, with what other processes (`pgweave key …`) write to the same store, and with
+ * the clock: what a key had before is forgotten, and a key that expires ends its sessions.
  *
  *   console --mail--> here --> store --mail--> here: list, new world --mail--> console
  */
@@ -25,6 +26,7 @@ static struct ring ring;  /* what every world gets */
 static struct ring fresh; /* being read again */
 static struct event *look_event;
 static bool is_looking, is_failing;
+static int64_t looked_us; /* wall clock: all that ended before is known */
 
 /* ---- lists of keys ---- */
 
@@ -46,13 +48,37 @@ ring_add(struct ring *r, const struct topo_key_text *k)
 }
 
 static void
+texts_free(struct topo_key_text *k)
+{
+	for (size_t i = 0; i < TEXTS; i++)
+		free((void *)(uintptr_t)texts_of(k)[i]);
+}
+
+static void
 ring_free(struct ring *r)
 {
 	for (size_t k = 0; k < r->count; k++)
-		for (size_t i = 0; i < TEXTS; i++)
-			free((void *)(uintptr_t)texts_of(&r->keys[k])[i]);
+		texts_free(&r->keys[k]);
 	free(r->keys);
 	*r = (struct ring){0};
+}
+
+/* In place of the one of its id, or behind all others. */
+static void
+ring_put(struct ring *r, const struct topo_key_text *key)
+{
+	struct topo_key_text *last;
+
+	ring_add(r, key);
+	last = &r->keys[r->count - 1];
+	for (struct topo_key_text *k = r->keys; k < last; k++) {
+		if (strcmp(k->id, key->id) != 0)
+			continue;
+		texts_free(k);
+		*k = *last;
+		r->count--;
+		return;
+	}
 }
 
 static bool
@@ -136,47 +162,126 @@ looked(struct worker *w, void *arg, bool has_changed)
 		is_looking = false;
 }
 
+/* ---- what the clock ends ---- */
+
+/* What a key had before is forgotten in the store, and then here. */
+static void
+forgotten(struct worker *w, void *arg, int fault, const char *why)
+{
+	if (fault != 0)
+		loaded(w, arg, fault, why);
+	else
+		store_keys_load(w, each_ring, loaded, arg);
+}
+
+static bool
+has_any_to_forget(const struct topo *topo, int64_t now_us)
+{
+	for (size_t i = 0; i < topo_key_count(topo); i++) {
+		const struct topo_key *k = topo_key(topo, i);
+
+		if (k->former_secret != NULL && topo_key_former(k, now_us) == NULL)
+			return (true);
+	}
+	return (false);
+}
+
+static bool
+has_ended(const struct topo_key *k, int64_t from_us, int64_t to_us)
+{
+	return (k != NULL && k->expires_us > from_us && k->expires_us <= to_us);
+}
+
+/* Sessions look at their rules when there is a new world. */
+static bool
+has_any_expired(const struct topo *topo, int64_t from_us, int64_t to_us)
+{
+	for (size_t i = 0; i < topo_key_count(topo); i++)
+		if (has_ended(topo_key(topo, i), from_us, to_us))
+			return (true);
+	for (size_t i = 0; i < topo_login_count(topo); i++)
+		if (has_ended(topo_login(topo, i)->rules, from_us, to_us))
+			return (true);
+	return (false);
+}
+
 static void
 look(evutil_socket_t fd, short what, void *arg)
 {
+	int64_t now_us = clock_wall_us(), was_us = looked_us;
+
 	(void)fd;
 	(void)what;
 	(void)arg;
+	looked_us = now_us;
+	if (has_any_expired(world_current(), was_us, now_us))
+		publish();
 	if (is_looking)
 		return;
 	is_looking = true;
-	store_look(net_main(), looked, NULL);
+	if (has_any_to_forget(world_current(), now_us))
+		store_keys_forget(net_main(), forgotten, &fresh);
+	else
+		store_look(net_main(), looked, NULL);
 }
 
 /* ---- what the console asks ---- */
 
 struct asked {
-	struct ring key; /* the new one */
-	char *id;        /* the one to be revoked */
+	struct ring key;     /* as it is to be, or has become */
+	struct admin_key *k; /* the new secret; NULL: it is not rotated */
 	admin_host_done *done;
 	void *arg;
 };
 
-static void
-asked_end(struct asked *a, int fault, const char *why)
+static struct asked *
+asked_create(admin_host_done *done, void *arg)
 {
-	a->done(a->arg, fault, why);
-	ring_free(&a->key);
-	free(a->id);
-	free(a);
+	struct asked *a = mem_alloc(sizeof(*a));
+
+	a->done = done;
+	a->arg = arg;
+	return (a);
 }
 
 static void
-created(struct worker *w, void *arg, int fault, const char *why)
+each_asked(void *arg, const struct topo_key_text *k)
+{
+	ring_add(&((struct asked *)arg)->key, k);
+}
+
+/* The key is in force, and what was asked is answered. */
+static void
+asked_end(struct worker *w, void *arg, int fault, const char *why)
 {
 	struct asked *a = arg;
 
 	(void)w;
 	if (fault == 0) {
-		ring_add(&ring, &a->key.keys[0]);
+		INVARIANT(a->key.count == 1);
+		ring_put(&ring, &a->key.keys[0]);
+		if (a->k != NULL)
+			(void)text_copy(a->k->id, sizeof(a->k->id), a->key.keys[0].id);
 		publish();
 	}
-	asked_end(a, fault, why);
+	a->done(a->arg, fault, why);
+	ring_free(&a->key);
+	free(a);
+}
+
+/* A key of the file is changed there; true: that has been said. */
+static bool
+is_of_file(const char *word, admin_host_done *done, void *arg)
+{
+	const struct topo_key *k = topo_key_of_file(world_current(), word);
+	char why[512];
+
+	if (k == NULL)
+		return (false);
+	snprintf(why, sizeof(why), "key \"%s\" stands in the configuration file, %s:%d",
+	    word, k->at.file, k->at.line);
+	done(arg, F_CONF, why);
+	return (true);
 }
 
 void
@@ -189,57 +294,38 @@ stored_keys_create(const struct topo_key_text *key, admin_host_done *done, void 
 		done(arg, F_CONF_VALUE, why);
 		return;
 	}
-	a = mem_alloc(sizeof(*a));
-	ring_add(&a->key, key);
-	a->done = done;
-	a->arg = arg;
-	store_key_put(net_main(), key, created, a);
-}
-
-/* Until the store is read again it only matters that something stands there. */
-static void
-ring_revoke(const char *id)
-{
-	char now[40];
-
-	admin_time_text(clock_wall_us(), now, sizeof(now));
-	for (size_t i = 0; i < ring.count; i++)
-		if (strcmp(ring.keys[i].id, id) == 0 && ring.keys[i].revoked == NULL)
-			ring.keys[i].revoked = mem_str(now);
-}
-
-static void
-revoked(struct worker *w, void *arg, int fault, const char *why)
-{
-	struct asked *a = arg;
-
-	(void)w;
-	if (fault == 0) {
-		ring_revoke(a->id);
-		publish();
+	if (key->name != NULL && topo_key_of_file(world_current(), key->name) != NULL) {
+		snprintf(
+		    why, sizeof(why), "there is a key \"%.500s\" already", key->name);
+		done(arg, F_EXISTS, why);
+		return;
 	}
-	asked_end(a, fault, why);
+	a = asked_create(done, arg);
+	ring_add(&a->key, key);
+	store_key_put(net_main(), key, asked_end, a);
 }
 
 void
-stored_keys_revoke(const char *id, admin_host_done *done, void *arg)
+stored_keys_revoke(const char *id_or_name, admin_host_done *done, void *arg)
 {
-	const struct topo_key *k = topo_key_find(world_current(), id);
-	struct asked *a;
-	char why[512];
+	if (!is_of_file(id_or_name, done, arg))
+		store_key_revoke(net_main(), id_or_name, each_asked, asked_end,
+		    asked_create(done, arg));
+}
 
-	if (k != NULL && k->is_from_file) {
-		snprintf(why, sizeof(why),
-		    "key \"%s\" stands in the configuration file, %s:%d", id, k->at.file,
-		    k->at.line);
-		done(arg, F_CONF, why);
+void
+stored_keys_rotate(const char *id_or_name, int64_t overlap_us, struct admin_key *k,
+    admin_host_done *done, void *arg)
+{
+	struct store_rotation rotation = {
+	    .verifier = admin_key_verifier, .arg = k, .overlap_us = overlap_us};
+	struct asked *a;
+
+	if (is_of_file(id_or_name, done, arg))
 		return;
-	}
-	a = mem_alloc(sizeof(*a));
-	a->id = mem_str(id);
-	a->done = done;
-	a->arg = arg;
-	store_key_revoke(net_main(), id, revoked, a);
+	a = asked_create(done, arg);
+	a->k = k;
+	store_key_rotate(net_main(), id_or_name, &rotation, each_asked, asked_end, a);
 }
 
 /* ---- start and stop ---- */
@@ -250,6 +336,7 @@ stored_keys_start(const struct settings *set)
 	struct timeval every = {.tv_sec = LOOK_EVERY_S};
 	char why[512] = "";
 
+	looked_us = clock_wall_us();
 	if (store_start(set, why, sizeof(why)) != 0)
 		log_warning("%s; keys and jobs that stand there are missing", why);
 	else if (store_keys_wait(each_ring, &ring, why, sizeof(why)) != 0)

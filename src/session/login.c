@@ -107,7 +107,7 @@ auth_failed(struct session *s, int fault, const char *reason)
 
 	stat_count(M_logins_failed, 1);
 	session_log(s, LOG_WARNING_, "login failed: %s%s",
-	    s->login->bars != NULL ? "the key is barred: " : "",
+	    s->login->bars != NULL ? "barred: " : "",
 	    s->login->bars != NULL ? s->login->bars : reason);
 	if (fault == F_AUTH_PROTOCOL) {
 		session_close(s, fault_info(fault)->sqlstate, fault_info(fault)->text);
@@ -152,6 +152,21 @@ session_key_bars(const struct session *s, const struct topo_key *key)
 	return (topo_key_bars(key, is_unix ? 0 : s->addr.family, addr, clock_wall_us()));
 }
 
+/* What a key or a [login] section says; NULL: nothing does. */
+static const struct topo_key *
+rules_of(const struct topo_key *key, const struct topo_login *login)
+{
+	if (key != NULL)
+		return (key);
+	return (login != NULL ? login->rules : NULL);
+}
+
+static bool
+asks_nothing(enum auth_type type)
+{
+	return (type == AUTH_TRUST || type == AUTH_ANY);
+}
+
 static void
 auth_begin(struct session *s)
 {
@@ -163,6 +178,7 @@ auth_begin(struct session *s)
 	enum auth_type type = (enum auth_type)set->auth_type;
 	const char *secret = login != NULL ? login->secret : NULL;
 	struct buf out = {0};
+	const struct topo_key *rules = rules_of(key, login);
 	enum auth_step step;
 
 	session_move(s, SESSION_AUTH);
@@ -170,29 +186,34 @@ auth_begin(struct session *s)
 		session_log(s, LOG_INFO_, "login attempt: db=%s user=%s tls=%s",
 		    s->login->startup.database, user,
 		    s->stream.ssl != NULL ? "yes" : "no");
-	/* Who opened it has proved it, but may have looked at an older snapshot. */
-	if (s->login->is_inner && key != NULL)
-		s->login->bars = session_key_bars(s, key);
-	if (s->login->is_inner &&
-	    (s->login->bars != NULL || (key == NULL && login == NULL))) {
-		auth_failed(s, F_AUTH_PASSWORD, "no such user");
-		return;
-	}
-	if (session_is_operator(s) || s->login->is_inner) {
+	if (session_is_operator(s)) {
 		auth_passed(s);
 		return;
 	}
+	if (rules != NULL)
+		s->login->bars = session_key_bars(s, rules);
+	/* Who opened it has proved it, but may have looked at an older snapshot. */
+	if (s->login->is_inner && s->login->bars == NULL &&
+	    (key != NULL || login != NULL)) {
+		auth_passed(s);
+		return;
+	}
+	/* A key always proves its secret. */
 	if (key != NULL) {
-		/* A key always proves its secret. A barred one has none, so that the exchange
-		 * runs to the same end as with a wrong one. */
-		s->login->bars = session_key_bars(s, key);
 		type = AUTH_SCRAM;
-		secret = s->login->bars == NULL ? key->secret : NULL;
-	} else if (type == AUTH_TRUST && login == NULL) {
+		secret = key->secret;
+	}
+	if (s->login->is_inner || (type == AUTH_TRUST && login == NULL) ||
+	    (s->login->bars != NULL && asks_nothing(type))) {
 		auth_failed(s, F_AUTH_PASSWORD, "no such user");
 		return;
 	}
-	step = auth_server_start(&s->login->auth, type, user, secret, &out);
+	/* Who is barred has no secret, so that the exchange runs to the same end as with a
+	 * wrong one. */
+	step = auth_server_start(
+	    &s->login->auth, type, user, s->login->bars == NULL ? secret : NULL, &out);
+	if (key != NULL && s->login->bars == NULL)
+		auth_server_also(s->login->auth, topo_key_former(key, clock_wall_us()));
 	auth_next(s, step, &out, F_AUTH_PASSWORD);
 	buf_free(&out);
 }

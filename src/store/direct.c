@@ -48,11 +48,35 @@ int
 store_direct_key_put(
     struct store_direct *d, const struct topo_key_text *key, char *why, size_t why_len)
 {
-	return (work_put(&d->file, &store_key_kind, key, why, why_len));
+	return (work_key_put(&d->file, key, why, why_len));
+}
+
+static int
+change(struct store_direct *d, const char *word, const struct store_rotation *rotation,
+    void (*each)(void *arg, const struct topo_key_text *), void *arg, char *why,
+    size_t why_len)
+{
+	struct store_rows rows = {.kind = &store_key_kind};
+	int fault = work_key_change(&d->file, word, rotation, &rows, why, why_len);
+
+	for (size_t i = 0; i < rows.count && each != NULL; i++)
+		each(arg, rows.rows[i]);
+	rows_free(&rows);
+	return (fault);
 }
 
 int
-store_direct_key_revoke(struct store_direct *d, const char *id, char *why, size_t why_len)
+store_direct_key_revoke(
+    struct store_direct *d, const char *id_or_name, char *why, size_t why_len)
 {
-	return (work_key_revoke(&d->file, id, why, why_len));
+	return (change(d, id_or_name, NULL, NULL, NULL, why, why_len));
+}
+
+int
+store_direct_key_rotate(struct store_direct *d, const char *id_or_name,
+    const struct store_rotation *rotation,
+    void (*each)(void *arg, const struct topo_key_text *), void *arg, char *why,
+    size_t why_len)
+{
+	return (change(d, id_or_name, rotation, each, arg, why, why_len));
 }

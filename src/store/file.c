@@ -34,6 +34,8 @@ static const char *const migrations[] = {
     "  target TEXT, \"table\" TEXT, rows_read INTEGER, rows_written INTEGER,"
     "  rows_deleted INTEGER, bytes INTEGER, outcome TEXT, error TEXT);"
     "CREATE INDEX run_of_job ON run (job, run);",
+    "ALTER TABLE key ADD COLUMN former_secret TEXT;"
+    "ALTER TABLE key ADD COLUMN former_until TEXT;",
 };
 #define VERSION ((int64_t)ARRAY_LEN(migrations))
 
@@ -122,6 +124,20 @@ file_failed(struct store_file *f, char *why, size_t why_len)
 	if (is_better_opened_anew(rc))
 		file_close(f);
 	return (failed(f, reason, why, why_len));
+}
+
+int
+file_run(struct store_file *f, const char *sql, const char *const *texts, size_t count)
+{
+	sqlite3_stmt *stmt = NULL;
+	int rc = sqlite3_prepare_v2(f->db, sql, -1, &stmt, NULL);
+
+	for (size_t i = 0; i < count && rc == SQLITE_OK; i++)
+		rc = sqlite3_bind_text(stmt, (int)i + 1, texts[i], -1, SQLITE_TRANSIENT);
+	if (rc == SQLITE_OK && (rc = sqlite3_step(stmt)) == SQLITE_DONE)
+		rc = SQLITE_OK;
+	(void)sqlite3_finalize(stmt);
+	return (rc);
 }
 
 int

@@ -3,7 +3,8 @@
  *
  *   row.c     structs of texts to rows of a table and back
  *   file.c    the SQLite file: where it is, opening, its migrations, what can go wrong
- *   work.c    what is done with it: load, put, revoke…; in the thread that calls
+ *   work.c    what is done with it: load, put, delete…; in the thread that calls
+ *   key.c     the same for keys: put, revoke, rotate, forget
  *   thread.c  the thread, what it is asked, and the answers by mail
  *   direct.c  the same without a thread, for the command line
  */
@@ -42,6 +43,10 @@ void *row_copy(const struct store_kind *, const void *row) MUST_USE;
 void row_free(const struct store_kind *, void *row);
 void rows_add(struct store_rows *, sqlite3_stmt *);
 void rows_free(struct store_rows *);
+/* Adds the rows that the rest of the statement chooses (" WHERE name = ?1"), word being its
+ * parameter, or NULL. A result code of SQLite; when it is no success there are no rows. */
+int rows_select(
+    struct store_rows *, sqlite3 *db, const char *rest, const char *word) MUST_USE;
 /* Column i becomes parameter i + 1; "" becomes NULL. */
 int row_bind(const struct store_kind *, const void *row, sqlite3_stmt *) MUST_USE;
 /* "id, secret, …" and "?, ?, …". */
@@ -73,6 +78,9 @@ void file_fini(struct store_file *);
 /* Says why the last call of SQLite failed, undoes what was begun, and closes the file when
  * it is better opened anew. F_STORE. */
 int file_failed(struct store_file *, char *why, size_t why_len);
+/* Runs one statement without rows; texts are its parameters. A result code of SQLite. */
+int file_run(struct store_file *, const char *sql, const char *const *texts,
+    size_t count) MUST_USE;
 /* A number that SQL answers. */
 int file_number(struct store_file *, const char *sql, int64_t *out) MUST_USE;
 
@@ -82,11 +90,18 @@ int work_load(struct store_file *, struct store_rows *, const char *name, int64_
     char *why, size_t why_len) MUST_USE;
 int work_put(struct store_file *, const struct store_kind *, const void *row, char *why,
     size_t why_len) MUST_USE;
-int work_key_revoke(
-    struct store_file *, const char *id, char *why, size_t why_len) MUST_USE;
 int work_job_delete(
     struct store_file *, const char *name, char *why, size_t why_len) MUST_USE;
 /* Whether others have changed the file since the keys were read. */
 bool work_look(struct store_file *);
+
+/* ---- key.c: likewise ---- */
+
+int work_key_put(struct store_file *, const struct topo_key_text *, char *why,
+    size_t why_len) MUST_USE;
+/* Gives the key a new secret, or revokes it when there is no rotation; rows: as it is then. */
+int work_key_change(struct store_file *, const char *word, const struct store_rotation *,
+    struct store_rows *, char *why, size_t why_len) MUST_USE;
+int work_keys_forget(struct store_file *, char *why, size_t why_len) MUST_USE;
 
 #endif

@@ -29,6 +29,8 @@ static const struct store_column key_columns[] = {
     TEXT(topo_key_text, "roles", roles),
     TEXT(topo_key_text, "created", created),
     TEXT(topo_key_text, "revoked", revoked),
+    TEXT(topo_key_text, "former_secret", former_secret),
+    TEXT(topo_key_text, "former_until", former_until),
 };
 static const struct store_column job_columns[] = {
     TEXT(topo_job_text, "name", name),
@@ -149,6 +151,31 @@ rows_free(struct store_rows *rows)
 	free(rows->rows);
 	rows->rows = NULL;
 	rows->count = 0;
+}
+
+int
+rows_select(struct store_rows *rows, sqlite3 *db, const char *rest, const char *word)
+{
+	sqlite3_stmt *stmt = NULL;
+	struct buf sql = {0};
+	int rc;
+
+	buf_addstr(&sql, "SELECT ");
+	kind_columns(rows->kind, &sql);
+	buf_addf(&sql, " FROM %s%s%c", rows->kind->table, rest, '\0');
+	rc = sqlite3_prepare_v2(db, (const char *)sql.mem, -1, &stmt, NULL);
+	buf_free(&sql);
+	if (rc == SQLITE_OK && word != NULL)
+		rc = sqlite3_bind_text(stmt, 1, word, -1, SQLITE_TRANSIENT);
+	while (rc == SQLITE_OK && (rc = sqlite3_step(stmt)) == SQLITE_ROW) {
+		rows_add(rows, stmt);
+		rc = SQLITE_OK;
+	}
+	(void)sqlite3_finalize(stmt);
+	if (rc == SQLITE_DONE)
+		return (SQLITE_OK);
+	rows_free(rows);
+	return (rc);
 }
 
 int

@@ -24,6 +24,7 @@ struct ask {
 	struct store_rows rows; /* what was read */
 	void *row;              /* what is to be put, of rows.kind */
 	char *name;
+	struct store_rotation rotation;
 	int64_t limit;
 	bool has_changed;
 	/* Of the kind: */
@@ -209,29 +210,24 @@ load_work(struct store_file *f, struct ask *a)
 }
 
 static void
+key_put_work(struct store_file *f, struct ask *a)
+{
+	a->fault = work_key_put(f, a->row, a->why, sizeof(a->why));
+}
+
+static void
 put_work(struct store_file *f, struct ask *a)
 {
 	a->fault = work_put(f, a->rows.kind, a->row, a->why, sizeof(a->why));
 }
 
 static void
-ask_put(struct worker *from, const struct store_kind *kind, const void *row,
-    store_done *done, void *arg)
+ask_put(struct worker *from, void (*work)(struct store_file *, struct ask *),
+    const struct store_kind *kind, const void *row, store_done *done, void *arg)
 {
-	struct ask *a = ask_create(from, put_work, kind, arg);
+	struct ask *a = ask_create(from, work, kind, arg);
 
 	a->row = row_copy(kind, row);
-	a->done = done;
-	ask_send(a);
-}
-
-static void
-ask_change(struct worker *from, void (*work)(struct store_file *, struct ask *),
-    const char *name, store_done *done, void *arg)
-{
-	struct ask *a = ask_create(from, work, NULL, arg);
-
-	a->name = mem_str(name);
 	a->done = done;
 	ask_send(a);
 }
@@ -273,19 +269,57 @@ void
 store_key_put(
     struct worker *from, const struct topo_key_text *key, store_done *done, void *arg)
 {
-	ask_put(from, &store_key_kind, key, done, arg);
+	ask_put(from, key_put_work, &store_key_kind, key, done, arg);
 }
 
 static void
-revoke_work(struct store_file *f, struct ask *a)
+key_change_work(struct store_file *f, struct ask *a)
 {
-	a->fault = work_key_revoke(f, a->name, a->why, sizeof(a->why));
+	a->fault = work_key_change(f, a->name,
+	    a->rotation.verifier != NULL ? &a->rotation : NULL, &a->rows, a->why,
+	    sizeof(a->why));
 }
 
 void
-store_key_revoke(struct worker *from, const char *id, store_done *done, void *arg)
+store_key_revoke(struct worker *from, const char *id_or_name,
+    void (*each)(void *arg, const struct topo_key_text *), store_done *done, void *arg)
 {
-	ask_change(from, revoke_work, id, done, arg);
+	struct ask *a = ask_create(from, key_change_work, &store_key_kind, arg);
+
+	a->name = mem_str(id_or_name);
+	a->each_key = each;
+	a->done = done;
+	ask_send(a);
+}
+
+void
+store_key_rotate(struct worker *from, const char *id_or_name,
+    const struct store_rotation *rotation,
+    void (*each)(void *arg, const struct topo_key_text *), store_done *done, void *arg)
+{
+	struct ask *a = ask_create(from, key_change_work, &store_key_kind, arg);
+
+	INVARIANT(rotation->verifier != NULL);
+	a->name = mem_str(id_or_name);
+	a->rotation = *rotation;
+	a->each_key = each;
+	a->done = done;
+	ask_send(a);
+}
+
+static void
+forget_work(struct store_file *f, struct ask *a)
+{
+	a->fault = work_keys_forget(f, a->why, sizeof(a->why));
+}
+
+void
+store_keys_forget(struct worker *from, store_done *done, void *arg)
+{
+	struct ask *a = ask_create(from, forget_work, NULL, arg);
+
+	a->done = done;
+	ask_send(a);
 }
 
 static void
@@ -320,7 +354,7 @@ void
 store_job_put(
     struct worker *from, const struct topo_job_text *job, store_done *done, void *arg)
 {
-	ask_put(from, &store_job_kind, job, done, arg);
+	ask_put(from, put_work, &store_job_kind, job, done, arg);
 }
 
 static void
@@ -332,14 +366,18 @@ job_delete_work(struct store_file *f, struct ask *a)
 void
 store_job_delete(struct worker *from, const char *name, store_done *done, void *arg)
 {
-	ask_change(from, job_delete_work, name, done, arg);
+	struct ask *a = ask_create(from, job_delete_work, NULL, arg);
+
+	a->name = mem_str(name);
+	a->done = done;
+	ask_send(a);
 }
 
 void
 store_run_put(
     struct worker *from, const struct store_run *run, store_done *done, void *arg)
 {
-	ask_put(from, &store_run_kind, run, done, arg);
+	ask_put(from, put_work, &store_run_kind, run, done, arg);
 }
 
 void

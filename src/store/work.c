@@ -14,59 +14,26 @@ open_to_read(struct store_file *f, char *why, size_t why_len)
 	return (file_open(f, f->is_explicit, why, why_len));
 }
 
-/* Runs one statement without rows; row (of that kind) or name are its parameters. The
- * result code of SQLite. */
-static int
-run(struct store_file *f, const char *sql, const struct store_kind *kind, const void *row,
-    const char *name)
-{
-	sqlite3_stmt *stmt = NULL;
-	int rc = sqlite3_prepare_v2(f->db, sql, -1, &stmt, NULL);
-
-	if (rc == SQLITE_OK && row != NULL)
-		rc = row_bind(kind, row, stmt);
-	if (rc == SQLITE_OK && name != NULL)
-		rc = sqlite3_bind_text(stmt, 1, name, -1, SQLITE_TRANSIENT);
-	if (rc == SQLITE_OK && (rc = sqlite3_step(stmt)) == SQLITE_DONE)
-		rc = SQLITE_OK;
-	(void)sqlite3_finalize(stmt);
-	return (rc);
-}
-
-static int
-exec(struct store_file *f, const char *sql)
-{
-	return (run(f, sql, NULL, NULL, NULL));
-}
-
 /* ---- reading ---- */
 
 /* Keys in the order in which they were made, jobs by name, runs the newest first. */
 static char *
-load_sql(const struct store_kind *kind, bool has_name)
+load_rest(const struct store_kind *kind, bool has_name, int64_t limit)
 {
-	struct buf sql = {0};
-
-	buf_addstr(&sql, "SELECT ");
-	kind_columns(kind, &sql);
-	buf_addf(&sql, " FROM %s", kind->table);
-	if (has_name)
-		buf_addf(&sql, " WHERE %s = ?1", kind->columns[0].name);
-	buf_addf(&sql, " ORDER BY %s LIMIT ?2",
+	return (mem_printf("%s%s%s ORDER BY %s LIMIT %" PRId64, has_name ? " WHERE " : "",
+	    has_name ? kind->columns[0].name : "", has_name ? " = ?1" : "",
 	    kind == &store_run_kind   ? "rowid DESC"
 	    : kind == &store_job_kind ? "name"
-				      : "rowid");
-	buf_add(&sql, "", 1);
-	return ((char *)sql.mem);
+				      : "rowid",
+	    limit));
 }
 
 int
 work_load(struct store_file *f, struct store_rows *rows, const char *name, int64_t limit,
     char *why, size_t why_len)
 {
-	sqlite3_stmt *stmt = NULL;
-	char *sql;
 	int rc, fault = open_to_read(f, why, why_len);
+	char *rest;
 
 	if (fault != 0)
 		return (fault == F_NOT_FOUND ? 0 : fault);
@@ -74,22 +41,10 @@ work_load(struct store_file *f, struct store_rows *rows, const char *name, int64
 	if (rows->kind == &store_key_kind &&
 	    file_number(f, "PRAGMA data_version", &f->version) != SQLITE_OK)
 		return (file_failed(f, why, why_len));
-	sql = load_sql(rows->kind, name != NULL);
-	rc = sqlite3_prepare_v2(f->db, sql, -1, &stmt, NULL);
-	free(sql);
-	if (rc == SQLITE_OK && name != NULL)
-		rc = sqlite3_bind_text(stmt, 1, name, -1, SQLITE_TRANSIENT);
-	if (rc == SQLITE_OK)
-		rc = sqlite3_bind_int64(stmt, 2, limit);
-	while (rc == SQLITE_OK && (rc = sqlite3_step(stmt)) == SQLITE_ROW) {
-		rows_add(rows, stmt);
-		rc = SQLITE_OK;
-	}
-	(void)sqlite3_finalize(stmt);
-	if (rc == SQLITE_DONE)
-		return (0);
-	rows_free(rows);
-	return (file_failed(f, why, why_len));
+	rest = load_rest(rows->kind, name != NULL, limit);
+	rc = rows_select(rows, f->db, rest, name);
+	free(rest);
+	return (rc == SQLITE_OK ? 0 : file_failed(f, why, why_len));
 }
 
 bool
@@ -110,27 +65,42 @@ work_look(struct store_file *f)
 
 /* ---- changing ---- */
 
+static int
+insert(
+    struct store_file *f, const char *sql, const struct store_kind *kind, const void *row)
+{
+	sqlite3_stmt *stmt = NULL;
+	int rc = sqlite3_prepare_v2(f->db, sql, -1, &stmt, NULL);
+
+	if (rc == SQLITE_OK)
+		rc = row_bind(kind, row, stmt);
+	if (rc == SQLITE_OK && (rc = sqlite3_step(stmt)) == SQLITE_DONE)
+		rc = SQLITE_OK;
+	(void)sqlite3_finalize(stmt);
+	return (rc);
+}
+
 /* The runs of a job do not grow without end. */
 static int
 runs_trim(struct store_file *f, const char *job)
 {
-	return (run(f,
+	return (file_run(f,
 	    "DELETE FROM run WHERE job = ?1 AND run <= "
 	    "(SELECT max(run) FROM run WHERE job = ?1) - " RUNS_KEPT,
-	    NULL, NULL, job));
+	    &job, 1));
 }
 
 static int
-run_put(struct store_file *f, const char *insert, const struct store_run *row)
+run_put(struct store_file *f, const char *sql, const struct store_run *row)
 {
-	int rc = exec(f, "BEGIN IMMEDIATE");
+	int rc = file_run(f, "BEGIN IMMEDIATE", NULL, 0);
 
 	if (rc == SQLITE_OK)
-		rc = run(f, insert, &store_run_kind, row, NULL);
+		rc = insert(f, sql, &store_run_kind, row);
 	if (rc == SQLITE_OK)
 		rc = runs_trim(f, row->job);
 	if (rc == SQLITE_OK)
-		rc = exec(f, "COMMIT");
+		rc = file_run(f, "COMMIT", NULL, 0);
 	return (rc);
 }
 
@@ -152,7 +122,7 @@ work_put(struct store_file *f, const struct store_kind *kind, const void *row, c
 	if (kind == &store_run_kind)
 		rc = run_put(f, (const char *)sql.mem, row);
 	else
-		rc = run(f, (const char *)sql.mem, kind, row, NULL);
+		rc = insert(f, (const char *)sql.mem, kind, row);
 	buf_free(&sql);
 	if (rc == SQLITE_OK)
 		return (0);
@@ -164,45 +134,21 @@ work_put(struct store_file *f, const struct store_kind *kind, const void *row, c
 	return (file_failed(f, why, why_len));
 }
 
-/* Changes the row of that name with the statement. */
-static int
-change(struct store_file *f, const char *sql, const char *name, char *why, size_t why_len)
+int
+work_job_delete(struct store_file *f, const char *name, char *why, size_t why_len)
 {
 	int fault = open_to_read(f, why, why_len);
 
 	if (fault != 0 && fault != F_NOT_FOUND)
 		return (fault);
-	if (fault == 0 && run(f, sql, NULL, NULL, name) != SQLITE_OK)
+	if (fault == 0 &&
+	    file_run(f, "DELETE FROM job WHERE name = ?1", &name, 1) != SQLITE_OK)
 		return (file_failed(f, why, why_len));
 	if (fault == F_NOT_FOUND || sqlite3_changes(f->db) == 0) {
-		snprintf(why, why_len, "there is no such row in the state store");
+		snprintf(why, why_len, "there is no job \"%s\"", name);
 		return (F_NOT_FOUND);
 	}
-	return (0);
-}
-
-int
-work_key_revoke(struct store_file *f, const char *id, char *why, size_t why_len)
-{
-	int fault = change(f,
-	    "UPDATE key SET revoked = coalesce(revoked, "
-	    "strftime('%Y-%m-%d %H:%M:%S+00', 'now')) WHERE id = ?1",
-	    id, why, why_len);
-
-	if (fault == F_NOT_FOUND)
-		snprintf(why, why_len, "there is no key \"%s\"", id);
-	return (fault);
-}
-
-int
-work_job_delete(struct store_file *f, const char *name, char *why, size_t why_len)
-{
-	int fault = change(f, "DELETE FROM job WHERE name = ?1", name, why, why_len);
-
-	if (fault == F_NOT_FOUND)
-		snprintf(why, why_len, "there is no job \"%s\"", name);
 	/* Behind it: what is left when this fails does no harm, and is not the answer. */
-	if (fault == 0)
-		(void)run(f, "DELETE FROM run WHERE job = ?1", NULL, NULL, name);
-	return (fault);
+	(void)!file_run(f, "DELETE FROM run WHERE job = ?1", &name, 1);
+	return (0);
 }

@@ -56,6 +56,19 @@ keyring_find(const struct keyring *ring, const char *id)
 	return (n != NULL ? &CONTAINER_OF(n, struct key_node, node)->key : NULL);
 }
 
+/* The first of that name that is not revoked. */
+static const struct topo_key *
+keyring_find_name(const struct keyring *ring, const char *name)
+{
+	for (size_t i = 0; i < ring->count; i++) {
+		const struct topo_key *k = &ring->keys[i]->key;
+
+		if (!k->is_revoked && strcmp(k->name, name) == 0)
+			return (k);
+	}
+	return (NULL);
+}
+
 /* Takes over the key. */
 static void
 keyring_add(struct keyring *ring, struct key_node *n)
@@ -169,6 +182,8 @@ keys_read(struct topo *t, struct conf_problems *problems)
 {
 	for (size_t i = 0; i < conf_section_count(t->conf); i++) {
 		const struct conf_section *s = conf_section(t->conf, i);
+		const struct topo_key *other;
+		struct key_node *n;
 
 		if (strcmp(s->kind, "key") != 0 || *s->name == '\0')
 			continue;
@@ -176,7 +191,14 @@ keys_read(struct topo *t, struct conf_problems *problems)
 			conf_problem(problems, s->at,
 			    "%s: a login has this name, a key must have another",
 			    s->name);
-		keyring_add(t->file_keys, read_key_section(t, s, false, problems));
+		n = read_key_section(t, s, false, problems);
+		other = keyring_find_name(t->file_keys, n->key.name);
+		if (other != NULL && !n->key.is_revoked)
+			conf_warning(problems, s->at,
+			    "name: the key at %s:%d is called \"%s\", too: the log and SHOW "
+			    "KEYS do not tell them apart by name",
+			    other->at.file, other->at.line, n->key.name);
+		keyring_add(t->file_keys, n);
 	}
 }
 
@@ -252,6 +274,14 @@ topo_key_find(const struct topo *t, const char *id)
 	const struct topo_key *k = keyring_find(t->file_keys, id);
 
 	return (k != NULL ? k : keyring_find(t->store_keys, id));
+}
+
+const struct topo_key *
+topo_key_of_file(const struct topo *t, const char *id_or_name)
+{
+	const struct topo_key *k = keyring_find(t->file_keys, id_or_name);
+
+	return (k != NULL ? k : keyring_find_name(t->file_keys, id_or_name));
 }
 
 size_t

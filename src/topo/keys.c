@@ -388,6 +388,19 @@ read_limits(struct making *m)
 	k->is_revoked = is_said(m->text->revoked);
 }
 
+static void
+read_former(struct making *m)
+{
+	struct topo_key *k = m->key;
+
+	if (!is_said(m->text->former_secret))
+		return;
+	if (!is_verifier(m->text->former_secret))
+		complain(m->complaint, "former_secret", "this is not a SCRAM verifier");
+	else if (read_date(m, "former_until", m->text->former_until, &k->former_until_us))
+		k->former_secret = m->text->former_secret;
+}
+
 struct key_node *
 key_make(const struct topo *t, const struct topo_key_text *text, bool is_login,
     struct complaint *c)
@@ -411,6 +424,7 @@ key_make(const struct topo *t, const struct topo_key_text *text, bool is_login,
 	read_rights(&m);
 	read_networks(&m);
 	read_limits(&m);
+	read_former(&m);
 	return (n);
 }
 
@@ -448,6 +462,25 @@ topo_key_bars(const struct topo_key *k, uint8_t family, const void *addr, int64_
 	for (size_t i = 0; !is_inside && i < k->network_count; i++)
 		is_inside = network_has(&k->networks[i], family, addr);
 	return (is_inside ? NULL : "network");
+}
+
+const char *
+topo_key_former(const struct topo_key *k, int64_t wall_us)
+{
+	return (wall_us < k->former_until_us ? k->former_secret : NULL);
+}
+
+bool
+topo_key_overlap(const char *text, int64_t *overlap_us, char *why, size_t why_len)
+{
+	/* As the time between two runs of a job is read: up to a year. */
+	const struct setting *row = setting_find_in(SC_JOB, "interval");
+	char sentence[256];
+
+	if (setting_number(row, text, overlap_us, sentence, sizeof(sentence)) == 0)
+		return (true);
+	snprintf(why, why_len, "overlap: %s", sentence);
+	return (false);
 }
 
 bool

@@ -1,5 +1,6 @@
 """API keys made while the proxy runs: CREATE KEY, REVOKE KEY, SHOW KEYS, the state store behind
 them, and `pgweave key` beside it."""
+import itertools
 import os
 import re
 import subprocess
@@ -48,7 +49,11 @@ def console(door, sql, user="admin", **options):
             if cur.description else cur.statusmessage
 
 
-def create(door, rest="TYPE server VIRTUAL bank", name="test", **options):
+numbers = itertools.count(1)
+
+
+def create(door, rest="TYPE server VIRTUAL bank", name=None, **options):
+    name = name or f"test {next(numbers)}"
     row, = console(door, f"CREATE KEY '{name}' {rest}", **options)
     assert list(row) == ["key", "secret"]
     assert re.fullmatch("vb_[0-9a-f]{32}", row["key"]) and re.fullmatch("[0-9a-f]{48}", row["secret"])
@@ -65,7 +70,8 @@ def refused(door, row):
 
 
 def status(door):
-    return {r["key"]: r["status"] for r in console(door, "SHOW KEYS") if r["name"] == "test"}
+    return {r["key"]: r["status"] for r in console(door, "SHOW KEYS")
+            if r["name"].startswith("test")}
 
 
 def command(door, *args):
@@ -135,7 +141,7 @@ def test_outlives_reload_set_and_restart(door, start, state):
 def test_show(door):
     row = create(door, "TYPE server VIRTUAL bank DATABASES (primary, analytics) FEDERATE REPLICATE "
                  "OPERATE READ ONLY EXPIRES '2099-01-01' NETWORKS '10.0.0.0/8, 127.0.0.1/32' "
-                 "RATE '100/s' CONCURRENCY 20 ROLE primary alice ROLE analytics alice")
+                 "RATE '100/s' CONCURRENCY 20 ROLE primary alice ROLE analytics alice", name="shown")
     create(door, "TYPE client VIRTUAL bank EXPIRES '2001-01-01'", name="old")
     login(door, row).close()
     rows = console(door, "SHOW KEYS", user="stats")
@@ -143,7 +149,7 @@ def test_show(door):
     assert len(rows) == len(bank.KEYS) + 2
     r, = [r for r in rows if r["key"] == row["key"]]
     assert (r["name"], r["type"], r["virtual"], r["databases"], r["rights"]) == (
-        "test", "server", "bank", "primary, analytics", "federate, replicate, operate")
+        "shown", "server", "bank", "primary, analytics", "federate, replicate, operate")
     assert (r["user_id"], r["read_only"], r["networks"], r["rate"], r["status"]) == (
         None, True, "10.0.0.0/8, 127.0.0.1/32", "100/s", "active")
     assert (r["expires"].year, r["created"] > r["expires"]) == (2099, False)
@@ -252,7 +258,9 @@ def test_printed_section(door, state):
     (["create", "--type", "server", "--virtual", "bank", "--rate", "x", "--print"], "is not a rate"),
     (["create", "--type", "server", "--virtual", "bank", "--name", "a\nb", "--print"], "control character"),
     (["create", "--typo"], '"--typo" is no option'),
-    (["sing"], "create, list or revoke"), (["list"], "usage"), (["revoke", "x"], "usage"), ([], "create, list or revoke"),
+    (["sing"], "create, list, rotate or revoke"), (["list"], "usage"), (["revoke", "x"], "usage"),
+    ([], "create, list, rotate or revoke"), (["rotate", "x"], "usage"), (["rotate", "--typo", "x", "y"], "usage"),
+    (["rotate", "--overlap", "soon", "x", "y"], "overlap: \"soon\" is not a time"),
     (["list", "/nonexistent.ini"], "nonexistent.ini"),
 ])
 def test_command_line_wrong(only_pgweave, args, message):

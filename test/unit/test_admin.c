@@ -143,12 +143,27 @@ host_key_revoke(const char *id, admin_host_done *done, void *arg)
 	done(arg, host_fault, "the host says no");
 }
 
+static void
+host_key_rotate(const char *word, int64_t overlap_us, struct admin_key *k,
+    admin_host_done *done, void *arg)
+{
+	char *verifier = admin_key_verifier(k, topo_key(topo, 0)->secret);
+
+	assert_non_null(verifier);
+	assert_int_equal(strlen(k->secret), 48);
+	free(verifier);
+	snprintf(asked, sizeof(asked), "rotate %s %d", word, (int)(overlap_us / 1000));
+	(void)text_copy(k->id, sizeof(k->id), "vb_its_id");
+	done(arg, host_fault, "the host says no");
+}
+
 static const struct admin_host host = {
     .reload = host_reload,
     .set = host_set,
     .shutdown = host_shutdown,
     .key_create = host_key_create,
     .key_revoke = host_key_revoke,
+    .key_rotate = host_key_rotate,
 };
 
 static int
@@ -354,13 +369,52 @@ test_create_key_wrong(void **state)
 }
 
 static void
+test_rotate_key(void **state)
+{
+	const struct rows_column *columns;
+	unsigned count;
+
+	(void)state;
+	ENDS("ROTATE KEY 'it''s' OVERLAP '1h';", "ROTATE KEY");
+	assert_string_equal(asked, "rotate it's 3600000");
+	assert_int_equal(got.rows, 1);
+	assert_string_equal(got.column[1].name, "secret");
+	assert_int_equal(strncmp(rows_text(), "vb_its_id|", 10), 0);
+	assert_int_equal(strlen(rows_text()), 10 + 48 + 1);
+	ENDS("rotate key vb_1", "ROTATE KEY");
+	assert_string_equal(asked, "rotate vb_1 0");
+	assert_true(admin_console.describe(
+	    &asker, "ROTATE KEY vb_1 OVERLAP 5min", &columns, &count));
+	assert_int_equal(count, 2);
+	asked[0] = '\0';
+	FAILS("ROTATE KEY", "42601", "syntax error");
+	assert_string_equal(got.hint, "ROTATE KEY 'id or name' [OVERLAP 'time']");
+	FAILS("ROTATE KEY vb_1 OVERLAP", "42601", "syntax error");
+	FAILS("ROTATE KEY vb_1 UNTIL 1h", "42601", "syntax error");
+	FAILS("ROTATE KEY vb_1 OVERLAP 1h 1h", "42601", "syntax error");
+	FAILS("ROTATE KEY vb_1 OVERLAP 'a while'", "22023",
+	    "overlap: \"a while\" is not a time, allowed are 0 to 31536000 s, or a number "
+	    "with us, ms, s, min, h or d");
+	assert_string_equal(asked, "");
+	host_fault = F_KEY_STATE;
+	FAILS("ROTATE KEY vb_1", "55000", "the host says no");
+	assert_int_equal(got.rows, 0);
+	host_fault = F_AMBIGUOUS;
+	FAILS("ROTATE KEY vb_1", "42P09", "the host says no");
+	host_fault = 0;
+	asker.is_admin = false;
+	FAILS("ROTATE KEY vb_1", "42501", "admin access needed");
+	asker.is_admin = true;
+}
+
+static void
 test_revoke_key(void **state)
 {
 	(void)state;
 	ENDS("REVOKE KEY 'vb_1'", "REVOKE KEY");
 	assert_string_equal(asked, "revoke vb_1");
 	FAILS("REVOKE KEY", "42601", "syntax error");
-	assert_string_equal(got.hint, "REVOKE KEY 'id'");
+	assert_string_equal(got.hint, "REVOKE KEY 'id or name'");
 	host_fault = F_NOT_FOUND;
 	FAILS("REVOKE KEY vb_1", "42704", "the host says no");
 	host_fault = F_CONF;
@@ -917,6 +971,7 @@ main(void)
 	    cmocka_unit_test(test_help),
 	    cmocka_unit_test(test_create_key),
 	    cmocka_unit_test(test_create_key_wrong),
+	    cmocka_unit_test(test_rotate_key),
 	    cmocka_unit_test(test_revoke_key),
 	    cmocka_unit_test(test_roles),
 	    cmocka_unit_test(test_drivers),

@@ -216,6 +216,9 @@ one_turn(
 	buf_free(&answer);
 }
 
+/* The secret that the login had before. */
+static const char *former;
+
 static struct outcome
 run(enum auth_type type, const char *server_secret, const char *client_secret,
     const struct auth_keys *given, struct auth_keys *shown)
@@ -228,6 +231,7 @@ run(enum auth_type type, const char *server_secret, const char *client_secret,
 	if (given != NULL)
 		auth_client_keys(c, given);
 	o.server = auth_server_start(&s, type, "old", server_secret, &said);
+	auth_server_also(s, former);
 	while (o.server == AUTH_SEND && o.client == AUTH_SEND)
 		one_turn(s, c, &said, &o);
 	if (o.server == AUTH_DONE && said.len > 0) /* SASLFinal */
@@ -389,6 +393,70 @@ keys_pass_through(void **state)
 	o = run(AUTH_SCRAM, other, "pencil", NULL, NULL);
 	assert_int_equal(o.server, AUTH_DONE);
 	free(other);
+}
+
+/* Both secrets of a login open it, the server proves itself to either, and what is shown of
+ * the client is that of its own. */
+static void
+former_secrets_open(void **state)
+{
+	static const enum auth_type types[] = {AUTH_SCRAM, AUTH_PLAIN, AUTH_MD5};
+	char *now = auth_make_verifier_like("new", VERIFIER);
+	struct auth_keys keys;
+	struct outcome o;
+
+	(void)state;
+	assert_memory_equal(now, VERIFIER, strlen("SCRAM-SHA-256$4096:") + 25);
+	former = VERIFIER;
+	for (size_t i = 0; i < ARRAY_LEN(types); i++) {
+		assert_int_equal(run(types[i], now, "new", NULL, NULL).client, AUTH_DONE);
+		o = run(types[i], now, "pencil", NULL, NULL);
+		assert_int_equal(o.server, AUTH_DONE);
+		assert_int_equal(o.client, AUTH_DONE);
+		o = run(types[i], now, "eraser", NULL, NULL);
+		assert_int_equal(o.server, AUTH_FAIL);
+		assert_int_equal(o.fault, F_AUTH_PASSWORD);
+		assert_string_equal(o.reason, "the password does not match");
+	}
+	o = run(AUTH_SCRAM, now, "pencil", NULL, &keys);
+	former = NULL;
+	assert_int_equal(
+	    run(AUTH_SCRAM, VERIFIER, VERIFIER, &keys, NULL).client, AUTH_DONE);
+	assert_int_equal(run(AUTH_SCRAM, now, "pencil", NULL, NULL).server, AUTH_FAIL);
+	free(now);
+	assert_null(auth_make_verifier_like("new", "SCRAM-SHA-256$4096:x"));
+	assert_null(auth_make_verifier_like("new", "pencil"));
+}
+
+/* One that does not fit opens nothing: another salt, other iterations, no verifier, a login
+ * that cannot succeed. */
+static void
+former_secrets_that_do_not_fit(void **state)
+{
+	char *other_salt = auth_make_verifier("other", 4096);
+	const char *const wrong[] = {other_salt, "other", "", NULL,
+	    "SCRAM-SHA-256$1:RNi54NwhTPuT3CAZ5o/cPA==$"
+	    "v+qAjKhyD3WWEUh2vDEz8ZObRwAnUiuIyKp42n+Mq44=:"
+	    "5vxMRBKU/KCbX9oW43yZ8+c/wRt8pn9Po0DcxhUSJ7I="};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(wrong); i++) {
+		former = wrong[i];
+		assert_int_equal(
+		    run(AUTH_SCRAM, VERIFIER, "other", NULL, NULL).server, AUTH_FAIL);
+		assert_int_equal(
+		    run(AUTH_SCRAM, VERIFIER, "pencil", NULL, NULL).client, AUTH_DONE);
+		assert_int_equal(
+		    run(AUTH_PLAIN, VERIFIER, "other", NULL, NULL).server, AUTH_FAIL);
+	}
+	former = VERIFIER;
+	assert_int_equal(run(AUTH_SCRAM, NULL, "pencil", NULL, NULL).server, AUTH_FAIL);
+	assert_int_equal(
+	    run(AUTH_SCRAM, MD5_OF_OLD, "pencil", NULL, NULL).server, AUTH_FAIL);
+	assert_int_equal(run(AUTH_PLAIN, NULL, "pencil", NULL, NULL).server, AUTH_FAIL);
+	assert_int_equal(run(AUTH_PLAIN, "x", "pencil", NULL, NULL).server, AUTH_FAIL);
+	former = NULL;
+	free(other_salt);
 }
 
 /* ---- a client that is wrong ---- */
@@ -785,6 +853,8 @@ main(void)
 	    cmocka_unit_test(types_without_passwords_are_refused),
 	    cmocka_unit_test(secrets_that_cannot_log_in),
 	    cmocka_unit_test(keys_pass_through),
+	    cmocka_unit_test(former_secrets_open),
+	    cmocka_unit_test(former_secrets_that_do_not_fit),
 	    cmocka_unit_test(first_messages),
 	    cmocka_unit_test(final_messages),
 	    cmocka_unit_test(password_messages),

@@ -206,10 +206,50 @@ put(struct answer *a, const struct topo_key_text *k)
 }
 
 static int
-revoke_key(struct answer *a, const char *id)
+revoke_key(struct answer *a, const char *word)
 {
 	answer_free(a);
-	store_key_revoke(net_main(), id, done, a);
+	store_key_revoke(net_main(), word, each_key, done, a);
+	return (wait_for(a));
+}
+
+/* What the next verifier is; NULL: there is none. */
+static const char *new_verifier;
+
+static char *
+verifier_like(void *arg, const char *like)
+{
+	assert_string_equal(arg, "the arg");
+	assert_non_null(like);
+	return (
+	    new_verifier != NULL ? mem_printf("%s after %s", new_verifier, like) : NULL);
+}
+
+static struct store_rotation
+rotation_of(const char *verifier, int64_t overlap_us)
+{
+	static char arg[] = "the arg";
+
+	new_verifier = verifier;
+	return ((struct store_rotation){
+	    .verifier = verifier_like, .arg = arg, .overlap_us = overlap_us});
+}
+
+static int
+rotate_key(struct answer *a, const char *word, const char *verifier, int64_t overlap_us)
+{
+	struct store_rotation r = rotation_of(verifier, overlap_us);
+
+	answer_free(a);
+	store_key_rotate(net_main(), word, &r, each_key, done, a);
+	return (wait_for(a));
+}
+
+static int
+forget(struct answer *a)
+{
+	answer_free(a);
+	store_keys_forget(net_main(), done, a);
 	return (wait_for(a));
 }
 
@@ -270,6 +310,7 @@ test_keys(void **state)
 	assert_int_equal(put(&a, &key), 0);
 	assert_int_equal(put(&a, &other), 0);
 	assert_int_equal(put(&a, &other), F_EXISTS);
+	assert_string_equal(a.why, "there is a key of that id already");
 	assert_int_equal(load(&a), 0);
 	assert_int_equal(a.count, 2);
 	same_key(&a.keys[0], &key);
@@ -278,6 +319,9 @@ test_keys(void **state)
 	assert_int_equal(revoke_key(&a, "vb_none"), F_NOT_FOUND);
 	assert_string_equal(a.why, "there is no key \"vb_none\"");
 	assert_int_equal(revoke_key(&a, "vb_4567"), 0);
+	assert_int_equal(a.count, 1);
+	assert_string_equal(a.keys[0].id, "vb_4567");
+	assert_non_null(a.keys[0].revoked);
 	assert_int_equal(revoke_key(&a, "vb_4567"), 0);
 	/* The file and its directory are the owner's alone. */
 	assert_int_equal(stat(db_path, &st), 0);
@@ -297,9 +341,124 @@ test_keys(void **state)
 	answer_free(&a);
 }
 
+/* A name is taken as long as a key that is not revoked has it, and stands for that key. */
+static void
+test_names(void **state)
+{
+	struct topo_key_text one = {.id = "vb_1", .secret = "S", .name = "it's"};
+	struct topo_key_text two = {.id = "vb_2", .secret = "S", .name = "it's"};
+	struct topo_key_text three = {.id = "vb_3", .secret = "S"};
+	struct topo_key_text four = {.id = "vb_4", .secret = "S"};
+	struct answer a = {0};
+
+	(void)state;
+	start();
+	assert_int_equal(put(&a, &one), 0);
+	assert_int_equal(put(&a, &two), F_EXISTS);
+	assert_string_equal(a.why, "there is a key \"it's\" already");
+	/* None at all is no name that could be taken. */
+	assert_int_equal(put(&a, &three), 0);
+	assert_int_equal(put(&a, &four), 0);
+	assert_int_equal(revoke_key(&a, "it's"), 0);
+	assert_string_equal(a.keys[0].id, "vb_1");
+	assert_int_equal(put(&a, &two), 0);
+	assert_int_equal(rotate_key(&a, "it's", "N", 0), 0);
+	assert_string_equal(a.keys[0].id, "vb_2");
+	assert_int_equal(revoke_key(&a, "it's"), 0);
+	assert_string_equal(a.keys[0].id, "vb_2");
+	/* Now both are; once more does nothing, and not to the first. */
+	assert_int_equal(revoke_key(&a, "it's"), 0);
+	assert_string_equal(a.keys[0].id, "vb_2");
+	assert_int_equal(revoke_key(&a, ""), F_NOT_FOUND);
+	/* The id of one comes before the name of another. */
+	three.id = "vb_5";
+	three.name = "vb_4";
+	assert_int_equal(put(&a, &three), 0);
+	assert_int_equal(revoke_key(&a, "vb_4"), 0);
+	assert_string_equal(a.keys[0].id, "vb_4");
+	/* Only by hand are there two. */
+	sql(db_path, "UPDATE key SET revoked = NULL WHERE name = 'it''s'");
+	assert_int_equal(revoke_key(&a, "it's"), F_AMBIGUOUS);
+	assert_string_equal(a.why, "there are several keys \"it's\": name one by its id");
+	assert_int_equal(a.count, 0);
+	assert_int_equal(revoke_key(&a, "vb_1"), 0);
+	answer_free(&a);
+}
+
+static void
+test_rotation(void **state)
+{
+	struct topo_key_text k = {.id = "vb_1", .secret = "A", .name = "n"};
+	struct answer a = {0};
+
+	(void)state;
+	start();
+	assert_int_equal(rotate_key(&a, "vb_1", "B", 0), F_NOT_FOUND);
+	assert_int_equal(put(&a, &k), 0);
+	assert_int_equal(rotate_key(&a, "vb_none", "B", 0), F_NOT_FOUND);
+	assert_int_equal(rotate_key(&a, "vb_1", "B", 0), 0);
+	assert_string_equal(a.keys[0].secret, "B after A");
+	assert_null(a.keys[0].former_secret);
+	assert_null(a.keys[0].former_until);
+	assert_int_equal(rotate_key(&a, "n", "C", INT64_C(3600000000)), 0);
+	assert_int_equal(a.count, 1);
+	assert_string_equal(a.keys[0].secret, "C after B after A");
+	assert_string_equal(a.keys[0].former_secret, "B after A");
+	assert_int_equal(
+	    strlen(a.keys[0].former_until), strlen("2026-01-31 23:59:59.123456+00"));
+	/* It outlives the process; one more rotation leaves one former secret. */
+	store_stop();
+	start();
+	assert_int_equal(forget(&a), 0);
+	assert_int_equal(load(&a), 0);
+	assert_string_equal(a.keys[0].former_secret, "B after A");
+	assert_int_equal(rotate_key(&a, "n", "D", 1), 0);
+	assert_string_equal(a.keys[0].former_secret, "C after B after A");
+	/* Nothing is lost when there is no new one. */
+	assert_int_equal(rotate_key(&a, "n", NULL, 0), F_KEY_STATE);
+	assert_int_equal(a.count, 0);
+	/* What is over is forgotten, and not as news from others. */
+	assert_int_equal(load(&a), 0);
+	assert_non_null(a.keys[0].former_secret);
+	assert_int_equal(forget(&a), 0);
+	assert_false(look(&a));
+	assert_int_equal(load(&a), 0);
+	assert_null(a.keys[0].former_secret);
+	assert_null(a.keys[0].former_until);
+	assert_string_equal(a.keys[0].secret, "D after C after B after A");
+	/* A revoked key has nothing that works, and gets nothing. */
+	assert_int_equal(rotate_key(&a, "n", "E", INT64_C(3600000000)), 0);
+	assert_int_equal(revoke_key(&a, "n"), 0);
+	assert_null(a.keys[0].former_secret);
+	assert_int_equal(rotate_key(&a, "vb_1", "F", 0), F_KEY_STATE);
+	assert_string_equal(a.why, "key \"vb_1\" is revoked");
+	assert_int_equal(rotate_key(&a, "n", "F", 0), F_KEY_STATE);
+	answer_free(&a);
+}
+
+/* A file of the first version keeps its keys, and can do what they could not. */
+static void
+test_migration(void **state)
+{
+	struct answer a = {0};
+
+	(void)state;
+	start();
+	assert_int_equal(put(&a, &key), 0);
+	store_stop();
+	sql(db_path, "ALTER TABLE key DROP COLUMN former_secret;"
+		     "ALTER TABLE key DROP COLUMN former_until; PRAGMA user_version = 1");
+	start();
+	assert_int_equal(rotate_key(&a, key.id, "B", 1000000), 0);
+	assert_string_equal(a.keys[0].former_secret, key.secret);
+	assert_string_equal(a.keys[0].name, key.name);
+	answer_free(&a);
+}
+
 static void
 test_direct(void **state)
 {
+	struct store_rotation rotation = rotation_of("B", 1000000);
 	struct store_direct *d;
 	struct answer a = {0};
 
@@ -314,6 +473,11 @@ test_direct(void **state)
 	assert_int_equal(store_direct_key_revoke(d, "x", why, sizeof(why)), F_NOT_FOUND);
 	assert_int_equal(store_direct_key_put(d, &key, why, sizeof(why)), 0);
 	assert_int_equal(store_direct_key_put(d, &key, why, sizeof(why)), F_EXISTS);
+	assert_int_equal(store_direct_key_rotate(
+			     d, key.name, &rotation, each_key, &a, why, sizeof(why)),
+	    0);
+	assert_string_equal(a.keys[0].former_secret, key.secret);
+	answer_free(&a);
 	assert_int_equal(store_direct_key_revoke(d, key.id, why, sizeof(why)), 0);
 	assert_int_equal(store_direct_keys(d, each_key, &a, why, sizeof(why)), 0);
 	assert_int_equal(a.count, 1);
@@ -533,7 +697,7 @@ test_newer_schema(void **state)
 	store_stop();
 	sql(db_path, "PRAGMA user_version = 99");
 	cannot("its schema has version 99");
-	sql(db_path, "PRAGMA user_version = 1");
+	sql(db_path, "PRAGMA user_version = 2");
 	assert_true(look(&a));
 	assert_int_equal(load(&a), 0);
 	assert_int_equal(a.count, 1);
@@ -664,6 +828,9 @@ main(void)
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 	const struct CMUnitTest tests[] = {
 	    TEST(test_keys),
+	    TEST(test_names),
+	    TEST(test_rotation),
+	    TEST(test_migration),
 	    TEST(test_direct),
 	    TEST(test_look),
 	    TEST(test_jobs),

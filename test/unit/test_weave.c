@@ -702,6 +702,66 @@ keys_are_barred(void **state)
 }
 
 static void
+former_secrets_have_an_end(void **state)
+{
+	struct topo_key_text text = {.id = "k",
+	    .secret = VERIFIER,
+	    .type = "server",
+	    .virtual_ = "bank",
+	    .former_secret = VERIFIER,
+	    .former_until = "2027-01-01 00:00:00.500000+00"};
+	struct topo *t = expect_fine(HEAD, "");
+	const struct topo *with;
+	const struct topo_key *k = store_key(t, &text, &with);
+	int64_t us;
+	char why[256];
+
+	(void)state;
+	assert_string_equal(topo_key_former(k, INT64_C(1798761600499999)), VERIFIER);
+	assert_null(topo_key_former(k, INT64_C(1798761600500000)));
+	topo_release(with);
+	/* Without an end it has ended, and one that cannot be is no key. */
+	text.former_until = NULL;
+	assert_null(topo_key_former(store_key(t, &text, &with), 1));
+	topo_release(with);
+	text.former_until = "soon";
+	assert_null(store_key(t, &text, &with));
+	topo_release(with);
+	text.former_secret = "hunter2";
+	text.former_until = "2027-01-01";
+	assert_null(store_key(t, &text, &with));
+	topo_release(with);
+	topo_release(t);
+	assert_true(topo_key_overlap("1h", &us, why, sizeof(why)));
+	assert_int_equal(us, INT64_C(3600000000));
+	assert_true(topo_key_overlap("500ms", &us, why, sizeof(why)));
+	assert_int_equal(us, 500000);
+	assert_false(topo_key_overlap("often", &us, why, sizeof(why)));
+	assert_string_equal(why, "overlap: \"often\" is not a time, allowed are 0 to "
+				 "31536000 s, or a number with us, ms, s, min, h or d");
+}
+
+static void
+names_stand_for_keys_of_the_file(void **state)
+{
+#define OTHER "vb_1123456789abcdef0123456789abcdef"
+#define GONE  "vb_2123456789abcdef0123456789abcdef"
+#define FILE_KEY(id, words)                                                              \
+	"[key " id "]\nsecret = " VERIFIER "\ntype = client\nvirtual = bank\n" words
+	struct topo *t = expect_fine(
+	    HEAD FILE_KEY(GONE, "name = a\nrevoked = 2020-01-01\n")
+		FILE_KEY(KEY, "name = a\n") FILE_KEY(OTHER, "name = a\n"),
+	    "t.ini:22: name: the key at t.ini:17 is called \"a\", too: the log and SHOW KEYS "
+	    "do not tell them apart by name\n");
+
+	(void)state;
+	assert_string_equal(topo_key_of_file(t, "a")->id, KEY);
+	assert_string_equal(topo_key_of_file(t, GONE)->id, GONE);
+	assert_null(topo_key_of_file(t, "b"));
+	topo_release(t);
+}
+
+static void
 keys_of_the_store_come_and_go(void **state)
 {
 	struct topo *t =
@@ -903,6 +963,8 @@ main(void)
 	    cmocka_unit_test(dates_and_rates_are_read),
 	    cmocka_unit_test(verifiers_are_known_by_their_form),
 	    cmocka_unit_test(keys_are_barred),
+	    cmocka_unit_test(former_secrets_have_an_end),
+	    cmocka_unit_test(names_stand_for_keys_of_the_file),
 	    cmocka_unit_test(keys_of_the_store_come_and_go),
 	    cmocka_unit_test(jobs_are_read),
 	    cmocka_unit_test(wrong_jobs_are_explained),

@@ -174,7 +174,8 @@ lifts_read_only(const struct session *s, const struct sense *sense)
 	if (f->class != SQL_SET || f->set_verb == SQL_SET_SHOW)
 		return (false);
 	/* SET TRANSACTION, SET SESSION CHARACTERISTICS */
-	if (f->setting == NULL)
+	if (f->setting == NULL || strcmp(f->setting, "transaction") == 0 ||
+	    strcmp(f->setting, "session characteristics") == 0)
 		return (sense_has_word(sense, "write"));
 	return (
 	    strcmp(f->setting, "all") == 0 || strstr(f->setting, "read_only") != NULL);
@@ -261,12 +262,14 @@ weave_decide(struct session *s, const struct sense *sense, const struct binding 
 static bool
 is_taint(const struct sense *sense)
 {
-	static const char *const verbs[] = {"prepare", "listen", "load", NULL};
+	static const char *const verbs[] = {
+	    "prepare", "listen", "load", "do", "call", NULL};
 	const struct sql_facts *f = sense->facts;
 
-	if (f->class == SQL_UTILITY && is_one_of(sense->scan.verb, verbs))
-		return (true);
-	return (strcmp(sense->scan.verb, "create") == 0 && sense_has_word(sense, "temp"));
+	if (f->is_plain_read || f->class == SQL_SET)
+		return (false);
+	return (is_one_of(sense->scan.verb, verbs) || sense_has_word(sense, "temp") ||
+		sense_has_word(sense, "set_config"));
 }
 
 void
@@ -284,8 +287,7 @@ weave_note_relayed(struct session *s, const struct sense *sense)
 	w->unit.resets_all |= f->class == SQL_SET && is_reset_of_all(sense);
 	w->unit.opens |= strcmp(sense->scan.verb, "declare") == 0;
 	w->unit.taints |= is_taint(sense);
-	if (f->class == SQL_SET && f->set_verb != SQL_SET_SHOW &&
-	    f->set_verb != SQL_SET_LOCAL)
+	if (f->class == SQL_SET && f->set_verb != SQL_SET_SHOW)
 		w->unit.taints |= !weave_track_begin(s, f);
 }
 
@@ -332,7 +334,9 @@ weave_goes_to(struct session *s, const struct sense *sense, const struct route_p
 	struct weave *w = s->weave;
 
 	weave_leave_failed(s);
-	weave_note_relayed(s, sense);
+	/* Those of a string were noted in their order. */
+	if (!w->unit.is_string)
+		weave_note_relayed(s, sense);
 	if (plan->leg_count > 0)
 		weave_note_routed(w, plan);
 	weave_say_warning(s, plan);

@@ -234,6 +234,8 @@ down_error(struct down *d, const uint8_t *body, uint32_t size)
 		(r->renames && strcmp(error.sqlstate, "26000") == 0)))
 		l->is_dirty = true;
 	l->is_copying_in = false;
+	if (d->s->weave != NULL)
+		d->s->weave->unit.has_failed = true;
 	if (r != NULL && r->is_ours) {
 		const struct refusal *why = &d->s->weave->refusal;
 

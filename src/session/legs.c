@@ -644,22 +644,12 @@ legs_rest(struct session *s)
 
 /* ---- transactions ---- */
 
-static void
-tracked_set(struct session *s, struct vars **to, struct vars *value)
-{
-	if (value != NULL)
-		vars_hold(value);
-	if (*to != NULL)
-		vars_release(s->worker, *to);
-	*to = value;
-}
-
 /* What a rollback brings back. */
 static void
 txn_save(struct session *s)
 {
 	said_copy(&s->weave->saved, &s->weave->session);
-	tracked_set(s, &s->weave->saved_tracked, s->weave->tracked);
+	weave_tracked_set(s, &s->weave->saved_tracked, s->weave->tracked);
 }
 
 void
@@ -692,7 +682,7 @@ weave_savepoints_cut(struct session *s, unsigned count)
 		free(f->name);
 		said_free(&f->session);
 		said_free(&f->local);
-		tracked_set(s, &f->tracked, NULL);
+		weave_tracked_set(s, &f->tracked, NULL);
 	}
 	if (count > 0)
 		return;
@@ -714,7 +704,7 @@ weave_savepoint(struct session *s, const struct sql_facts *f)
 
 		said_copy(&frame.session, &w->session);
 		said_copy(&frame.local, &w->local);
-		tracked_set(s, &frame.tracked, s->weave->tracked);
+		weave_tracked_set(s, &frame.tracked, s->weave->tracked);
 		w->frames =
 		    mem_realloc(w->frames, (w->frame_count + 1) * sizeof(*w->frames));
 		w->frames[w->frame_count++] = frame;
@@ -731,7 +721,7 @@ weave_savepoint(struct session *s, const struct sql_facts *f)
 	weave_savepoints_cut(s, i);
 	said_copy(&w->session, &w->frames[i - 1].session);
 	said_copy(&w->local, &w->frames[i - 1].local);
-	tracked_set(s, &s->weave->tracked, w->frames[i - 1].tracked);
+	weave_track_undo(s, w->frames[i - 1].tracked);
 	return (true);
 }
 
@@ -742,9 +732,9 @@ weave_txn_over(struct session *s, bool committed)
 
 	if (!committed) {
 		said_copy(&w->session, &w->saved);
-		tracked_set(s, &s->weave->tracked, w->saved_tracked);
+		weave_track_undo(s, w->saved_tracked);
 	}
-	tracked_set(s, &w->saved_tracked, NULL);
+	weave_tracked_set(s, &w->saved_tracked, NULL);
 	said_free(&w->saved);
 	said_free(&w->local);
 	portals_free(s);

@@ -358,6 +358,7 @@ session_link_lost(struct link *l, const char *why)
 			leg_forget(s->weave, leg);
 		refusal_free(&s->weave->refusal);
 		s->weave->unit = (struct unit_notes){0};
+		weave_track_drop(s->weave);
 		weave_unit_over(s);
 	}
 	if (is_cut || l->saw_fatal) {

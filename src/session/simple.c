@@ -109,6 +109,7 @@ decide_rest(struct up *u, const char *sql, size_t len, struct route_plan *plan,
 		return (weave_decline(s->weave, "0A000",
 		    "several statements in one string cannot be federated",
 		    "Send each by itself."));
+	weave_note_relayed(s, first);
 	other = mem_alloc(sizeof(*other));
 	while (at != NULL && go == GO_ONE) {
 		struct sense sense;

@@ -1,8 +1,8 @@
 /*
  * SET of what servers do not report, on virtual databases: the client's own, on whatever link
- * its next statement runs. What is set is known from the statement and, once its tag has come,
- * true; the sets of links and sessions then have it as they have what a client asks for when it
- * connects.
+ * its next statement runs. What is set is known from the statements, in the order in which they
+ * are sent; that it was set, from their tags; that it stays so, from ReadyForQuery. The sets of
+ * links and sessions then have it as they have what a client asks for when it connects.
  */
 #include "weave.h"
 #include <stdlib.h>
@@ -20,20 +20,61 @@ bool
 weave_track_begin(struct session *s, const struct sql_facts *f)
 {
 	struct weave *w = s->weave;
-	bool is_reset = f->set_verb == SQL_SET_RESET;
+	bool is_lasting = f->set_verb != SQL_SET_LOCAL &&
+			  (f->setting == NULL || strcmp(f->setting, "transaction") != 0);
+	struct track_step *step;
 
-	free(w->set_name);
-	free(w->set_value);
-	w->set_name = w->set_value = NULL;
-	/* Of one string only one tag can be told from another. */
-	if (f->setting == NULL || w->unit.is_string || (!is_reset && f->value == NULL))
+	w->steps = mem_realloc(w->steps, (w->step_count + 1) * sizeof(*w->steps));
+	step = &w->steps[w->step_count++];
+	*step = (struct track_step){0};
+	if (!is_lasting)
+		return (true);
+	if (f->setting == NULL || strcmp(f->setting, "session characteristics") == 0)
 		return (false);
-	w->set_name = mem_str(f->setting);
-	w->set_value = is_reset ? NULL : mem_str(f->value);
+	step->name = mem_str(f->setting);
+	/* TO DEFAULT has no value either. */
+	if (f->set_verb != SQL_SET_RESET && f->value != NULL)
+		step->value = mem_str(f->value);
 	return (true);
 }
 
-/* The set without that member. */
+void
+weave_track_tag(struct session *s, const char *tag)
+{
+	struct weave *w = s->weave;
+
+	if (strcmp(tag, "DISCARD ALL") == 0)
+		w->unit.discards = true;
+	else if ((strcmp(tag, "SET") == 0 || strcmp(tag, "RESET") == 0) &&
+		 w->step_done < w->step_count)
+		w->step_done++;
+}
+
+void
+weave_track_drop(struct weave *w)
+{
+	for (unsigned i = 0; i < w->step_count; i++) {
+		free(w->steps[i].name);
+		free(w->steps[i].value);
+	}
+	free(w->steps);
+	w->steps = NULL;
+	w->step_count = w->step_done = 0;
+}
+
+/* ---- the sets ---- */
+
+void
+weave_tracked_set(struct session *s, struct vars **to, struct vars *value)
+{
+	if (value != NULL)
+		vars_hold(value);
+	if (*to != NULL)
+		vars_release(s->worker, *to);
+	*to = value;
+}
+
+/* The members of VARS_STARTUP without that one. */
 static struct vars *
 without(struct session *s, const struct vars *of, const char *gone)
 {
@@ -50,43 +91,65 @@ without(struct session *s, const struct vars *of, const char *gone)
 }
 
 static void
-tracked_put(struct session *s, struct vars *taken)
-{
-	if (s->weave->tracked != NULL)
-		vars_release(s->worker, s->weave->tracked);
-	s->weave->tracked = taken;
-}
-
-void
-weave_track(struct session *s, const char *tag)
+step_apply(struct session *s, struct link *l, const struct track_step *step)
 {
 	struct weave *w = s->weave;
-	struct link *l = s->link;
 	const char *first;
 	struct vars *now;
 
-	if (strcmp(tag, "DISCARD ALL") == 0 ||
-	    (w->set_name != NULL && w->set_value == NULL &&
-		strcmp(w->set_name, "all") == 0)) {
-		tracked_put(s, NULL);
+	if (step->name == NULL)
+		return;
+	if (step->value == NULL && strcmp(step->name, "all") == 0) {
+		weave_tracked_set(s, &w->tracked, NULL);
 		return;
 	}
-	if (w->set_name == NULL)
-		return;
 	/* What the server reports is told by its reports. */
-	if (vars_get(l->born, w->set_name) == NULL) {
-		first = vars_get(s->startup, w->set_name);
-		now = without(s, session_tracked(s), w->set_name);
-		if (w->set_value != NULL || first != NULL)
-			now = vars_with(s->worker, now, w->set_name,
-			    w->set_value != NULL ? w->set_value : first, VARS_STARTUP);
-		tracked_put(s, now);
-		/* RESET goes to the server's default, not to what the client asked for when it
-		 * connected: the link is in doubt, and set before its next statement. */
-		l->vars = vars_with(s->worker, l->vars, w->set_name,
-		    w->set_value != NULL ? w->set_value : "\001", VARS_STARTUP);
+	if (vars_get(l->born, step->name) != NULL)
+		return;
+	first = vars_get(s->startup, step->name);
+	now = without(s, session_tracked(s), step->name);
+	if (step->value != NULL || first != NULL)
+		now = vars_with(s->worker, now, step->name,
+		    step->value != NULL ? step->value : first, VARS_STARTUP);
+	weave_tracked_set(s, &w->tracked, now);
+	vars_release(s->worker, now);
+	/* RESET goes to the server's default, not to what the client asked for when it
+	 * connected: the link is in doubt, and set before its next statement. */
+	l->vars = vars_with(s->worker, l->vars, step->name,
+	    step->value != NULL ? step->value : "\001", VARS_STARTUP);
+}
+
+void
+weave_track_ready(struct session *s, struct link *l)
+{
+	struct weave *w = s->weave;
+
+	for (unsigned i = 0; i < w->step_done && !w->unit.has_failed; i++)
+		step_apply(s, l, &w->steps[i]);
+	if (w->unit.discards)
+		weave_tracked_set(s, &w->tracked, NULL);
+	/* Undone by the server, or not: one cannot tell which of them. */
+	if (w->step_done > 0 && w->unit.has_failed)
+		l->vars = vars_with_startup(s->worker, l->vars, NULL);
+	weave_track_drop(w);
+}
+
+void
+weave_track_undo(struct session *s, struct vars *to)
+{
+	struct weave *w = s->weave;
+
+	if (w->tracked == to)
+		return;
+	weave_tracked_set(s, &w->tracked, to);
+	if (s->vars != NULL)
+		s->vars = vars_with_startup(s->worker, s->vars, session_tracked(s));
+	if (s->link != NULL)
+		s->link->vars = vars_with_startup(s->worker, s->link->vars, NULL);
+	for (unsigned i = 0; i < w->leg_count; i++) {
+		struct link *l = w->legs[i].link;
+
+		if (l != NULL && l != s->link)
+			l->vars = vars_with_startup(s->worker, l->vars, NULL);
 	}
-	free(w->set_name);
-	free(w->set_value);
-	w->set_name = w->set_value = NULL;
 }

@@ -190,8 +190,7 @@ weave_free(struct session *s)
 	free(w->name);
 	free(w->member);
 	free(w->title);
-	free(w->set_name);
-	free(w->set_value);
+	weave_track_drop(w);
 	if (w->tracked != NULL)
 		vars_release(s->worker, w->tracked);
 	if (w->saved_tracked != NULL)

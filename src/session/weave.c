@@ -56,6 +56,7 @@ weave_say_refusal(struct up *u, char type, uint32_t size)
 	s->weave->blank = 0;
 	s->weave->is_routed = s->weave->shuns_replicas = false;
 	s->weave->unit = (struct unit_notes){0};
+	weave_track_drop(s->weave);
 	weave_error(s, &r, is_extended, !is_extended);
 	refusal_free(&r);
 	weave_unit_over(s);
@@ -249,9 +250,7 @@ weave_tag(struct session *s, const char *tag)
 {
 	struct weave *w = s->weave;
 
-	if (strcmp(tag, "SET") == 0 || strcmp(tag, "RESET") == 0 ||
-	    strcmp(tag, "DISCARD ALL") == 0)
-		weave_track(s, tag);
+	weave_track_tag(s, tag);
 	if (strcmp(tag, "COMMIT") == 0 || strncmp(tag, "PREPARE TRANSACTION", 19) == 0)
 		w->unit.ended = ENDED_COMMIT;
 	/* ROLLBACK TO has the same tag. */
@@ -312,6 +311,7 @@ weave_ready(struct session *s, struct link *l, char status)
 	struct leg *leg;
 
 	refusal_free(&w->refusal);
+	weave_track_ready(s, l);
 	if (status == 'I') {
 		weave_wrote(s);
 		leg = leg_of_link(w, l);

@@ -239,6 +239,8 @@ struct weave {
 		bool resets_all; /* RESET ALL */
 		bool taints;     /* leaves something in the server's session */
 		bool has_begun;  /* BEGIN behind something else: next_begin */
+		bool has_failed; /* an error has come */
+		bool discards;   /* DISCARD ALL has run */
 		bool is_string;  /* of several statements: not one for a replica */
 		enum {
 			ENDED_NOT,
@@ -246,8 +248,10 @@ struct weave {
 			ENDED_ROLLBACK
 		} ended; /* the server says */
 	} unit;
-	char *set_name,
-	    *set_value;       /* of the SET or RESET that runs (value NULL: RESET) */
+	struct track_step {
+		char *name, *value; /* value NULL: RESET; name NULL: nothing lasting */
+	} * steps;                  /* the SETs and RESETs of the unit */
+	unsigned step_count, step_done;
 	struct vars *tracked; /* held: what is set beyond what servers report; or NULL */
 	struct vars *saved_tracked; /* as it was when the transaction began */
 	char *next_begin;
@@ -341,7 +345,14 @@ void portals_free(struct session *);
 /* A SET or RESET is about to run at s->link. False: what it leaves there cannot be told. */
 bool weave_track_begin(struct session *, const struct sql_facts *);
 /* It has run, or DISCARD ALL has. */
-void weave_track(struct session *, const char *tag);
+void weave_track_tag(struct session *, const char *tag);
+/* ReadyForQuery: what has run holds, unless something of the unit has failed. */
+void weave_track_ready(struct session *, struct link *);
+void weave_track_drop(struct weave *);
+/* A rollback: what is tracked is this again (NULL: what was asked for at connect time). */
+void weave_track_undo(struct session *, struct vars *to);
+/* *to holds the value instead of what it held. */
+void weave_tracked_set(struct session *, struct vars **to, struct vars *value);
 
 /* ---- virtual.c ---- */
 

@@ -280,9 +280,40 @@ show(struct cursor *c, struct sql_facts *f)
 	return (f->setting != NULL && is_done(c));
 }
 
+/* Settings that are lists of names: their values are quoted where names need it. */
+static bool
+is_list_of_names(const char *setting)
+{
+	static const char *const names[] = {"search_path", "temp_tablespaces",
+	    "session_preload_libraries", "local_preload_libraries"};
+
+	for (size_t i = 0; setting != NULL && i < ARRAY_LEN(names); i++)
+		if (strcmp(names[i], setting) == 0)
+			return (true);
+	return (false);
+}
+
+static void
+add_name(struct buf *b, const char *name)
+{
+	bool is_plain = name[0] == '_' || (name[0] >= 'a' && name[0] <= 'z');
+
+	for (const char *p = name; *p != '\0'; p++)
+		is_plain &=
+		    *p == '_' || (*p >= 'a' && *p <= 'z') || (*p >= '0' && *p <= '9');
+	if (is_plain) {
+		buf_addstr(b, name);
+		return;
+	}
+	buf_add(b, "\"", 1);
+	for (const char *p = name; *p != '\0'; p++)
+		buf_add(b, *p == '"' ? "\"\"" : p, *p == '"' ? 2 : 1);
+	buf_add(b, "\"", 1);
+}
+
 /* One value, added to the list: a word, a string, or a number with its sign. */
 static bool
-take_value(struct cursor *c, struct buf *b)
+take_value(struct cursor *c, struct buf *b, bool is_name)
 {
 	struct sql_token *t = &c->t;
 	char *value = NULL;
@@ -303,7 +334,10 @@ take_value(struct cursor *c, struct buf *b)
 		value = sql_name_value(&c->l, t);
 	if (value == NULL)
 		return (false);
-	buf_addstr(b, value);
+	if (is_name)
+		add_name(b, value);
+	else
+		buf_addstr(b, value);
 	free(value);
 	step(c);
 	return (true);
@@ -319,7 +353,7 @@ take_values(struct cursor *c, struct sql_facts *f)
 	if (take(c, "default"))
 		return (is_done(c));
 	do
-		is_good = take_value(c, &b);
+		is_good = take_value(c, &b, is_list_of_names(f->setting));
 	while (is_good && take_mark(c, ","));
 	is_good = is_good && is_done(c);
 	buf_add(&b, "", 1);
@@ -486,7 +520,7 @@ take_option(struct cursor *c, struct sql_facts *f, bool *has_route)
 
 	if (is_good && !sql_token_is_mark(&c->l, &c->t, ",") &&
 	    !sql_token_is_mark(&c->l, &c->t, ")")) {
-		is_good = take_value(c, &b);
+		is_good = take_value(c, &b, false);
 		buf_add(&b, "", 1);
 		for (uint32_t i = 0; i < b.len; i++)
 			b.mem[i] = sql_lower[b.mem[i]];

@@ -11,8 +11,6 @@ from test_health import Pair
 from transcript import SYNC, Client, call, run
 
 READ_ONLY = "E(25006 "
-LIFTED = pytest.mark.xfail(strict=True, reason="SET TRANSACTION READ WRITE and SET SESSION "
-                           "CHARACTERISTICS are not refused, and lift the key's read_only")
 
 
 @pytest.fixture(scope="module")
@@ -72,8 +70,7 @@ def said_before(before):
     return "; ".join(before) or "nothing"
 
 
-@pytest.mark.parametrize("before", BEFORE + [pytest.param(b, marks=LIFTED) for b in READ_WRITE],
-                         ids=said_before)
+@pytest.mark.parametrize("before", BEFORE + READ_WRITE, ids=said_before)
 @pytest.mark.parametrize("function", ["note_volatile", "note_stable"])
 def test_read_only_key_cannot_write_by_a_function(c, made, n, before, function):
     """The server refuses it, or what would have allowed it was refused before."""
@@ -97,7 +94,7 @@ def test_read_only_key_cannot_write(c, made, n, before):
 @pytest.mark.parametrize("sql", [
     "set default_transaction_read_only = off", "set session default_transaction_read_only to false",
     "set local transaction_read_only = off", "set transaction_read_only = off",
-    pytest.param("set session characteristics as transaction read write", marks=LIFTED)])
+    "set session characteristics as transaction read write"])
 @pytest.mark.parametrize("how", ["simple", "extended"])
 def test_read_only_cannot_be_lifted(c, sql, how):
     t = c.ask(sql) if how == "simple" else c.say(run(sql), SYNC)

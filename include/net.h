@@ -56,6 +56,8 @@ enum worker_slot {
 	WORKER_SESSION,
 	WORKER_ADMIN,
 	WORKER_HEALTH,
+	WORKER_CATALOG,        /* what the catalogs say, in every thread */
+	WORKER_CATALOG_READER, /* who reads them, on the side thread */
 	WORKER_REPLICATE,
 	WORKER_HTTP,
 	WORKER_SLOTS

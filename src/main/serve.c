@@ -6,6 +6,7 @@
  *   stop:   INT   accept no more, end each session when its transaction is over
  *           TERM  accept no more, wait until the clients have gone; again: end now
  */
+#include "catalog.h"
 #include "health.h"
 #include "http.h"
 #include "link.h"
@@ -373,6 +374,12 @@ static const struct admin_host admin_hooks = {
     .key_rotate = stored_keys_rotate,
 };
 
+static const struct topo *
+world_of(struct worker *w)
+{
+	return (pool_worker(w)->topo);
+}
+
 static void
 rooms_init(void)
 {
@@ -383,6 +390,7 @@ rooms_init(void)
 			session_init(net_worker(i));
 	}
 	health_init(net_side());
+	catalog_init(net_side(), world_of);
 	replicate_init(net_side());
 	admin_set_host(&admin_hooks);
 	session_set_console(&admin_console);
@@ -411,6 +419,7 @@ rooms_fini(void)
 	for (unsigned i = 0; i < net_worker_count(); i++)
 		session_end_all(net_worker(i));
 	health_fini(net_side());
+	catalog_fini(net_side());
 	replicate_fini(net_side());
 	net_settle();
 	for (unsigned i = 0; i < net_worker_count(); i++)
@@ -421,6 +430,7 @@ rooms_fini(void)
 	for (unsigned i = 0; i < net_thread_count(); i++) {
 		if (i < net_worker_count())
 			session_fini(net_worker(i));
+		catalog_forget(net_worker(i));
 		pool_fini(net_worker(i));
 		link_fini(net_worker(i));
 	}

@@ -9,6 +9,7 @@
 #ifndef ROUTE_H
 #define ROUTE_H
 #include "base.h"
+#include "catalog.h"
 #include "sql.h"
 #include "topo.h"
 
@@ -50,6 +51,7 @@ struct route_input {
 	const char *member; /* of dbname=bank.member; NULL */
 	const struct sql_scan *scan;
 	const struct sql_facts *facts;
+	const struct catalog *catalog; /* NULL: nothing is known of the databases' own */
 	struct route_said local, session; /* the comment is in the scan */
 	/* False: not known yet (the statement is only being prepared). NULL: there are none. */
 	bool (*param)(void *arg, unsigned n, struct route_datum *out);
@@ -88,6 +90,8 @@ struct route_plan {
 	unsigned leg_count;
 	enum route_rule rule; /* the one that won */
 	bool is_write;        /* or may be: not for a replica */
+	bool
+	    calls_writer; /* calls a function of the user's that may write, as far as is known */
 	enum route_federation federation;
 	char skipped
 	    [256]; /* MANY: members left out, because they are down, "a, b"; or "" */

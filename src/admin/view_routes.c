@@ -1,4 +1,5 @@
 /* SHOW ROUTES, SHARDS, MODELS: what the configuration says of tables. */
+#include "catalog.h"
 #include "private.h"
 #include <stdlib.h>
 
@@ -6,14 +7,20 @@ static void
 route_row(struct show *show, const struct topo_virtual *v, const struct topo_route *r)
 {
 	char *source = mem_printf("%s:%d", r->at.file, r->at.line);
+	char nowhere[512];
 
+	catalog_route_warning(
+	    catalog_of(show->call->worker), v, r, nowhere, sizeof(nowhere));
 	row_text(show, COL_ROUTES_virtual, v->name);
 	row_text(show, COL_ROUTES_pattern, r->pattern);
 	row_text(show, COL_ROUTES_database, r->database->name);
 	row_text(show, COL_ROUTES_source, source);
 	/* Snapshots do not change: nothing is counted in them. */
 	row_null(show, COL_ROUTES_matches);
-	row_text(show, COL_ROUTES_warning, r->warning);
+	row_text(show, COL_ROUTES_warning,
+	    r->warning != NULL   ? r->warning
+	    : nowhere[0] != '\0' ? nowhere
+				 : NULL);
 	row_end(show);
 	free(source);
 }

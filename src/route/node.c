@@ -83,7 +83,7 @@ replica_bar(const struct route_work *w)
 
 	if (w->out->is_write)
 		return ("may write");
-	if (!in->facts->is_plain_read)
+	if (!w->is_plain_read)
 		return ("not a plain read");
 	if (in->in_transaction && !in->is_read_only)
 		return ("read in a transaction that may write");

@@ -221,6 +221,8 @@ route_work_begin(
 	out->leg_count = 0;
 	out->rule = ROUTE_BY_DEFAULT;
 	out->is_write = route_may_write(in);
+	out->calls_writer = false;
+	w->is_plain_read = in->facts->is_plain_read;
 	out->skipped[0] = out->warning[0] = out->node_why[0] = '\0';
 	out->sqlstate[0] = out->message[0] = out->detail[0] = out->hint[0] = '\0';
 	if (in->wants_notes)
@@ -270,12 +272,23 @@ check_read_only(struct route_work *w, const struct topo_database *d)
 	return (refuse_write(w, where));
 }
 
+/* What the statement is depends on what its functions and views are there. */
+static void
+note_member(struct route_work *w, const struct topo_database *member)
+{
+	bool may_write = route_calls_writer(w, member);
+
+	w->is_plain_read = w->in->facts->is_plain_but_calls && !may_write;
+	w->out->calls_writer |= may_write;
+}
+
 bool
 route_one(struct route_work *w, const struct topo_database *member, enum route_rule rule)
 {
 	const struct topo_database *node;
 
 	w->out->rule = rule;
+	note_member(w, member);
 	if (!check_read_only(w, member) || !route_node(w, member, &node))
 		return (false);
 	if (node != member && !check_read_only(w, node))
@@ -341,8 +354,10 @@ add_legs(struct route_work *w, const struct route_members *m)
 	struct route_plan *out = w->out;
 
 	for (unsigned i = 0; i < m->count; i++) {
-		const struct topo_database *node = route_leg_node(w, m->at[i]);
+		const struct topo_database *node;
 
+		note_member(w, m->at[i]);
+		node = route_leg_node(w, m->at[i]);
 		if (node != NULL) {
 			out->legs[out->leg_count++] = (struct route_leg){m->at[i], node};
 			continue;

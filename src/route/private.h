@@ -9,6 +9,7 @@
  *   node.c     from a member to the database that is asked: fallback, health, replicas
  *   setting.c  the values that the settings take
  *   explain.c  a plan in words
+ *   known.c    what the databases' catalogs add
  */
 #ifndef ROUTE_PRIVATE_H
 #define ROUTE_PRIVATE_H
@@ -25,6 +26,11 @@ struct route_place {
 	const struct topo_route *route;     /* of ROUTE_BY_TABLE */
 	enum route_rule rule;
 	bool is_counted; /* not a table of the system */
+	/* Of a view whose place is that of the tables below it: */
+	const struct catalog_relation *view, *base; /* base: one that is not spread */
+	const struct topo_database *also; /* of base, beside shard; NULL: there is none */
+	bool hides_key; /* the shard's key is no column of it as it is in its table */
+	bool is_mixed;  /* the tables are in several places */
 };
 
 enum route_read_from { READ_FROM_AUTO, READ_FROM_PRIMARY, READ_FROM_REPLICA };
@@ -40,7 +46,9 @@ struct route_work {
 	/* A client or database key's only member; NULL: not bound to one. */
 	const struct topo_database *own;
 	enum route_read_from read_from;
-	bool skips;            /* on_unavailable = skip */
+	bool
+	    is_plain_read; /* fit for a replica of the member that is being planned for */
+	bool skips;        /* on_unavailable = skip */
 	const char *shard_key; /* the setting; NULL: not said */
 };
 
@@ -139,12 +147,29 @@ const char *route_class_name(enum sql_class);
 
 void route_place(
     const struct route_work *, const struct sql_table *, struct route_place *out);
+/* What is said of a table by its name, or nothing: then it is at home. */
+void route_place_named(
+    const struct route_work *, const struct sql_table *, struct route_place *out);
 /* The statement makes the table, and nothing is said of it: it is where the others are. */
 bool route_follows(const struct sql_table *, const struct route_place *);
 /* The members that the tables name, and the decision from it. */
 bool route_by_tables(struct route_work *);
 /* For EXPLAIN, when a stronger rule decides: what the tables would have said. */
 void route_note_tables(struct route_work *);
+
+/* ---- what catalogs know (known.c) ---- */
+
+/* Whether it is the shard's key that the match is about. */
+bool route_says_key(const struct route_work *, const struct topo_shard *,
+    const struct sql_table *, const struct sql_match *);
+/* Calls a function, or reads a view that calls one, that may write as far as is known. */
+bool route_calls_writer(const struct route_work *, const struct topo_database *member);
+/* False: no view, or none that can be placed. */
+bool route_place_view(
+    const struct route_work *, const struct sql_table *, struct route_place *out);
+bool route_refuse_view(
+    struct route_work *, const struct sql_table *, const struct route_place *);
+bool route_refuse_unmerged_view(struct route_work *, const struct sql_table *);
 
 enum route_spread { SPREAD_ONE, SPREAD_MANY, SPREAD_REFUSED };
 /* What the tables of one shard group say: one member (with its rule), or several. */

@@ -229,7 +229,8 @@ bind_table(struct route_work *w, const struct topo_shard *shard, unsigned table,
 		const struct sql_match *m = &facts->matches[i];
 		struct reading r = {w, shard, &facts->tables[table], m, 0, false, false};
 
-		if (m->table != table || strcmp(m->column, shard->key) != 0)
+		if (m->table != table ||
+		    !route_says_key(w, shard, &facts->tables[table], m))
 			continue;
 		if (m->is_assigned) {
 			refuse_assigned(&r);
@@ -322,7 +323,7 @@ join_tables(struct route_work *w, const struct topo_shard *shard,
 
 		if (!places[i].is_counted || places[i].shard != shard)
 			continue;
-		bind = bind_table(w, shard, i, j, &set);
+		bind = places[i].hides_key ? BIND_NONE : bind_table(w, shard, i, j, &set);
 		if (bind == BIND_NONE) {
 			bind = bind_setting(w, shard, &set);
 			j->has_setting |= bind == BIND_SET;

@@ -3,6 +3,7 @@
  *
  *   member.schema.table -> that member        a table of a [shard]  -> see shard.c
  *   a [route]           -> its member         nothing               -> the key's, the default
+ *   a view of which nothing is said           -> where the tables below it are (known.c)
  *
  * All tables must agree; two names for one database (a fallback without a host) agree. A table
  * that the statement makes, and of which nothing is said, goes where the others are.
@@ -19,20 +20,11 @@ struct agreement {
 };
 
 void
-route_place(
+route_place_named(
     const struct route_work *w, const struct sql_table *t, struct route_place *out)
 {
 	const struct topo_virtual *v = w->in->virt;
 
-	*out = (struct route_place){.is_counted = !t->is_system};
-	if (t->catalog != NULL &&
-	    (out->member = topo_member_find(v, t->catalog)) != NULL) {
-		out->rule = ROUTE_BY_CATALOG;
-		out->is_counted = true;
-		return;
-	}
-	if (t->is_system)
-		return;
 	if (v->shard_count > 0 &&
 	    (out->shard = topo_shard_find(v, t->schema, t->name)) != NULL) {
 		out->rule = ROUTE_BY_SHARD;
@@ -48,6 +40,32 @@ route_place(
 	out->member = w->home;
 }
 
+void
+route_place(
+    const struct route_work *w, const struct sql_table *t, struct route_place *out)
+{
+	const struct topo_virtual *v = w->in->virt;
+	struct route_place none;
+
+	*out = (struct route_place){.is_counted = !t->is_system};
+	if (t->catalog != NULL &&
+	    (out->member = topo_member_find(v, t->catalog)) != NULL) {
+		out->rule = ROUTE_BY_CATALOG;
+		out->is_counted = true;
+		return;
+	}
+	if (t->is_system)
+		return;
+	route_place_named(w, t, out);
+	if (out->shard != NULL || out->route != NULL || t->is_created ||
+	    !catalog_has_views(w->in->catalog))
+		return;
+	none = *out;
+	out->member = NULL;
+	if (!route_place_view(w, t, out))
+		*out = none;
+}
+
 static void
 note_place(struct route_work *w, const struct sql_table *t, const struct route_place *p)
 {
@@ -56,7 +74,12 @@ note_place(struct route_work *w, const struct sql_table *t, const struct route_p
 	if (!w->in->wants_notes)
 		return;
 	route_table_name(t, name, sizeof(name));
-	if (p->rule == ROUTE_BY_CATALOG)
+	if (p->view != NULL && p->rule == ROUTE_BY_TABLE)
+		route_spoke(w, ROUTE_BY_TABLE, "view %s reads %s = %s (%s:%d)", name,
+		    p->route->pattern, p->member->name,
+		    p->route->at.file != NULL ? p->route->at.file : "?",
+		    p->route->at.line);
+	else if (p->rule == ROUTE_BY_CATALOG)
 		route_spoke(w, ROUTE_BY_CATALOG, "%s.%s", t->catalog, name);
 	else if (p->rule == ROUTE_BY_TABLE)
 		route_spoke(w, ROUTE_BY_TABLE, "%s = %s (%s:%d)", p->route->pattern,
@@ -143,6 +166,22 @@ agree(struct route_work *w, struct agreement *a, const struct sql_table *t,
 	return (true);
 }
 
+/* A view of more than rows of one table is not the union of what it is on each shard. */
+static bool
+merges_views(struct route_work *w, const struct route_place *places,
+    const struct topo_shard *shard)
+{
+	const struct sql_facts *facts = w->in->facts;
+
+	if (w->out->federation != ROUTE_MERGE)
+		return (true);
+	for (unsigned i = 0; i < facts->table_count; i++)
+		if (places[i].is_counted && places[i].shard == shard &&
+		    places[i].view != NULL && !places[i].view->is_simple)
+			return (route_refuse_unmerged_view(w, &facts->tables[i]));
+	return (true);
+}
+
 static bool
 agree_group(struct route_work *w, struct agreement *a, const struct sql_table *t,
     const struct route_place *places, const struct topo_shard *shard)
@@ -155,6 +194,8 @@ agree_group(struct route_work *w, struct agreement *a, const struct sql_table *t
 	case SPREAD_MANY:
 		if (a->table != NULL)
 			return (refuse_mixed(w, a, t, NULL));
+		if (!merges_views(w, places, shard))
+			return (false);
 		a->table = t;
 		a->is_many = true;
 		a->rule = ROUTE_BY_SHARD;
@@ -202,6 +243,14 @@ place_all(struct route_work *w, struct route_place *places)
 			places[i].is_counted = false;
 }
 
+/* A table that is not spread is below the same view: the group must have gone there. */
+static bool
+agrees_with_base(const struct agreement *a, const struct route_place *p)
+{
+	return (!a->is_many &&
+		topo_database_served(a->member) == topo_database_served(p->also));
+}
+
 static bool
 agree_all(struct route_work *w, struct agreement *a)
 {
@@ -216,10 +265,14 @@ agree_all(struct route_work *w, struct agreement *a)
 
 		if (!p->is_counted)
 			continue;
+		if (p->is_mixed)
+			return (route_refuse_view(w, t, p));
 		if (p->shard != NULL) {
 			if (!is_later_of_group(places, i) &&
 			    !agree_group(w, a, t, places, p->shard))
 				return (false);
+			if (p->also != NULL && !agrees_with_base(a, p))
+				return (route_refuse_view(w, t, p));
 		} else if (!check_place(w, t, p) || !agree(w, a, t, p->member, p->rule)) {
 			return (false);
 		}

@@ -2,6 +2,7 @@
  * What becomes of a statement of a session on a virtual database, and whether its key may run
  * it now.
  */
+#include "catalog.h"
 #include "weave.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -145,15 +146,15 @@ decide_by_route(struct session *s, const struct sense *sense, const struct bindi
 		    &w->refusal, plan->sqlstate, plan->message, plan->detail, plan->hint);
 		return (GO_REFUSED);
 	case ROUTE_MANY:
-		if (w->txn != TXN_NONE && sense->facts->has_foreign_function)
+		if (w->txn != TXN_NONE && plan->calls_writer)
 			return (weave_decline(w, "0A000",
 			    "a function that may write cannot be called on several databases in one transaction",
 			    "Call it outside a transaction, or on one database."));
 		return (GO_MANY);
 	case ROUTE_ONE:
 	default:
-		/* What a function of the user's does is not known: it counts as a write. */
-		plan->is_write |= sense->facts->has_foreign_function;
+		/* A function of the user's that may write counts as a write. */
+		plan->is_write |= plan->calls_writer;
 		*seat = weave_seat(s, plan->legs[0].node);
 		return (*seat != NULL ? GO_ONE : GO_REFUSED);
 	}
@@ -283,6 +284,8 @@ weave_note_relayed(struct session *s, const struct sense *sense)
 		if (w->txn != TXN_NONE || w->unit.is_string)
 			(void)weave_savepoint(s, f);
 	}
+	if (f->class == SQL_DDL)
+		catalog_suspect();
 	w->unit.rolls_back |= f->class == SQL_ROLLBACK;
 	w->unit.resets_all |= f->class == SQL_SET && is_reset_of_all(sense);
 	w->unit.opens |= strcmp(sense->scan.verb, "declare") == 0;

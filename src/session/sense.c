@@ -185,6 +185,7 @@ sense_input(struct session *s, const struct sense *sense, const struct binding *
 	    .member = w->member,
 	    .scan = &sense->scan,
 	    .facts = sense->facts,
+	    .catalog = catalog_of(s->worker),
 	    .local = said_view(&w->local),
 	    .session = said_view(&w->session),
 	    .param = b != NULL ? binding_param : NULL,

@@ -1,6 +1,5 @@
 """API keys made while the proxy runs: CREATE KEY, REVOKE KEY, SHOW KEYS, the state store behind
 them, and `pgweave key` beside it."""
-import itertools
 import os
 import re
 import subprocess
@@ -9,6 +8,7 @@ import psycopg
 import pytest
 
 import bank
+from keys import console, create, login, refused
 from poll import until
 from proxy import is_standin, program
 
@@ -40,33 +40,6 @@ def start(proxy, base, state):
 @pytest.fixture
 def door(start):
     return start()
-
-
-def console(door, sql, user="admin", **options):
-    with psycopg.connect(door.dsn("pgweave", user), autocommit=True) as c:
-        cur = c.execute(sql, **options)
-        return [dict(zip([d.name for d in cur.description], row)) for row in cur] \
-            if cur.description else cur.statusmessage
-
-
-numbers = itertools.count(1)
-
-
-def create(door, rest="TYPE server VIRTUAL bank", name=None, **options):
-    name = name or f"test {next(numbers)}"
-    row, = console(door, f"CREATE KEY '{name}' {rest}", **options)
-    assert list(row) == ["key", "secret"]
-    assert re.fullmatch("vb_[0-9a-f]{32}", row["key"]) and re.fullmatch("[0-9a-f]{48}", row["secret"])
-    return row
-
-
-def login(door, row):
-    return door.connect("bank", user=row["key"], password=row["secret"])
-
-
-def refused(door, row):
-    with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
-        login(door, row)
 
 
 def status(door):
@@ -285,7 +258,7 @@ def test_no_directory(start, tmp_path):
     door = start(state_dir=str(parent / "state"))
     with door.connect("bank") as c:
         assert c.execute("select 1").fetchone() == (1,)
-    assert log(door).count("the state store cannot be used") == 1
+    assert log(door).count("keys and jobs that stand there are missing") == 1
     cannot(door, "No such file or directory")
     assert len(console(door, "SHOW KEYS")) == len(bank.KEYS)
     parent.mkdir()

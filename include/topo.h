@@ -28,14 +28,18 @@ enum topo_status {
 enum topo_role { TOPO_ROLE_UNKNOWN, TOPO_ROLE_PRIMARY, TOPO_ROLE_REPLICA };
 
 /* One for each database name, for the whole process: it outlives snapshots. Written by health
- * alone, but for `failures`; read by anybody, without a lock but for the texts. */
+ * and by operators, `failures` by anybody; read by anybody, without a lock but for the texts. */
 struct topo_verdict {
 	struct table_node node;
 	const char *database;
-	_Atomic int status, role;
+	_Atomic int status; /* the operator's word, else what health found */
+	_Atomic int role;
+	_Atomic int found; /* what health found, also while an operator has spoken */
+	_Atomic int word;  /* TOPO_DRAINING, TOPO_MAINTENANCE; TOPO_UNKNOWN: none */
 	_Atomic int64_t checked_us, since_us; /* monotonic; 0: never */
 	_Atomic int64_t response_us;          /* of the last good probe; -1: none */
 	_Atomic int64_t reached_us; /* when a probe last had a new connection; 0: never */
+	_Atomic int64_t risen_us;   /* when it was healthy again after DOWN; 0: never */
 	_Atomic int64_t lag_us, lag_bytes; /* of a replica; -1: not known */
 	_Atomic uint64_t replayed_lsn;     /* of a replica; 0: not known */
 	/* It has all that its primary acknowledged before then, monotonic; 0: not known. Kept for
@@ -44,19 +48,32 @@ struct topo_verdict {
 	_Atomic unsigned connections; /* at the server, of anybody; as last seen */
 	/* Links that could not be opened, or were lost, since the last probe: any thread adds. */
 	_Atomic unsigned failures;
-	pthread_mutex_t lock; /* for what follows */
-	char reason[256];     /* why it is not healthy, in one line */
-	char version[64];     /* "15.4" */
+	/* It says that it is a primary, but is not the one: nothing goes there. */
+	_Atomic bool is_fenced;
+	/* Of a database that has replicas, for the group of them all: */
+	_Atomic(struct topo_verdict *) primary; /* the present one; NULL: itself */
+	_Atomic(struct topo_verdict *) rival;   /* it may be this: none is written */
+	_Atomic int64_t missing_us; /* since when there is no primary; 0: there is one */
+	pthread_mutex_t lock;       /* for what follows */
+	char reason[256];           /* why it is not healthy, in one line */
+	char version[64];           /* "15.4" */
+	char found_reason[256];     /* health's own; reason may be the operator's */
+	int64_t found_since_us;
 };
 /* The verdict on the database of that name; makes it. Never fails, never freed before
  * topo_verdicts_free() at the end of the process. Any thread. */
 struct topo_verdict *topo_verdict(const char *database);
 void topo_verdicts_free(void);
 const char *topo_status_name(enum topo_status); /* "half-open" */
-/* Health's way to change status: sets since_us too, and the reason (may be NULL). */
+/* Health's way to change status: sets since_us too, and the reason (may be NULL). What an
+ * operator said stays in front of it. */
 void topo_verdict_set(
     struct topo_verdict *, enum topo_status, int64_t now_us, const char *reason);
-/* Statements may go there: unknown, healthy, half-open; not down, maintenance. */
+/* The operator's word, TOPO_DRAINING or TOPO_MAINTENANCE, or TOPO_UNKNOWN to lift it. False:
+ * it was so before (the reason is the new one). Any thread. */
+bool topo_verdict_order(
+    struct topo_verdict *, enum topo_status word, int64_t now_us, const char *reason);
+/* New statements may go there: unknown, healthy, half-open, lagging. */
 bool topo_verdict_is_up(const struct topo_verdict *);
 
 struct topo;
@@ -91,6 +108,8 @@ struct topo_database {
 	const struct topo_database *fallback;   /* or NULL */
 	int fallback_on_down;                   /* enum topo_fallback */
 	const struct topo_database *replica_of; /* or NULL */
+	const struct topo_database **copies;    /* those whose replica_of this one is */
+	size_t copy_count;
 	bool is_read_only;
 	int64_t max_lag;      /* µs, of a replica */
 	int64_t max_overflow; /* links above pool_size under load, closed when idle; 0 */
@@ -306,6 +325,17 @@ const struct topo_database *topo_database_find(const struct topo *, const char *
 /* Which one answers for it: itself, or without a host its fallback, and so on (there are no
  * circles). NULL stays NULL. */
 const struct topo_database *topo_database_served(const struct topo_database *);
+/* Roles follow the servers: the database that takes the writes now of those that the given one
+ * is a replica of, or has for replicas; itself when it has neither. It may be down. rival (may
+ * be NULL): another that may be it, so that none is to be written; or NULL. Any thread. */
+const struct topo_database *topo_database_primary(
+    const struct topo_database *, const struct topo_database **rival);
+/* Whether it is that one, by name of the configuration or by promotion. */
+bool topo_database_is_primary(const struct topo_database *);
+/* Whether the group of that database has no primary now but may soon have one: it is down or in
+ * recovery, has replicas that can be promoted, and no operator has taken it out. since_us (may
+ * be NULL): since when, as clock_us() has it. Costs a few loads. Any thread. */
+bool topo_verdict_awaits_primary(const struct topo_database *, int64_t *since_us);
 size_t topo_login_count(const struct topo *);
 const struct topo_login *topo_login(const struct topo *, size_t i);
 const struct topo_login *topo_login_find(const struct topo *, const char *name);

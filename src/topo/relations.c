@@ -85,6 +85,23 @@ check_replica(const struct database_node *n, struct conf_problems *problems)
 	free(label);
 }
 
+/* Each primary knows its replicas, in the order of the file. */
+static void
+list_copies(struct topo *t)
+{
+	for (size_t i = 0; i < t->database_count; i++) {
+		const struct topo_database *copy = &t->databases[i]->db;
+		struct topo_database *of;
+
+		if (copy->replica_of == NULL || !copy->is_configured)
+			continue;
+		of = &topo_database_node(t, copy->replica_of->name)->db;
+		of->copies =
+		    mem_realloc(of->copies, (of->copy_count + 1) * sizeof(*of->copies));
+		of->copies[of->copy_count++] = copy;
+	}
+}
+
 void
 relations_read(struct topo *t, struct conf_problems *problems)
 {
@@ -102,4 +119,5 @@ relations_read(struct topo *t, struct conf_problems *problems)
 		check_fallback(t, t->databases[i], problems);
 		check_replica(t->databases[i], problems);
 	}
+	list_copies(t);
 }

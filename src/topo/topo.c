@@ -181,6 +181,7 @@ topo_free(struct topo *t)
 	for (size_t i = 0; i < t->database_count; i++) {
 		free(t->databases[i]->db.hosts);
 		free(t->databases[i]->db.params);
+		free(t->databases[i]->db.copies);
 		free(t->databases[i]);
 	}
 	for (size_t i = 0; i < t->login_count; i++)

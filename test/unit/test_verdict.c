@@ -90,7 +90,7 @@ test_is_up(void **state)
 	    {TOPO_DOWN, "down", false},
 	    {TOPO_HALF_OPEN, "half-open", true},
 	    {TOPO_LAGGING, "lagging", true},
-	    {TOPO_DRAINING, "draining", true},
+	    {TOPO_DRAINING, "draining", false},
 	    {TOPO_MAINTENANCE, "maintenance", false},
 	};
 	struct topo_verdict *v = topo_verdict("a");
@@ -104,6 +104,90 @@ test_is_up(void **state)
 	topo_verdicts_free();
 }
 
+static void
+test_order(void **state)
+{
+	struct topo_verdict *v = topo_verdict("a");
+
+	(void)state;
+	topo_verdict_set(v, TOPO_HEALTHY, 1000, NULL);
+	assert_true(topo_verdict_order(v, TOPO_DRAINING, 2000, "by admin"));
+	assert_int_equal(v->status, TOPO_DRAINING);
+	assert_int_equal(v->since_us, 2000);
+	assert_string_equal(v->reason, "by admin");
+	/* Health goes on behind it. */
+	topo_verdict_set(v, TOPO_DOWN, 3000, "gone");
+	assert_int_equal(v->status, TOPO_DRAINING);
+	assert_int_equal(v->found, TOPO_DOWN);
+	assert_string_equal(v->reason, "by admin");
+	assert_false(topo_verdict_order(v, TOPO_DRAINING, 3500, "by admin: disk"));
+	assert_int_equal(v->since_us, 2000);
+	assert_string_equal(v->reason, "by admin: disk");
+	assert_int_equal(v->failures, 0);
+	assert_true(topo_verdict_order(v, TOPO_UNKNOWN, 4000, NULL));
+	assert_int_equal(v->status, TOPO_DOWN);
+	assert_int_equal(v->since_us, 3000);
+	assert_string_equal(v->reason, "gone");
+	assert_int_equal(v->failures, 1);
+	assert_false(topo_verdict_order(v, TOPO_UNKNOWN, 4500, NULL));
+	assert_int_equal(v->failures, 1);
+	/* Nobody looks while it is in maintenance: afterwards it has to show how it is. */
+	assert_true(topo_verdict_order(v, TOPO_MAINTENANCE, 5000, "by admin"));
+	assert_true(topo_verdict_order(v, TOPO_UNKNOWN, 6000, NULL));
+	assert_int_equal(v->status, TOPO_HALF_OPEN);
+	assert_int_equal(v->since_us, 6000);
+	assert_int_equal(v->risen_us, 0);
+	topo_verdict_set(v, TOPO_HEALTHY, 7000, NULL);
+	assert_int_equal(v->risen_us, 7000);
+	topo_verdicts_free();
+}
+
+static void
+test_primary(void **state)
+{
+	struct topo_database root = {.name = "a", .verdict = topo_verdict("a")},
+			     copy = {.name = "b",
+				 .verdict = topo_verdict("b"),
+				 .replica_of = &root},
+			     lone = {.name = "c", .verdict = topo_verdict("c")};
+	const struct topo_database *copies[] = {&copy}, *rival;
+	int64_t since = 0;
+
+	(void)state;
+	root.copies = copies;
+	root.copy_count = 1;
+	assert_ptr_equal(topo_database_primary(&copy, &rival), &root);
+	assert_null(rival);
+	assert_true(topo_database_is_primary(&root));
+	assert_false(topo_database_is_primary(&copy));
+	assert_true(topo_database_is_primary(&lone));
+	assert_false(topo_verdict_awaits_primary(&root, NULL));
+	atomic_store(&root.verdict->missing_us, 500);
+	assert_true(topo_verdict_awaits_primary(&copy, &since));
+	assert_int_equal(since, 500);
+	/* Taken out on purpose: nobody waits for it. */
+	topo_verdict_order(root.verdict, TOPO_MAINTENANCE, 600, "by admin");
+	assert_false(topo_verdict_awaits_primary(&root, NULL));
+	topo_verdict_order(root.verdict, TOPO_UNKNOWN, 700, NULL);
+	/* A lone one may come back, but no other will take its place. */
+	topo_verdict_set(lone.verdict, TOPO_DOWN, 500, "gone");
+	assert_false(topo_verdict_awaits_primary(&lone, NULL));
+	atomic_store(&root.verdict->missing_us, 0);
+	atomic_store(&root.verdict->primary, copy.verdict);
+	assert_ptr_equal(topo_database_primary(&root, &rival), &copy);
+	assert_null(rival);
+	assert_false(topo_database_is_primary(&root));
+	assert_true(topo_database_is_primary(&copy));
+	assert_false(topo_verdict_awaits_primary(&root, NULL));
+	atomic_store(&root.verdict->rival, root.verdict);
+	assert_ptr_equal(topo_database_primary(&root, &rival), &copy);
+	assert_ptr_equal(rival, &root);
+	/* One that is of the group no more is nothing to it. */
+	atomic_store(&root.verdict->primary, lone.verdict);
+	assert_ptr_equal(topo_database_primary(&root, NULL), &root);
+	topo_verdicts_free();
+}
+
 int
 main(void)
 {
@@ -112,6 +196,8 @@ main(void)
 	    cmocka_unit_test(test_many),
 	    cmocka_unit_test(test_set),
 	    cmocka_unit_test(test_is_up),
+	    cmocka_unit_test(test_order),
+	    cmocka_unit_test(test_primary),
 	};
 
 	return (cmocka_run_group_tests(tests, NULL, NULL));

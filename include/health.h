@@ -4,6 +4,9 @@
  *
  *   UNKNOWN -(1 good)-> HEALTHY -(fall bad)-> DOWN -(1 good)-> HALF-OPEN -(rise good)-> HEALTHY
  *   replicas: HEALTHY <-> LAGGING (above max_lag; back under half of it)
+ *
+ * Roles follow the servers: of a database and its replicas, the one that is not in recovery
+ * takes the writes (topo_database_primary).
  */
 #ifndef HEALTH_H
 #define HEALTH_H

@@ -33,10 +33,22 @@ watch_find(const struct health *h, const char *name)
 	return (n != NULL ? CONTAINER_OF(n, struct watch, node) : NULL);
 }
 
-struct watch *
-health_watch(struct worker *side, const char *database)
+size_t
+health_group(const struct watch *of, struct watch *group[LEAD_GROUP_MAX])
 {
-	return (watch_find(side->slot[WORKER_HEALTH], database));
+	const struct health *h = of->worker->slot[WORKER_HEALTH];
+	const struct topo_database *root =
+	    of->database->replica_of != NULL ? of->database->replica_of : of->database;
+	struct watch *w = watch_find(h, root->name);
+	size_t count = 0;
+
+	if (w == NULL || root->copy_count == 0)
+		return (0);
+	group[count++] = w;
+	for (size_t i = 0; i < root->copy_count && count < LEAD_GROUP_MAX; i++)
+		if ((w = watch_find(h, root->copies[i]->name)) != NULL)
+			group[count++] = w;
+	return (count);
 }
 
 /* The next watch of a walk in which watches may go. */
@@ -87,6 +99,7 @@ watch_set_rules(struct watch *w)
 	r->fall = (unsigned)(db->health_fall > 0 ? db->health_fall : set->health_fall);
 	r->rise = (unsigned)(db->health_rise > 0 ? db->health_rise : set->health_rise);
 	r->is_replica = db->replica_of != NULL;
+	r->is_grouped = r->is_replica || db->copy_count > 0;
 	r->is_standby_fine = r->is_replica || db->is_read_only;
 	r->max_lag_us = db->max_lag;
 }
@@ -108,6 +121,7 @@ watch_destroy(struct health *h, struct watch *w)
 {
 	probe_drop(w);
 	judge_forget(w);
+	alert_drop(w, false);
 	table_remove(&h->watches, &w->node);
 	free(w->name);
 	free(w);
@@ -176,7 +190,7 @@ health_read(struct worker *side, const struct topo *topo, int64_t now_us)
 static bool
 watch_is_due(const struct watch *w, int64_t now_us)
 {
-	if (w->is_probing)
+	if (w->is_probing || atomic_load(&w->verdict->word) == TOPO_MAINTENANCE)
 		return (false);
 	if (now_us >= w->due_us)
 		return (true);
@@ -194,6 +208,7 @@ health_tick(struct worker *side, int64_t now_us)
 		health_read(side, topo, now_us);
 	for (struct watch *w = watch_next(h, NULL); w != NULL; w = watch_next(h, w)) {
 		probe_tick(w, now_us);
+		alert_tick(w, now_us);
 		if (watch_is_due(w, now_us))
 			probe_start(w, now_us);
 	}
@@ -214,8 +229,10 @@ health_fini(struct worker *side)
 	struct watch *w;
 
 	replay_free(&h->groups);
-	while ((w = watch_next(h, NULL)) != NULL)
+	while ((w = watch_next(h, NULL)) != NULL) {
+		alert_drop(w, true);
 		watch_destroy(h, w);
+	}
 	table_free(&h->watches);
 	if (h->topo != NULL)
 		topo_release(h->topo);

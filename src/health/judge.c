@@ -5,26 +5,34 @@
  *                                              ^---(1 bad)---'
  *   replicas: HEALTHY <-> LAGGING (above max_lag; back under half of it)
  *
- * A verdict of the operator (draining, maintenance) stays as it is.
+ * What an operator says (draining, maintenance) hides it, but does not change it.
  */
 #include "private.h"
 #include "stat.h"
 #include <stdio.h>
 #include <string.h>
 
-#define FAILING_PAUSE_US 250000  /* while it is not decided */
-#define DOWN_PAUSE_US    1000000 /* while it is down */
+#define FAILING_PAUSE_US 250000   /* while it is not decided */
+#define DOWN_PAUSE_US    1000000  /* while it is down */
+#define URGENT_US        60000000 /* replicas of a lost primary are asked often so long */
 
 static enum topo_status
 status_of(const struct watch *w)
 {
-	return ((enum topo_status)atomic_load(&w->verdict->status));
+	return ((enum topo_status)atomic_load(&w->verdict->found));
 }
 
-static bool
-is_operators(enum topo_status status)
+/* Nobody is to be woken for what an operator does. */
+static void
+tell_change(
+    struct watch *w, enum topo_status was, enum topo_status is, const char *reason)
 {
-	return (status == TOPO_DRAINING || status == TOPO_MAINTENANCE);
+	stat_count(M_health_changes, 1);
+	if (atomic_load(&w->verdict->word) != TOPO_UNKNOWN)
+		return;
+	/* That all is well is no news at the start. */
+	if (was != TOPO_UNKNOWN || is != TOPO_HEALTHY)
+		alert_raise(w, topo_status_name(was), topo_status_name(is), reason);
 }
 
 int64_t
@@ -35,6 +43,13 @@ judge_pause_us(const struct watch *w)
 
 	if (status == TOPO_DOWN && pause > DOWN_PAUSE_US)
 		return (DOWN_PAUSE_US);
+	if (w->is_urgent && status != TOPO_DOWN) {
+		int64_t often = w->started_us - w->urgent_us < URGENT_US
+				    ? FAILING_PAUSE_US
+				    : DOWN_PAUSE_US;
+
+		return (pause < often ? pause : often);
+	}
 	if (status != TOPO_DOWN && (w->bad > 0 || status == TOPO_HALF_OPEN) &&
 	    pause > FAILING_PAUSE_US)
 		return (FAILING_PAUSE_US);
@@ -50,6 +65,15 @@ judge_forget(struct watch *w)
 	w->written_lsn = 0;
 	w->caught_up_us = 0;
 	w->is_odd = false;
+	w->role = TOPO_ROLE_UNKNOWN;
+	w->timeline = 0;
+	w->system = 0;
+	w->server_us = 0;
+	w->note[0] = '\0';
+	w->is_urgent = false;
+	w->asks_less = false;
+	atomic_store(&v->is_fenced, false);
+	atomic_store(&v->risen_us, 0);
 	atomic_store(&v->role, TOPO_ROLE_UNKNOWN);
 	atomic_store(&v->response_us, -1);
 	atomic_store(&v->reached_us, 0);
@@ -61,8 +85,7 @@ judge_forget(struct watch *w)
 	pthread_mutex_lock(&v->lock);
 	v->version[0] = '\0';
 	pthread_mutex_unlock(&v->lock);
-	if (!is_operators(status_of(w)))
-		topo_verdict_set(v, TOPO_UNKNOWN, clock_us(), NULL);
+	topo_verdict_set(v, TOPO_UNKNOWN, clock_us(), NULL);
 }
 
 /* ---- bad ---- */
@@ -79,8 +102,6 @@ judge_bad(struct watch *w, const char *reason, int64_t now_us)
 	stat_count(M_health_probes_failed, 1);
 	log_debug("health: probe of %s failed: %s", w->name, reason);
 	atomic_store(&v->checked_us, now_us);
-	if (is_operators(was))
-		return;
 	if (was == TOPO_HALF_OPEN || w->bad >= w->rules.fall)
 		is = TOPO_DOWN;
 	if (is == TOPO_DOWN) {
@@ -91,7 +112,7 @@ judge_bad(struct watch *w, const char *reason, int64_t now_us)
 	topo_verdict_set(v, is, now_us, reason);
 	if (is == was)
 		return;
-	stat_count(M_health_changes, 1);
+	tell_change(w, was, is, reason);
 	log_warning("health: %s is down: %s (%u failure%s)", w->name, reason, w->bad,
 	    w->bad == 1 ? "" : "s");
 }
@@ -131,7 +152,7 @@ is_lagging(const struct watch *w, enum topo_status was)
 {
 	int64_t lag = atomic_load(&w->verdict->lag_us);
 
-	if (!w->rules.is_replica || lag < 0)
+	if (!w->rules.is_grouped || lag < 0)
 		return (false);
 	if (was == TOPO_LAGGING)
 		return (lag > 0 && lag >= w->rules.max_lag_us / 2);
@@ -141,6 +162,8 @@ is_lagging(const struct watch *w, enum topo_status was)
 static const char *
 oddity(const struct watch *w, enum topo_role role)
 {
+	if (w->note[0] != '\0')
+		return (w->note);
 	if (w->rules.is_replica && role == TOPO_ROLE_PRIMARY)
 		return ("replica_of is set, but the server is not in recovery");
 	if (!w->rules.is_standby_fine && role == TOPO_ROLE_REPLICA)
@@ -152,7 +175,7 @@ oddity(const struct watch *w, enum topo_role role)
 static void
 note_oddity(struct watch *w, const char *odd)
 {
-	if (odd != NULL && !w->is_odd)
+	if (odd != NULL && !w->is_odd && w->note[0] == '\0')
 		log_warning("health: %s: %s", w->name, odd);
 	w->is_odd = odd != NULL;
 }
@@ -166,7 +189,6 @@ log_change(const struct watch *w, enum topo_status is, const struct found *f)
 	    [TOPO_ROLE_REPLICA] = ", replica",
 	};
 
-	stat_count(M_health_changes, 1);
 	if (is == TOPO_LAGGING)
 		log_warning("health: %s is lagging: %lld ms behind", w->name,
 		    (long long)atomic_load(&w->verdict->lag_us) / 1000);
@@ -194,6 +216,11 @@ note_found(struct watch *w, const struct found *f, int64_t now_us)
 	pthread_mutex_unlock(&v->lock);
 	atomic_store(&v->checked_us, now_us);
 	w->written_lsn = f->written_lsn;
+	w->role = f->role;
+	w->system = f->system;
+	w->server_us = f->started_us;
+	/* One that follows again has given up the timeline on which it wrote. */
+	w->timeline = f->role == TOPO_ROLE_PRIMARY ? f->timeline : 0;
 }
 
 void
@@ -209,8 +236,6 @@ judge_good(struct watch *w, const struct found *f, uint64_t primary_lsn, int64_t
 	note_found(w, f, now_us);
 	measure_lag(w, f, primary_lsn, now_us);
 	note_oddity(w, reason);
-	if (is_operators(was))
-		return;
 	if (was == TOPO_DOWN) {
 		w->good = 0;
 		is = TOPO_HALF_OPEN;
@@ -226,6 +251,8 @@ judge_good(struct watch *w, const struct found *f, uint64_t primary_lsn, int64_t
 	} else
 		is = TOPO_HEALTHY;
 	topo_verdict_set(w->verdict, is, now_us, reason);
-	if (is != was)
-		log_change(w, is, f);
+	if (is == was)
+		return;
+	tell_change(w, was, is, reason);
+	log_change(w, is, f);
 }

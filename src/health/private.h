@@ -17,6 +17,9 @@ struct found {
 	uint64_t written_lsn;  /* of a primary; 0: not known */
 	int64_t replay_age_us; /* since the last transaction replayed; -1 */
 	int64_t reached_us;    /* when a new connection was had; 0: it was a kept one */
+	uint32_t timeline;     /* of a primary; 0: not known */
+	uint64_t system;       /* which cluster it is, or is a copy of; 0: not known */
+	int64_t started_us;    /* when the server was started, by its own clock; 0 */
 	char version[64];      /* "" not known */
 };
 
@@ -26,6 +29,7 @@ struct rules {
 	int64_t timeout_us;
 	unsigned fall, rise;
 	bool is_replica; /* it is configured to be one */
+	bool is_grouped; /* it has replicas, or is one */
 	bool is_standby_fine;
 	int64_t max_lag_us;
 };
@@ -48,11 +52,22 @@ struct watch {
 	int64_t due_us; /* when the next one begins */
 	bool is_spread; /* its probes have found their place in the interval */
 	bool was_seen;  /* in the snapshot being read */
+	bool asks_less; /* the server does not know all that probes ask for */
 	/* judging */
 	unsigned bad, good;   /* in a row */
 	uint64_t written_lsn; /* the last seen */
 	int64_t caught_up_us; /* when a replica was last seen without lag; 0: never */
 	bool is_odd;          /* its role is not the configured one */
+	/* what it was when it last answered, for lead.c */
+	enum topo_role role;
+	uint32_t timeline; /* the last that it was seen to write on */
+	uint64_t system;
+	int64_t server_us; /* when the server was started */
+	char note[256];    /* what lead.c has to say of it; or "" */
+	/* The primary fails: its replicas are asked often whether one is it now. */
+	bool is_urgent;
+	int64_t urgent_us;   /* since when */
+	struct alert *alert; /* NULL: none runs or waits */
 };
 
 /* ---- judge.c: from what a probe found to a verdict; no sockets ---- */
@@ -65,6 +80,25 @@ void judge_bad(struct watch *, const char *reason, int64_t now_us);
 void judge_forget(struct watch *);
 /* How long until the next probe. */
 int64_t judge_pause_us(const struct watch *);
+
+/* ---- lead.c: which one of a primary and its replicas takes the writes ---- */
+
+#define LEAD_GROUP_MAX 64 /* more replicas of one database are not promoted */
+/* The first is the configured primary; publishes what follows from what all of them were when
+ * they last answered. */
+void lead_judge(struct watch *const *group, size_t count, int64_t now_us);
+/* The present primary of the group, or NULL when it is none of them. */
+struct watch *lead_of(struct watch *const *group, size_t count);
+
+/* ---- alert.c: alert_command ---- */
+
+/* Runs the command for a change of the database: now, or when the one that runs has ended; of
+ * several changes that wait it tells the last. */
+void alert_raise(struct watch *, const char *was, const char *is, const char *reason);
+/* In every tick: ends, and follow-ups. */
+void alert_tick(struct watch *, int64_t now_us);
+/* Forgets it, and kills a command that runs, unless it is the end of the process. */
+void alert_drop(struct watch *, bool is_end);
 
 /* ---- probe.c ---- */
 
@@ -92,7 +126,8 @@ void replay_free(struct group **list);
 
 /* ---- health.c ---- */
 
-/* The watch on that database, or NULL. */
-struct watch *health_watch(struct worker *, const char *database);
+/* The group of a database and its replicas, its primary by configuration first; how many. 0: it
+ * is of none. */
+size_t health_group(const struct watch *, struct watch *group[LEAD_GROUP_MAX]);
 
 #endif

@@ -11,17 +11,25 @@
 /* With longer pauses the connection is not kept between probes. */
 #define KEEP_US 60000000
 
-static const char probe_sql[] =
-    "SELECT r,"
-    " CASE WHEN r THEN pg_last_wal_receive_lsn() ELSE pg_current_wal_lsn() END"
-    " - '0/0'::pg_lsn,"
-    " CASE WHEN r THEN pg_last_wal_replay_lsn() END - '0/0'::pg_lsn,"
-    " CASE WHEN r THEN (extract(epoch FROM clock_timestamp()"
-    " - pg_last_xact_replay_timestamp()) * 1000000)::bigint END,"
-    " current_setting('server_version'),"
-    " (SELECT sum(numbackends) FROM pg_stat_database)"
-    " FROM (SELECT pg_is_in_recovery() AS r) s";
-#define PROBE_COLUMNS 6
+#define PROBE_COMMON                                                                     \
+	"SELECT r,"                                                                      \
+	" CASE WHEN r THEN pg_last_wal_receive_lsn() ELSE pg_current_wal_lsn() END"      \
+	" - '0/0'::pg_lsn,"                                                              \
+	" CASE WHEN r THEN pg_last_wal_replay_lsn() END - '0/0'::pg_lsn,"                \
+	" CASE WHEN r THEN (extract(epoch FROM clock_timestamp()"                        \
+	" - pg_last_xact_replay_timestamp()) * 1000000)::bigint END,"                    \
+	" current_setting('server_version'),"                                            \
+	" (SELECT sum(numbackends) FROM pg_stat_database)"
+#define PROBE_FROM " FROM (SELECT pg_is_in_recovery() AS r) s"
+/* The timeline on which a primary writes stands in the name of its file of the log; the one in
+ * the control file is older until the first checkpoint after a promotion has ended. */
+static const char probe_sql[] = PROBE_COMMON
+    ", CASE WHEN NOT r THEN substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) END,"
+    " (SELECT system_identifier FROM pg_control_system()),"
+    " (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint" PROBE_FROM;
+/* For servers that do not tell these things. */
+static const char probe_less_sql[] = PROBE_COMMON ", NULL, NULL, NULL" PROBE_FROM;
+#define PROBE_COLUMNS 9
 
 /* ---- the end of a probe ---- */
 
@@ -58,6 +66,17 @@ probe_over(struct watch *w, int64_t now_us)
 		w->due_us = now_us;
 }
 
+/* What it means for the primary and the replicas that it belongs to. */
+static void
+probe_review(const struct watch *w, int64_t now_us)
+{
+	struct watch *group[LEAD_GROUP_MAX];
+	size_t count = health_group(w, group);
+
+	if (count > 0)
+		lead_judge(group, count, now_us);
+}
+
 static void
 probe_bad(struct watch *w, const char *reason)
 {
@@ -65,23 +84,24 @@ probe_bad(struct watch *w, const char *reason)
 
 	probe_close(w);
 	judge_bad(w, reason, now);
+	probe_review(w, now);
 	probe_over(w, now);
 }
 
 static void
 probe_good(struct watch *w, struct found *f)
 {
-	const struct topo_database *of = w->database->replica_of;
-	const struct watch *primary =
-	    of != NULL ? health_watch(w->worker, of->name) : NULL;
+	struct watch *group[LEAD_GROUP_MAX];
+	const struct watch *primary = lead_of(group, health_group(w, group));
 	uint64_t lsn = 0;
 
 	/* Only a primary that is one now says how far there is something to replay. */
-	if (primary != NULL && primary->bad == 0)
+	if (primary != NULL && primary != w && primary->bad == 0)
 		lsn = primary->written_lsn;
 	if (w->rules.interval_us == 0 || w->rules.interval_us > KEEP_US)
 		probe_close(w);
 	judge_good(w, f, lsn, clock_us());
+	probe_review(w, clock_us());
 	probe_over(w, clock_us());
 }
 
@@ -133,6 +153,10 @@ read_answer(const PGresult *r, struct found *f)
 	len = strcspn(f->version, " ");
 	f->version[len] = '\0';
 	f->connections = PQgetisnull(r, 0, 5) ? -1 : (int64_t)number_at(r, 5);
+	if (!PQgetisnull(r, 0, 6))
+		f->timeline = (uint32_t)strtoul(PQgetvalue(r, 0, 6), NULL, 16);
+	f->system = number_at(r, 7);
+	f->started_us = (int64_t)number_at(r, 8);
 	return (true);
 }
 
@@ -144,6 +168,7 @@ is_other_server(const char *sqlstate)
 }
 
 static void probe_open(struct watch *, int64_t now_us);
+static void probe_ask(struct watch *, int64_t now_us);
 
 static void
 probe_answered(
@@ -157,7 +182,11 @@ probe_answered(
 	f.reached_us = w->is_fresh ? w->query_us : 0;
 	if (r != NULL && !read_answer(r, &f))
 		probe_bad(w, "the answer to the probe is not as expected");
-	else if (r != NULL || is_other_server(sqlstate))
+	else if (r == NULL && is_other_server(sqlstate) && !w->asks_less &&
+		 side_is_open(s)) {
+		w->asks_less = true;
+		probe_ask(w, now);
+	} else if (r != NULL || is_other_server(sqlstate))
 		probe_good(w, &f);
 	else if (!w->is_fresh && !side_is_open(s) &&
 		 now - w->started_us < w->rules.timeout_us / 2) {
@@ -176,7 +205,8 @@ probe_ask(struct watch *w, int64_t now_us)
 
 	w->query_us = now_us;
 	side_set_timeout(w->side, left > 1000 ? left : 1000);
-	side_query(w->side, probe_sql, NULL, 0, probe_answered, w);
+	side_query(w->side, w->asks_less ? probe_less_sql : probe_sql, NULL, 0,
+	    probe_answered, w);
 }
 
 static void
@@ -230,6 +260,9 @@ probe_tick(struct watch *w, int64_t now_us)
 		knock_end(w);
 		probe_bad(w, "timeout: no answer");
 	}
+	/* Nothing is to stand in the way of who works at the server. */
+	if (!w->is_probing && atomic_load(&w->verdict->word) == TOPO_MAINTENANCE)
+		probe_close(w);
 	/* The server has ended what was kept: a reason to look at once. */
 	if (!w->is_probing && w->side != NULL && !side_is_open(w->side)) {
 		probe_close(w);

@@ -43,7 +43,8 @@ struct follower {
 
 /* A primary and the replicas of it that serve causal reads. */
 struct group {
-	struct line line;
+	const struct topo_database *root; /* the primary by configuration */
+	struct line line;                 /* to the present one */
 	struct worker *worker;
 	const struct topo *topo; /* held */
 	int64_t asked_us;
@@ -182,9 +183,29 @@ group_answered(
 	}
 }
 
+/* What another primary has written is not what these were asked for. False: which one is the
+ * primary is not known. */
+static bool
+group_follow(struct group *g)
+{
+	const struct topo_database *rival,
+	    *primary = topo_database_primary(g->root, &rival);
+
+	if (primary != g->line.database) {
+		line_close(&g->line);
+		g->line.database = primary;
+		g->line.retry_us = 0;
+		for (unsigned i = 0; i < g->count; i++)
+			g->followers[i].count = 0;
+	}
+	return (rival == NULL);
+}
+
 static void
 group_ask(struct group *g, int64_t now_us)
 {
+	if (!group_follow(g))
+		return;
 	for (unsigned i = 0; i < g->count; i++) {
 		struct follower *f = &g->followers[i];
 
@@ -230,13 +251,13 @@ group_of(struct group **list, struct worker *side, const struct topo *topo,
 	struct group *g;
 
 	for (g = *list; g != NULL; g = g->next)
-		if (g->line.database == primary)
+		if (g->root == primary)
 			return (g);
 	g = mem_alloc(sizeof(*g));
 	g->worker = side;
 	g->topo = topo;
 	topo_hold(topo);
-	g->line.database = primary;
+	g->root = g->line.database = primary;
 	g->followers = mem_alloc(topo_database_count(topo) * sizeof(*g->followers));
 	g->next = *list;
 	*list = g;

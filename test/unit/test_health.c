@@ -126,12 +126,18 @@ static void
 the_operator_has_the_last_word(void **state)
 {
 	(void)state;
-	topo_verdict_set(w.verdict, TOPO_MAINTENANCE, now, "by hand");
-	good(TOPO_MAINTENANCE);
+	topo_verdict_order(w.verdict, TOPO_DRAINING, now, "by hand");
+	good_as(TOPO_ROLE_PRIMARY, TOPO_DRAINING);
 	for (int i = 0; i < 5; i++)
 		judge_bad(&w, "no", now);
-	assert_int_equal(w.verdict->status, TOPO_MAINTENANCE);
+	assert_int_equal(w.verdict->status, TOPO_DRAINING);
 	assert_string_equal(w.verdict->reason, "by hand");
+	assert_int_equal(judge_pause_us(&w), SECOND);
+	/* What health has found meanwhile holds at once. */
+	topo_verdict_order(w.verdict, TOPO_UNKNOWN, now, NULL);
+	assert_int_equal(w.verdict->status, TOPO_DOWN);
+	assert_string_equal(w.verdict->reason, "no");
+	topo_verdict_order(w.verdict, TOPO_MAINTENANCE, now, "by hand");
 	judge_forget(&w);
 	assert_int_equal(w.verdict->status, TOPO_MAINTENANCE);
 }
@@ -184,7 +190,7 @@ static void
 lag(void **state)
 {
 	(void)state;
-	w.rules.is_replica = w.rules.is_standby_fine = true;
+	w.rules.is_replica = w.rules.is_grouped = w.rules.is_standby_fine = true;
 	w.rules.max_lag_us = 10 * SECOND;
 	/* All replayed: the age of the last transaction says nothing. */
 	behind(1000, 1000, 3600 * SECOND, 0, 0, 0);
@@ -208,7 +214,7 @@ static void
 lagging_has_hysteresis(void **state)
 {
 	(void)state;
-	w.rules.is_replica = w.rules.is_standby_fine = true;
+	w.rules.is_replica = w.rules.is_grouped = w.rules.is_standby_fine = true;
 	w.rules.max_lag_us = 10 * SECOND;
 	behind(20, 10, 10 * SECOND, 0, 10 * SECOND, 10);
 	assert_int_equal(w.verdict->status, TOPO_HEALTHY);
@@ -235,7 +241,7 @@ lagging_has_hysteresis(void **state)
 	assert_int_equal(w.verdict->status, TOPO_HEALTHY);
 	/* A standby that is nobody's replica here has lag, but no limit. */
 	judge_forget(&w);
-	w.rules.is_replica = false;
+	w.rules.is_replica = w.rules.is_grouped = false;
 	behind(20, 10, 100 * SECOND, 0, 100 * SECOND, 10);
 	assert_int_equal(w.verdict->status, TOPO_HEALTHY);
 }
@@ -256,6 +262,192 @@ a_role_that_contradicts(void **state)
 	assert_int_equal(w.verdict->lag_us, -1);
 }
 
+/* ---- which one is the primary ---- */
+
+enum { A, B, C, GROUP };
+static struct watch g[GROUP];
+static struct watch *const group[GROUP] = {&g[A], &g[B], &g[C]};
+
+static int
+setup_group(void **state)
+{
+	static char names[GROUP][2] = {"a", "b", "c"};
+
+	(void)state;
+	now = SECOND;
+	for (size_t i = 0; i < GROUP; i++)
+		g[i] = (struct watch){.name = names[i],
+		    .verdict = topo_verdict(names[i]),
+		    .rules = {.interval_us = 30 * SECOND,
+			.fall = 2,
+			.rise = 2,
+			.is_grouped = true,
+			.is_replica = i != A,
+			.is_standby_fine = i != A,
+			.max_lag_us = SECOND}};
+	return (0);
+}
+
+/* The watch answers; timeline 0: it is a replica. */
+static void
+says(unsigned i, uint32_t timeline, uint64_t system)
+{
+	struct found f = {.role = timeline > 0 ? TOPO_ROLE_PRIMARY : TOPO_ROLE_REPLICA,
+	    .timeline = timeline,
+	    .system = system,
+	    .started_us = 1000 + i,
+	    .replay_age_us = -1};
+
+	judge_good(&g[i], &f, 0, now += SECOND);
+	lead_judge(group, GROUP, now);
+}
+
+static void
+fails(unsigned i)
+{
+	judge_bad(&g[i], "no", now += SECOND);
+	lead_judge(group, GROUP, now);
+}
+
+static void
+dies(unsigned i)
+{
+	fails(i);
+	fails(i);
+	assert_int_equal(g[i].verdict->found, TOPO_DOWN);
+}
+
+/* NULL: not known. */
+static void
+leads(unsigned i, const struct watch *rival, bool is_missing)
+{
+	assert_ptr_equal(lead_of(group, GROUP), &g[i]);
+	assert_ptr_equal(
+	    atomic_load(&g[A].verdict->rival), rival != NULL ? rival->verdict : NULL);
+	assert_int_equal(atomic_load(&g[A].verdict->missing_us) != 0, is_missing);
+}
+
+static void
+a_promotion_is_followed(void **state)
+{
+	(void)state;
+	leads(A, NULL, false);
+	says(A, 1, 7);
+	says(B, 0, 7);
+	says(C, 0, 7);
+	leads(A, NULL, false);
+	assert_false(g[B].is_urgent);
+	/* The first sign of trouble, and the replicas are asked. */
+	fails(A);
+	assert_true(g[B].is_urgent);
+	assert_int_equal(g[B].due_us, now);
+	assert_int_equal(judge_pause_us(&g[C]), SECOND / 4);
+	leads(A, NULL, false);
+	fails(A);
+	leads(A, NULL, true);
+	says(B, 2, 7);
+	leads(B, NULL, false);
+	assert_string_equal(g[B].verdict->reason, "promoted: it is the primary of \"a\"");
+	assert_false(g[C].is_urgent);
+	assert_int_equal(judge_pause_us(&g[C]), 30 * SECOND);
+	/* The old one, as if nothing had happened. */
+	says(A, 1, 7);
+	leads(B, NULL, false);
+	assert_true(g[A].verdict->is_fenced);
+	assert_non_null(strstr(g[A].note, "timeline 1, but \"b\" is on timeline 2"));
+	/* It is not written when the new one fails, either. */
+	dies(B);
+	leads(B, NULL, true);
+	assert_true(g[A].verdict->is_fenced);
+	says(B, 2, 7);
+	leads(B, NULL, false);
+	/* As a replica it is welcome. */
+	dies(A);
+	says(A, 0, 7);
+	leads(B, NULL, false);
+	assert_false(g[A].verdict->is_fenced);
+	assert_string_equal(g[A].note, "a replica now, \"b\" is the primary");
+	/* And back. */
+	dies(B);
+	says(A, 3, 7);
+	leads(A, NULL, false);
+	says(B, 0, 7);
+	assert_string_equal(g[A].note, "");
+	assert_string_equal(g[B].note, "");
+}
+
+static void
+two_on_one_timeline_are_not_written(void **state)
+{
+	(void)state;
+	says(A, 1, 7);
+	says(B, 0, 7);
+	dies(A);
+	says(B, 2, 7);
+	leads(B, NULL, false);
+	says(C, 2, 7);
+	leads(B, &g[C], false);
+	assert_non_null(strstr(g[B].note, "both claim to be the primary of \"a\""));
+	assert_string_equal(g[B].note, g[C].note);
+	assert_true(g[C].verdict->is_fenced);
+	says(C, 0, 7);
+	leads(B, NULL, false);
+	assert_string_equal(g[C].note, "");
+	assert_false(g[C].verdict->is_fenced);
+}
+
+static void
+two_whose_timelines_say_nothing(void **state)
+{
+	(void)state;
+	says(A, 1, 7);
+	/* Another cluster: its timeline does not compare. */
+	says(B, 5, 8);
+	leads(A, &g[B], false);
+	/* It is no copy of the primary that has gone. */
+	dies(A);
+	leads(A, NULL, true);
+	assert_non_null(strstr(g[B].note, "another cluster than \"a\""));
+	says(A, 1, 7);
+	leads(A, &g[B], false);
+	/* Two names of one server. */
+	g[B].system = 7;
+	g[B].timeline = 1;
+	g[B].server_us = g[A].server_us;
+	lead_judge(group, GROUP, now);
+	leads(A, NULL, false);
+	assert_false(g[B].verdict->is_fenced);
+}
+
+static void
+nobody_leads_before_the_primary_was_asked(void **state)
+{
+	(void)state;
+	says(B, 2, 7);
+	leads(A, NULL, false);
+	fails(A);
+	leads(A, NULL, false);
+	fails(A);
+	leads(B, NULL, false);
+}
+
+static void
+all_are_in_recovery(void **state)
+{
+	(void)state;
+	says(A, 0, 7);
+	says(B, 0, 7);
+	leads(A, NULL, true);
+	assert_true(g[B].is_urgent);
+	/* One that is out by an operator's word is none that takes over. */
+	topo_verdict_order(g[B].verdict, TOPO_MAINTENANCE, now, "by hand");
+	says(B, 2, 7);
+	leads(A, NULL, true);
+	topo_verdict_order(g[B].verdict, TOPO_UNKNOWN, now, NULL);
+	says(B, 2, 7);
+	leads(B, NULL, false);
+}
+
 int
 main(void)
 {
@@ -270,6 +462,15 @@ main(void)
 	    cmocka_unit_test_setup_teardown(lag, setup, teardown),
 	    cmocka_unit_test_setup_teardown(lagging_has_hysteresis, setup, teardown),
 	    cmocka_unit_test_setup_teardown(a_role_that_contradicts, setup, teardown),
+	    cmocka_unit_test_setup_teardown(
+		a_promotion_is_followed, setup_group, teardown),
+	    cmocka_unit_test_setup_teardown(
+		two_on_one_timeline_are_not_written, setup_group, teardown),
+	    cmocka_unit_test_setup_teardown(
+		two_whose_timelines_say_nothing, setup_group, teardown),
+	    cmocka_unit_test_setup_teardown(
+		nobody_leads_before_the_primary_was_asked, setup_group, teardown),
+	    cmocka_unit_test_setup_teardown(all_are_in_recovery, setup_group, teardown),
 	};
 
 	return (cmocka_run_group_tests(tests, NULL, NULL));

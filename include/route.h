@@ -58,6 +58,10 @@ struct route_input {
 	void *arg;
 	bool in_transaction;
 	bool is_read_only; /* the transaction is READ ONLY */
+	/* Whether the transaction has begun on that database, so that it goes on there. NULL: not
+	 * known; then one that drains takes every statement of a transaction. */
+	bool (*is_open)(void *open_arg, const struct topo_database *);
+	void *open_arg;
 	int64_t now_us;    /* for the ages in hints, as clock_us() has it; 0: no ages */
 	int64_t wrote_us; /* when the login wrote last, for causal reads; 0: it has not */
 	bool wants_notes;

@@ -265,7 +265,8 @@ check_read_only(struct route_work *w, const struct topo_database *d)
 		route_put(where, sizeof(where), "on read-only database \"%s\"", d->name);
 		return (refuse_write(w, where));
 	}
-	if (d->replica_of == NULL || w->in->facts->class == SQL_UTILITY)
+	if (d->replica_of == NULL || topo_database_is_primary(d) ||
+	    w->in->facts->class == SQL_UTILITY)
 		return (true);
 	route_put(
 	    where, sizeof(where), "on read-only database \"%s\", a replica", d->name);

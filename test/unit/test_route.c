@@ -507,16 +507,21 @@ test_health(void **state)
 		.as = TOPO_LAGGING),
 	    ROW("SELECT * FROM users", "primary default", .down = "replica",
 		.as = TOPO_DRAINING),
-	    ROW("SELECT * FROM users", "primary@replica default", .down = "replica",
-		.as = TOPO_HALF_OPEN),
 	    ROW("INSERT INTO users VALUES (1)", "57P03",
 		.says = "database \"primary\" is down", .down = "primary"),
 	    ROW("INSERT INTO users VALUES (1)", "57P03",
 		.says = "down since 12 s: connection refused", .down = "primary"),
 	    ROW("INSERT INTO users VALUES (1)", "57P03", .says = "is in maintenance",
 		.down = "primary", .as = TOPO_MAINTENANCE),
-	    ROW("INSERT INTO users VALUES (1)", "primary default", .down = "primary",
+	    ROW("INSERT INTO users VALUES (1)", "57P03",
+		.says = "\"primary\" is draining and takes no new statements",
+		.down = "primary", .as = TOPO_DRAINING),
+	    ROW("SELECT * FROM frail_log", "frail@primary table route",
+		.says = "database \"frail\" is draining", .down = "frail",
 		.as = TOPO_DRAINING),
+	    /* Whether the transaction has begun there is not known: it may have. */
+	    ROW("INSERT INTO users VALUES (1)", "primary default", .down = "primary",
+		.as = TOPO_DRAINING, .in_transaction = true),
 	    ROW("SELECT * FROM frail_log", "frail@primary table route",
 		.says = "database \"frail\" is down, \"primary\" answers",
 		.down = "frail"),
@@ -660,6 +665,133 @@ test_binary(void **state)
 	sql_scan_free(&scan);
 }
 
+/* ---- primaries that move ---- */
+
+static struct route_plan
+plan_of(const char *sql, bool (*is_open)(void *, const struct topo_database *),
+    const char *where)
+{
+	struct row row = {.sql = sql, .in_transaction = is_open != NULL};
+	struct route_input in;
+	struct route_plan plan;
+	struct sql_scan scan;
+
+	input_of(&in, &row, &scan);
+	in.is_open = is_open;
+	in.open_arg = (void *)(uintptr_t)where;
+	route_plan(&in, &plan);
+	sql_scan_free(&scan);
+	return (plan);
+}
+
+static bool
+open_at(void *arg, const struct topo_database *d)
+{
+	return (strcmp(d->name, arg) == 0);
+}
+
+static void
+goes(const char *sql, const char *node)
+{
+	struct route_plan p = plan_of(sql, NULL, NULL);
+
+	if (p.way != ROUTE_ONE || strcmp(p.legs[0].node->name, node) != 0)
+		fail_msg("%s: %s, want %s", sql,
+		    p.way == ROUTE_ONE ? p.legs[0].node->name : p.message, node);
+	assert_string_equal(p.legs[0].member->name, "primary");
+}
+
+static void
+test_promotion(void **state)
+{
+	struct topo_verdict *root = topo_verdict("primary"),
+			    *copy = topo_verdict("replica");
+	struct route_plan p;
+
+	(void)state;
+	atomic_store(&root->role, TOPO_ROLE_PRIMARY);
+	atomic_store(&copy->role, TOPO_ROLE_REPLICA);
+	goes("INSERT INTO users VALUES (1)", "primary");
+	goes("SELECT * FROM users", "replica");
+	/* Promoted while the old one is down. */
+	set_status("primary", TOPO_DOWN, "gone");
+	atomic_store(&copy->role, TOPO_ROLE_PRIMARY);
+	atomic_store(&root->primary, copy);
+	goes("INSERT INTO users VALUES (1)", "replica");
+	goes("SELECT * FROM users", "replica");
+	/* The old one follows. */
+	set_status("primary", TOPO_HEALTHY, NULL);
+	atomic_store(&root->role, TOPO_ROLE_REPLICA);
+	goes("INSERT INTO users VALUES (1)", "replica");
+	goes("SELECT * FROM users", "primary");
+	/* A transaction goes on where it is. */
+	p = plan_of("SELECT * FROM users", open_at, "primary");
+	assert_string_equal(p.legs[0].node->name, "primary");
+	set_status("replica", TOPO_DRAINING, "by admin");
+	p = plan_of("INSERT INTO users VALUES (1)", open_at, "replica");
+	assert_string_equal(p.legs[0].node->name, "replica");
+	p = plan_of("INSERT INTO users VALUES (1)", open_at, "nowhere");
+	assert_string_equal(p.sqlstate, "57P03");
+	assert_string_equal(p.message,
+	    "database \"replica\", the primary of \"primary\", is draining and takes no "
+	    "new statements");
+	set_status("replica", TOPO_HEALTHY, NULL);
+	/* Two of them: reads go on, nothing is written. */
+	atomic_store(&root->role, TOPO_ROLE_PRIMARY);
+	atomic_store(&root->is_fenced, true);
+	atomic_store(&root->rival, root);
+	p = plan_of("INSERT INTO users VALUES (1)", NULL, NULL);
+	assert_string_equal(p.sqlstate, "57P03");
+	assert_string_equal(p.message,
+	    "\"replica\" and \"primary\" both claim to be the primary: nothing is "
+	    "written");
+	goes("SELECT * FROM users", "replica");
+	atomic_store(&root->rival, NULL);
+	atomic_store(&root->is_fenced, false);
+	/* None of them. */
+	atomic_store(&root->primary, root);
+	atomic_store(&root->role, TOPO_ROLE_REPLICA);
+	atomic_store(&copy->role, TOPO_ROLE_REPLICA);
+	p = plan_of("INSERT INTO users VALUES (1)", NULL, NULL);
+	assert_string_equal(p.sqlstate, "57P03");
+	assert_non_null(strstr(p.message, "is in recovery"));
+	goes("SELECT * FROM users", "replica");
+	atomic_store(&root->role, TOPO_ROLE_UNKNOWN);
+	atomic_store(&copy->role, TOPO_ROLE_UNKNOWN);
+	atomic_store(&root->primary, NULL);
+}
+
+/* One that was down gets few reads at first. */
+static void
+test_slow_start(void **state)
+{
+	struct topo_verdict *copy = topo_verdict("replica");
+	unsigned at_replica = 0;
+
+	(void)state;
+	set_status("replica", TOPO_HALF_OPEN, NULL);
+	for (int i = 0; i < 80; i++)
+		at_replica +=
+		    strcmp(plan_of("SELECT * FROM users", NULL, NULL).legs[0].node->name,
+			"replica") == 0;
+	assert_int_equal(at_replica, 10);
+	/* The clock of the tests stands at 13 s. */
+	set_status("replica", TOPO_HEALTHY, NULL);
+	at_replica = 0;
+	atomic_store(&copy->risen_us, 13000000 - 5000000);
+	for (int i = 0; i < 80; i++)
+		at_replica +=
+		    strcmp(plan_of("SELECT * FROM users", NULL, NULL).legs[0].node->name,
+			"replica") == 0;
+	assert_in_range(at_replica, 30, 60);
+	/* It is better than nothing. */
+	set_status("primary", TOPO_DOWN, NULL);
+	for (int i = 0; i < 16; i++)
+		goes("SELECT * FROM users", "replica");
+	set_status("primary", TOPO_HEALTHY, NULL);
+	atomic_store(&copy->risen_us, 0);
+}
+
 int
 main(void)
 {
@@ -671,6 +803,8 @@ main(void)
 	    cmocka_unit_test(test_read_only),
 	    cmocka_unit_test(test_federated),
 	    cmocka_unit_test(test_health),
+	    cmocka_unit_test(test_promotion),
+	    cmocka_unit_test(test_slow_start),
 	    cmocka_unit_test(test_replicas),
 	    cmocka_unit_test(test_one_behind_many),
 	    cmocka_unit_test(test_binary),

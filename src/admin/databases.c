@@ -156,7 +156,9 @@ admin_resume(struct call *c)
 	if (!database_arg(c, true, "resume"))
 		return;
 	if (!database_is_paused(c->database)) {
-		if (c->database == NULL)
+		if (c->database != NULL && operate_lift(c, c->database))
+			call_visit(c, apply_visit, apply_done);
+		else if (c->database == NULL)
 			call_fail(c, "55000", "pooler is not paused/suspended");
 		else
 			call_fail(c, "55000", "database %s is not paused", c->database);
@@ -212,8 +214,10 @@ admin_disable(struct call *c)
 void
 admin_enable(struct call *c)
 {
-	if (database_arg(c, false, "enable"))
-		set_disabled(c, false);
+	if (!database_arg(c, false, "enable"))
+		return;
+	(void)operate_lift(c, c->database);
+	set_disabled(c, false);
 }
 
 void

@@ -90,6 +90,11 @@ const struct command *command_find(const struct statement *);
 extern const struct command command_table[];
 extern const size_t command_count;
 
+/* ---- operate.c: DRAIN, MAINTENANCE ---- */
+
+/* Ends them for a database. False: neither was. */
+bool operate_lift(struct call *, const char *database);
+
 /* ---- host.c ---- */
 
 /* What the process does for the console; in the main thread only. */

@@ -130,12 +130,14 @@ is_usable(const struct topo_database *db)
 {
 	enum topo_status status = status_of(db);
 
-	return (db->is_configured && (status == TOPO_HEALTHY || status == TOPO_UNKNOWN ||
-					 status == TOPO_HALF_OPEN));
+	return (db->is_configured && !atomic_load(&verdict_of(db)->is_fenced) &&
+		(status == TOPO_HEALTHY || status == TOPO_UNKNOWN ||
+		    status == TOPO_HALF_OPEN));
 }
 
 static void
-replica_row(struct show *show, const struct topo_database *db)
+replica_row(
+    struct show *show, const struct topo_database *db, const struct topo_database *of)
 {
 	struct topo_verdict *v = verdict_of(db);
 	uint64_t lsn = atomic_load(&v->replayed_lsn);
@@ -143,7 +145,7 @@ replica_row(struct show *show, const struct topo_database *db)
 
 	snprintf(text, sizeof(text), "%" PRIX64 "/%" PRIX64, lsn >> 32, lsn & UINT32_MAX);
 	row_text(show, COL_REPLICAS_database, db->name);
-	row_text(show, COL_REPLICAS_replica_of, db->replica_of->name);
+	row_text(show, COL_REPLICAS_replica_of, of->name);
 	row_text(show, COL_REPLICAS_replayed, lsn != 0 ? text : NULL);
 	row_known(show, COL_REPLICAS_lag_bytes, atomic_load(&v->lag_bytes));
 	row_known_ms(show, COL_REPLICAS_lag_ms, atomic_load(&v->lag_us));
@@ -151,13 +153,17 @@ replica_row(struct show *show, const struct topo_database *db)
 	row_end(show);
 }
 
+/* Of a primary and its replicas, all but the one that is the primary now. */
 void
 view_replicas_rows(struct show *show)
 {
 	const struct topo_database *db;
 	size_t at = 0;
 
-	while ((db = next_database(show, &at)) != NULL)
-		if (db->replica_of != NULL)
-			replica_row(show, db);
+	while ((db = next_database(show, &at)) != NULL) {
+		const struct topo_database *primary = topo_database_primary(db, NULL);
+
+		if (primary != db)
+			replica_row(show, db, primary);
+	}
 }

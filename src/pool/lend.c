@@ -50,6 +50,16 @@ pool_is_stale(const struct link *l)
 		l->reconnect < seat->pool->db->reconnect);
 }
 
+bool
+pool_is_closed(const struct seat *seat)
+{
+	const struct topo_verdict *v =
+	    seat->database != NULL ? seat->database->verdict : NULL;
+
+	return (v != NULL &&
+		atomic_load_explicit(&v->word, memory_order_relaxed) != TOPO_UNKNOWN);
+}
+
 struct link *
 pool_take_idle(struct seat *seat, const struct vars *want)
 {
@@ -158,7 +168,8 @@ pool_lend(struct seat *seat, struct waiter *w, const struct vars *want)
 
 	INVARIANT(w->seat == NULL);
 	seat->used_us = clock_us();
-	if (TAILQ_EMPTY(&seat->waiters) && !seat->pool->db->is_paused)
+	if (TAILQ_EMPTY(&seat->waiters) && !seat->pool->db->is_paused &&
+	    !pool_is_closed(seat))
 		while ((l = pool_take_idle(seat, want)) != NULL) {
 			if (pool_is_stale(l)) {
 				link_close(l, "database configuration changed");
@@ -227,6 +238,21 @@ pool_refuse_logins(struct seat *seat)
 	}
 }
 
+/* Refuses everybody: the database is draining or in maintenance. */
+static void
+pool_refuse_all(struct seat *seat)
+{
+	const struct topo_verdict *v = seat->database->verdict;
+	char message[256];
+
+	snprintf(message, sizeof(message),
+	    "database \"%s\" is %s and takes no new statements", seat->database->name,
+	    atomic_load(&v->word) == TOPO_MAINTENANCE ? "in maintenance" : "draining");
+	while (!TAILQ_EMPTY(&seat->waiters))
+		pool_refuse(TAILQ_FIRST(&seat->waiters), F_POOL_CLOSED,
+		    fault_info(F_POOL_CLOSED)->sqlstate, message);
+}
+
 void
 pool_serve(struct seat *seat)
 {
@@ -235,6 +261,10 @@ pool_serve(struct seat *seat)
 			pool_refuse(TAILQ_FIRST(&seat->waiters), F_POOL_GONE,
 			    fault_info(F_POOL_GONE)->sqlstate,
 			    fault_info(F_POOL_GONE)->text);
+		return;
+	}
+	if (pool_is_closed(seat)) {
+		pool_refuse_all(seat);
 		return;
 	}
 	if (seat->pool->db->is_paused)

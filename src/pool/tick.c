@@ -139,7 +139,7 @@ pool_tick(struct worker *w, int64_t now)
 		tick_averages(seat, now);
 		if (seat->clients > 0 && seat->database != NULL &&
 		    seat->pool->links < seat->limits.min_pool_size &&
-		    !seat->pool->db->is_paused)
+		    !seat->pool->db->is_paused && !pool_is_closed(seat))
 			(void)pool_open(seat);
 		if (seat_is_forgotten(seat, now))
 			pool_seat_destroy(seat);

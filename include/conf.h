@@ -92,6 +92,12 @@ enum ssl_mode {
 #define WORDS_AUDIT(W)          W(off, "off") W(async, "async") W(sync, "sync")
 #define WORDS_FUNCTION(W)                                                                \
 	W(modulo, "modulo") W(hash, "hash") W(range, "range") W(list, "list")
+#define WORDS_SHARD_TYPE(W)                                                              \
+	W(integer, "integer")                                                            \
+	W(bigint, "bigint")                                                              \
+	W(text, "text")                                                                  \
+	W(character, "char")                                                             \
+	W(uuid, "uuid")
 #define WORDS_KEY_TYPE(W) W(database, "database") W(client, "client") W(server, "server")
 #define WORDS_JOB_MODE(W)                                                                \
 	W(sync_key, "sync_key")                                                          \

@@ -113,6 +113,16 @@ void route_plan(const struct route_input *, struct route_plan *out);
 void route_explain(const struct route_input *, const struct route_plan *, bool as_json,
     void (*line)(void *arg, const char *text), void *arg);
 
+/* Where a row with that value of the shard's key lives, for COPY and the like: an index into
+ * shard->members, or one of these. */
+enum route_home {
+	ROUTE_HOME_NONE = -1,  /* no range or list has it */
+	ROUTE_HOME_NULL = -2,  /* NULL: such a row cannot be inserted */
+	ROUTE_HOME_WRONG = -3, /* it is no value of the key's type */
+	ROUTE_HOME_RANGE = -4  /* an integer beyond those of bigint */
+};
+int route_home_of(const struct topo_shard *, const struct route_datum *);
+
 /* Whether the value is one that a setting pgweave.<name> may have under this virtual database
  * and key. False: message and detail ("allowed are …") of a 22023, or 42501 in sqlstate. With
  * detail NULL the message says it all, for an error that has no detail. */

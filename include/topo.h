@@ -219,7 +219,34 @@ bool topo_key_check(const struct topo *, const struct topo_key_text *, char *why
 
 /* ---- virtual databases ---- */
 
-enum topo_shard_function { TOPO_SHARD_MODULO };
+/* In the order of the words of `function`, and of `key_type`. */
+enum topo_shard_function {
+	TOPO_SHARD_MODULO,
+	TOPO_SHARD_HASH,
+	TOPO_SHARD_RANGE,
+	TOPO_SHARD_LIST
+};
+enum topo_shard_type {
+	TOPO_SHARD_INTEGER,
+	TOPO_SHARD_BIGINT, /* the same: equal integers are equal, however wide */
+	TOPO_SHARD_TEXT,
+	TOPO_SHARD_CHAR, /* trailing blanks do not count */
+	TOPO_SHARD_UUID
+};
+/* A value of a shard key. Of integers the number; of the others the bytes: of a uuid its 16,
+ * of a char those before its trailing blanks. */
+struct topo_shard_value {
+	int64_t number;
+	const uint8_t *p;
+	size_t len;
+};
+/* Values that live on one member: from low to high, both among them. A value of a list is
+ * both. */
+struct topo_shard_span {
+	struct topo_shard_value low, high;
+	bool has_low, has_high, excludes_high;
+	unsigned member; /* index into members */
+};
 
 #define TOPO_MEMBERS_MAX 64 /* of one virtual database */
 
@@ -239,8 +266,14 @@ struct topo_shard {
 	size_t table_count;
 	const char *key;
 	enum topo_shard_function function;
+	enum topo_shard_type type;
 	const struct topo_database **members;
 	size_t member_count;
+	/* Of range and list: in ascending order, none of them touching another. */
+	struct topo_shard_span *spans;
+	size_t span_count;
+	int other;             /* member of what no list has; -1: none */
+	const char *placement; /* the ranges or lists as written; NULL: none */
 	struct conf_at at;
 };
 struct topo_model {
@@ -357,6 +390,15 @@ const struct topo_route *topo_route_find(
     const struct topo_virtual *, const char *schema, const char *table);
 const struct topo_shard *topo_shard_find(
     const struct topo_virtual *, const char *schema, const char *table);
+/* Where a row with that value of the key lives: an index into members; -1: nowhere, no range or
+ * list has it. For all functions but these there is always one. */
+int topo_shard_place(const struct topo_shard *, const struct topo_shard_value *);
+/* The value that a text is to the key's type; it may point into the text, or to room. False:
+ * it is none (of integers: not in digits, or beyond those of bigint). */
+bool topo_shard_read(enum topo_shard_type, const char *text, size_t len, uint8_t room[16],
+    struct topo_shard_value *out) MUST_USE;
+const char *topo_shard_function_name(enum topo_shard_function); /* "modulo" */
+const char *topo_shard_type_name(enum topo_shard_type);         /* "integer" */
 /* Where a model's table lives; NULL: it is sharded. */
 const struct topo_database *topo_model_database(
     const struct topo_virtual *, const struct topo_model *);

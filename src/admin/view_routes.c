@@ -38,16 +38,6 @@ view_routes_rows(struct show *show)
 	}
 }
 
-static const char *
-function_text(enum topo_shard_function function)
-{
-	switch (function) {
-	case TOPO_SHARD_MODULO:
-		return ("modulo");
-	}
-	return (NULL);
-}
-
 static void
 shard_rows(struct show *show, const struct topo_virtual *v, const struct topo_shard *s)
 {
@@ -60,8 +50,11 @@ shard_rows(struct show *show, const struct topo_virtual *v, const struct topo_sh
 		row_text(show, COL_SHARDS_virtual, v->name);
 		row_text(show, COL_SHARDS_table, s->tables[i]);
 		row_text(show, COL_SHARDS_key, s->key);
-		row_text(show, COL_SHARDS_function, function_text(s->function));
+		row_text(
+		    show, COL_SHARDS_function, topo_shard_function_name(s->function));
 		row_text(show, COL_SHARDS_members, (const char *)members.mem);
+		row_text(show, COL_SHARDS_key_type, topo_shard_type_name(s->type));
+		row_text(show, COL_SHARDS_placement, s->placement);
 		row_end(show);
 	}
 	buf_free(&members);

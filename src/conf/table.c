@@ -108,6 +108,11 @@ enum key_type_word {
 	WORDS_KEY_TYPE(W)
 #undef W
 };
+enum shard_type_word {
+#define W(token, text) W_SHARD_TYPE_##token,
+	WORDS_SHARD_TYPE(W)
+#undef W
+};
 enum job_mode_word {
 #define W(token, text) W_JOB_MODE_##token,
 	WORDS_JOB_MODE(W)

@@ -7,19 +7,32 @@
  */
 #include "private.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 
-/* By the shard function where there is one; otherwise even to the default, odd to the second
- * member (the first that is not the default). */
+/* The first group of shards whose key a number can be; NULL: there is none. */
+static const struct topo_shard *
+shard_of_users(const struct topo_virtual *v, int64_t user_id, struct route_value *value)
+{
+	for (size_t i = 0; i < v->shard_count; i++)
+		if (v->shards[i].member_count > 0 &&
+		    route_value_integer(&v->shards[i], user_id, value))
+			return (&v->shards[i]);
+	return (NULL);
+}
+
+/* By the shard function where there is one, NULL when it has no place for him; otherwise even
+ * to the default, odd to the second member (the first that is not the default). */
 static const struct topo_database *
 own_by_user_id(const struct topo_virtual *v, int64_t user_id)
 {
-	const struct topo_shard *shard = v->shards;
+	struct route_value value;
+	const struct topo_shard *shard = shard_of_users(v, user_id, &value);
+	int place;
 
-	if (v->shard_count > 0 && shard->member_count > 0) {
-		int64_t n = (int64_t)shard->member_count, rest = user_id % n;
-
-		return (shard->members[rest < 0 ? rest + n : rest]);
+	if (shard != NULL) {
+		place = topo_shard_place(shard, &value.v);
+		return (place >= 0 ? shard->members[place] : NULL);
 	}
 	if (user_id % 2 == 0)
 		return (v->dflt);
@@ -38,6 +51,25 @@ route_own(const struct topo_virtual *v, const struct topo_key *key)
 	if (key->type == TOPO_KEY_CLIENT || !key->has_user_id)
 		return (v->dflt);
 	return (own_by_user_id(v, key->user_id));
+}
+
+bool
+route_is_lost(const struct topo_virtual *v, const struct topo_key *key)
+{
+	return (key != NULL && key->type != TOPO_KEY_SERVER && route_own(v, key) == NULL);
+}
+
+void
+route_deny_lost(const struct topo_key *key, struct route_problem *why)
+{
+	char name[128];
+
+	route_put(why->sqlstate, 6, "42501");
+	route_put(why->message, why->message_len,
+	    "%s of type database may not use any database",
+	    route_key_name(key, name, sizeof(name)));
+	route_put(why->detail, why->detail_len,
+	    "Its user id is %" PRId64 ", and no shard has that.", key->user_id);
 }
 
 bool

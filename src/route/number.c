@@ -1,9 +1,10 @@
 /*
- * Values of shard keys as numbers: the remainder of an integer, whatever form it comes in. The
- * column is one of integers; so other numbers matter as far as they are equal to one.
+ * Values of shard keys as numbers: an integer, whatever form it comes in. The column is one of
+ * integers; so other numbers matter as far as they are equal to one.
  */
 #include "private.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <strings.h>
 
@@ -19,20 +20,6 @@
 #define OID_NUMERIC 1700
 
 /* ---- text ---- */
-
-/* n to the power, modulo m. */
-static unsigned
-power_modulo(unsigned n, unsigned power, unsigned m)
-{
-	uint64_t result = 1 % m, base = n % m;
-
-	for (; power > 0; power >>= 1) {
-		if (power & 1)
-			result = result * base % m;
-		base = base * base % m;
-	}
-	return ((unsigned)result);
-}
 
 /* A number as PostgreSQL writes it: 12, .5, 1.50e3; its digits are in `digits`, with a point. */
 struct decimal {
@@ -75,27 +62,48 @@ decimal_read(const char *p, const char *end, struct decimal *out)
 	return (p == end);
 }
 
+/* The digits of a number that is made of them from the highest on. */
+struct whole {
+	uint64_t value;
+	bool is_beyond; /* uint64_t */
+};
+
+static void
+whole_add(struct whole *w, unsigned base, unsigned digit)
+{
+	w->is_beyond |= __builtin_mul_overflow(w->value, base, &w->value) ||
+			__builtin_add_overflow(w->value, digit, &w->value);
+}
+
 static int
-decimal_modulo(const struct decimal *d, unsigned n)
+whole_integer(const struct whole *w, bool is_negative, int64_t *out)
+{
+	uint64_t most = (uint64_t)INT64_MAX + is_negative;
+
+	if (w->is_beyond || w->value > most)
+		return (ROUTE_OUT_OF_RANGE);
+	*out = (int64_t)(is_negative ? 0 - w->value : w->value);
+	return (ROUTE_VALUE);
+}
+
+static int
+decimal_integer(const struct decimal *d, int64_t *out)
 {
 	const char *point = memchr(d->digits, '.', (size_t)(d->end - d->digits));
 	ptrdiff_t whole = (point != NULL ? point : d->end) - d->digits + d->exponent;
-	unsigned rest = 0;
+	struct whole w = {0};
 
 	for (const char *p = d->digits; p < d->end; p++) {
 		if (*p == '.')
 			continue;
 		if (whole-- > 0)
-			rest = (rest * 10 + (unsigned)(*p - '0')) % n;
+			whole_add(&w, 10, (unsigned)(*p - '0'));
 		else if (*p != '0')
 			return (ROUTE_NO_INTEGER);
 	}
-	if (whole > EXPONENT_MAX)
-		return (ROUTE_NO_INTEGER);
-	if (whole > 0)
-		rest =
-		    (unsigned)((uint64_t)rest * power_modulo(10, (unsigned)whole, n) % n);
-	return ((int)(d->is_negative ? (n - rest) % n : rest));
+	for (; whole > 0 && w.value > 0 && !w.is_beyond; whole--)
+		whole_add(&w, 10, 0);
+	return (whole_integer(&w, d->is_negative, out));
 }
 
 static bool
@@ -113,12 +121,11 @@ is_special(const char *p, const char *end)
 }
 
 int
-route_modulo(const char *p, size_t len, bool is_negative, unsigned n)
+route_integer(const char *p, size_t len, bool is_negative, int64_t *out)
 {
 	const char *end = p + len;
 	struct decimal d;
 
-	INVARIANT(n > 0);
 	while (p < end && route_is_blank(*p))
 		p++;
 	while (end > p && route_is_blank(end[-1]))
@@ -126,9 +133,9 @@ route_modulo(const char *p, size_t len, bool is_negative, unsigned n)
 	if (is_special(p, end))
 		return (ROUTE_NO_INTEGER);
 	if (!decimal_read(p, end, &d))
-		return (ROUTE_NO_NUMBER);
+		return (ROUTE_NO_VALUE);
 	d.is_negative ^= is_negative;
-	return (decimal_modulo(&d, n));
+	return (decimal_integer(&d, out));
 }
 
 /* ---- parameters ---- */
@@ -143,36 +150,29 @@ bits_of(const uint8_t *p, size_t len)
 	return (bits);
 }
 
-static int
-integer_modulo(int64_t value, unsigned n)
-{
-	int64_t rest = value % (int64_t)n;
-
-	return ((int)(rest < 0 ? rest + (int64_t)n : rest));
-}
-
 /* Integers are compared with it as double precision: from 2^53 on several are equal to one
  * value. */
 static int
-double_modulo(double value, unsigned n)
+double_integer(double value, int64_t *out)
 {
 	const double exact = 9007199254740992.0, most = 9223372036854775808.0;
 
 	if (value > -exact && value < exact) {
 		int64_t whole = (int64_t)value;
 
+		*out = whole;
 		/* What was cut off is a fraction, if anything. */
-		if ((double)whole < value || (double)whole > value)
-			return (ROUTE_NO_INTEGER);
-		return (integer_modulo(whole, n));
+		return ((double)whole < value || (double)whole > value ? ROUTE_NO_INTEGER
+								       : ROUTE_VALUE);
 	}
-	/* NaN is neither. */
-	return (value >= -most && value <= most ? ROUTE_INTEGERS : ROUTE_NO_INTEGER);
+	if (value >= -most && value <= most)
+		return (ROUTE_INTEGERS);
+	return (isfinite(value) ? ROUTE_OUT_OF_RANGE : ROUTE_NO_INTEGER);
 }
 
 /* The text of a real or double precision is not its value: 3.00000000000000001 is 3. */
 static int
-double_text_modulo(const struct route_datum *d, unsigned n)
+double_text_integer(const struct route_datum *d, int64_t *out)
 {
 	char *text = mem_strn((const char *)d->p, d->len), *end;
 	double value =
@@ -183,40 +183,40 @@ double_text_modulo(const struct route_datum *d, unsigned n)
 		end++;
 	is_number = is_number && *end == '\0';
 	free(text);
-	return (is_number ? double_modulo(value, n) : ROUTE_NO_NUMBER);
+	return (is_number ? double_integer(value, out) : ROUTE_NO_VALUE);
 }
 
 /* numeric_send(): count of digits, weight of the first, sign, scale; digits to base 10000. */
 static int
-numeric_modulo(const struct route_datum *d, unsigned n)
+numeric_integer(const struct route_datum *d, int64_t *out)
 {
+	struct whole w = {0};
 	unsigned sign;
-	uint64_t rest = 0;
 	int count, weight;
 
 	if (d->len < 8)
-		return (ROUTE_NO_NUMBER);
+		return (ROUTE_NO_VALUE);
 	count = (int)bits_of(d->p, 2);
 	weight = (int16_t)bits_of(d->p + 2, 2);
 	sign = (unsigned)bits_of(d->p + 4, 2);
 	if (d->len != 8 + 2 * (size_t)count)
-		return (ROUTE_NO_NUMBER);
+		return (ROUTE_NO_VALUE);
 	/* NaN and the infinities. */
 	if (sign != 0 && sign != 0x4000)
 		return (ROUTE_NO_INTEGER);
 	for (int i = 0; i < count || i <= weight; i++) {
-		uint64_t digit = i < count ? bits_of(d->p + 8 + 2 * i, 2) : 0;
+		unsigned digit = i < count ? (unsigned)bits_of(d->p + 8 + 2 * i, 2) : 0;
 
 		if (i <= weight)
-			rest = (rest * 10000 + digit) % n;
+			whole_add(&w, 10000, digit);
 		else if (digit != 0)
 			return (ROUTE_NO_INTEGER);
 	}
-	return ((int)(sign != 0 ? (n - rest) % n : rest));
+	return (whole_integer(&w, sign != 0, out));
 }
 
 static int
-binary_modulo(const struct route_datum *d, unsigned n)
+binary_integer(const struct route_datum *d, int64_t *out)
 {
 	uint64_t bits = d->len <= 8 ? bits_of(d->p, d->len) : 0;
 	uint32_t low = (uint32_t)bits;
@@ -225,32 +225,34 @@ binary_modulo(const struct route_datum *d, unsigned n)
 	double value;
 
 	if (d->type == OID_NUMERIC)
-		return (numeric_modulo(d, n));
+		return (numeric_integer(d, out));
 	if (d->type == OID_FLOAT4 && d->len == sizeof(real)) {
 		memcpy(&real, &low, sizeof(real));
-		return (double_modulo((double)real, n));
+		return (double_integer((double)real, out));
 	}
 	if (d->type == OID_FLOAT8 && d->len == sizeof(value)) {
 		memcpy(&value, &bits, sizeof(value));
-		return (double_modulo(value, n));
+		return (double_integer(value, out));
 	}
 	/* Without a type it is the column's. */
 	if (d->len == 2 && (d->type == OID_INT2 || is_untyped))
-		return (integer_modulo((int16_t)bits, n));
-	if (d->len == 4 && (d->type == OID_INT4 || is_untyped))
-		return (integer_modulo((int32_t)bits, n));
-	if (d->len == 8 && (d->type == OID_INT8 || is_untyped))
-		return (integer_modulo((int64_t)bits, n));
-	return (ROUTE_NO_NUMBER);
+		*out = (int16_t)bits;
+	else if (d->len == 4 && (d->type == OID_INT4 || is_untyped))
+		*out = (int32_t)bits;
+	else if (d->len == 8 && (d->type == OID_INT8 || is_untyped))
+		*out = (int64_t)bits;
+	else
+		return (ROUTE_NO_VALUE);
+	return (ROUTE_VALUE);
 }
 
 int
-route_datum_modulo(const struct route_datum *d, unsigned n)
+route_datum_integer(const struct route_datum *d, int64_t *out)
 {
-	INVARIANT(n > 0);
+	*out = 0;
 	if (d->is_binary)
-		return (binary_modulo(d, n));
+		return (binary_integer(d, out));
 	if (d->type == OID_FLOAT4 || d->type == OID_FLOAT8)
-		return (double_text_modulo(d, n));
-	return (route_modulo((const char *)d->p, d->len, false, n));
+		return (double_text_integer(d, out));
+	return (route_integer((const char *)d->p, d->len, false, out));
 }

@@ -227,6 +227,13 @@ route_work_begin(
 	out->sqlstate[0] = out->message[0] = out->detail[0] = out->hint[0] = '\0';
 	if (in->wants_notes)
 		begin_notes(w);
+	if (route_is_lost(in->virt, in->key)) {
+		struct route_problem why = route_problem_of(out);
+
+		route_deny_lost(in->key, &why);
+		out->way = ROUTE_REFUSED;
+		return (false);
+	}
 	if (hint != NULL && hint->problem != NULL)
 		return (route_refuse(w, "22023", "%s", hint->problem));
 	return (read_modes(w));

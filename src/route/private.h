@@ -4,7 +4,8 @@
  *   plan.c     the order of the decision; settings that were said, at which level
  *   tables.c   each table's member, and whether they agree
  *   shard.c    values of shard keys to members
- *   number.c   those values as numbers
+ *   value.c    what a statement or a parameter gives, as a value of the key's type
+ *   number.c   the numbers among them
  *   keys.c     what a key may reach, and the refusal when it may not
  *   node.c     from a member to the database that is asked: fallback, health, replicas
  *   setting.c  the values that the settings take
@@ -85,16 +86,38 @@ const struct topo_database *route_named(const struct topo_virtual *,
     const struct topo_key *, const char *value, struct route_problem *why) MUST_USE;
 void route_bad_value(struct route_problem *, const char *setting, const char *value);
 
-/* ---- numbers (number.c) ---- */
+/* ---- values of shard keys (number.c, value.c) ---- */
 
-/* A number modulo n (never negative), when it is an integer, of any length, also as 3.00 or
- * 3e0. Otherwise: */
-#define ROUTE_NO_NUMBER  -1
-#define ROUTE_NO_INTEGER -2 /* a number equal to no integer: 3.5, NaN */
-#define ROUTE_INTEGERS   -3 /* a float equal to several of them */
-int route_modulo(const char *text, size_t len, bool is_negative, unsigned n);
+enum route_read {
+	ROUTE_VALUE,
+	ROUTE_NO_VALUE,    /* not one of the key's type */
+	ROUTE_NO_INTEGER,  /* a number equal to no integer: 3.5, NaN */
+	ROUTE_INTEGERS,    /* a float equal to several of them */
+	ROUTE_OUT_OF_RANGE /* beyond those of bigint */
+};
+/* What a number in any form is as an integer, also as 3.00 or 3e0; an enum route_read. */
+int route_integer(const char *text, size_t len, bool is_negative, int64_t *out);
 /* The same of a parameter that is not NULL. */
-int route_datum_modulo(const struct route_datum *, unsigned n);
+int route_datum_integer(const struct route_datum *, int64_t *out);
+
+struct route_value {
+	struct topo_shard_value v;
+	uint8_t room[24]; /* what v may point to */
+};
+/* A text (a literal in quotes, a setting), a number without quotes, and a parameter that is not
+ * NULL, as values of the shard's key; an enum route_read. They may point into what was given. */
+int route_value_text(
+    const struct topo_shard *, const char *text, size_t len, struct route_value *out);
+int route_value_number(const struct topo_shard *, const char *text, size_t len,
+    bool is_negative, struct route_value *out);
+int route_value_datum(
+    const struct topo_shard *, const struct route_datum *, struct route_value *out);
+/* The value that an integer is to the key; false: it is none of its type. */
+bool route_value_integer(const struct topo_shard *, int64_t, struct route_value *out);
+/* Whether its bytes can be shown as they are. */
+bool route_is_text(const struct route_datum *);
+/* "an integer", "a uuid": what values of the key must be. */
+const char *route_value_kind(const struct topo_shard *);
 
 /* ---- notes and refusals (plan.c) ---- */
 
@@ -120,6 +143,9 @@ const struct topo_database *route_own(
     const struct topo_virtual *, const struct topo_key *);
 const struct topo_database *route_home(const struct topo_virtual *,
     const struct topo_key *, const struct topo_database *own, enum route_rule *rule);
+/* A database key whose user id has no shard: it may go nowhere. */
+bool route_is_lost(const struct topo_virtual *, const struct topo_key *);
+void route_deny_lost(const struct topo_key *, struct route_problem *why);
 /* Whether statements of the key may go to that member alone. */
 bool route_may(const struct topo_key *, const struct topo_database *own,
     const struct topo_database *member);

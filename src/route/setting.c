@@ -285,12 +285,51 @@ is_of(const char *value, int (*parse)(const char *), const char *setting,
 	return (false);
 }
 
+/* It must be one for a group of shards; which one, the tables of a statement say. */
+static bool
+check_shard_key(
+    const struct topo_virtual *v, const char *value, struct route_problem *why)
+{
+	static const struct topo_shard none = {.type = TOPO_SHARD_INTEGER};
+	const struct topo_shard *first = v->shard_count > 0 ? v->shards : &none;
+	struct route_value key;
+	bool has_type = false;
+
+	if (value[0] == '\0')
+		return (true);
+	if (v->shard_count == 0 &&
+	    route_value_text(first, value, strlen(value), &key) == ROUTE_VALUE)
+		return (true);
+	for (size_t i = 0; i < v->shard_count; i++) {
+		const struct topo_shard *s = &v->shards[i];
+
+		if (route_value_text(s, value, strlen(value), &key) != ROUTE_VALUE)
+			continue;
+		has_type = true;
+		if (topo_shard_place(s, &key.v) >= 0)
+			return (true);
+	}
+	route_bad_value(why, "shard_key", value);
+	if (has_type)
+		route_put(why->detail, why->detail_len, "%s",
+		    "No shard has a value like this.");
+	else
+		route_put(why->detail, why->detail_len,
+		    "Allowed are %ss, or '' for none.",
+		    topo_shard_type_name(first->type));
+	return (false);
+}
+
 static bool
 check_any(const struct topo_virtual *v, const struct topo_key *key, const char *name,
     const char *value, struct route_problem *why)
 {
 	struct route_members members;
 
+	if (route_is_lost(v, key)) {
+		route_deny_lost(key, why);
+		return (false);
+	}
 	if (strcmp(name, "database") == 0)
 		return (check_database(v, key, value, why));
 	if (strcmp(name, "databases") == 0)
@@ -302,14 +341,8 @@ check_any(const struct topo_virtual *v, const struct topo_key *key, const char *
 	if (strcmp(name, "read_from") == 0)
 		return (is_of(
 		    value, route_read_from_of, name, "primary, replica, auto", why));
-	if (strcmp(name, "shard_key") == 0) {
-		if (value[0] == '\0' || route_modulo(value, strlen(value), false, 1) >= 0)
-			return (true);
-		route_bad_value(why, name, value);
-		route_put(why->detail, why->detail_len, "%s",
-		    "Allowed are integers, or '' for none.");
-		return (false);
-	}
+	if (strcmp(name, "shard_key") == 0)
+		return (check_shard_key(v, value, why));
 	route_put(why->sqlstate, 6, "42704");
 	route_put(why->message, why->message_len,
 	    "unrecognized configuration parameter \"pgweave.%.64s\"", name);

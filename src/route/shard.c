@@ -78,19 +78,69 @@ set_first(const struct topo_shard *shard, uint64_t set)
 
 /* ---- values ---- */
 
+/* What was said, for a detail; NULL: it is binary. */
+static void
+say_value(struct reading *r, const char *value, size_t len)
+{
+	if (value != NULL)
+		route_detail(
+		    r->w, "The value is \"%.*s\".", (int)(len > 64 ? 64 : len), value);
+	else
+		route_detail(r->w, "The parameter is binary, and not that of %s.",
+		    route_value_kind(r->shard));
+}
+
 static bool
 bad_value(struct reading *r, const char *value, size_t len)
 {
 	char name[160];
 
-	route_refuse(r->w, "22P02", "shard key \"%s\" of table \"%s\" must be an integer",
-	    r->shard->key, route_table_name(r->table, name, sizeof(name)));
+	route_refuse(r->w, "22P02", "shard key \"%s\" of table \"%s\" must be %s",
+	    r->shard->key, route_table_name(r->table, name, sizeof(name)),
+	    route_value_kind(r->shard));
+	say_value(r, value, len);
+	return (false);
+}
+
+static bool
+beyond_range(struct reading *r, const char *value, size_t len)
+{
+	char name[160];
+
+	route_refuse(r->w, "22003",
+	    "value of shard key \"%s\" of table \"%s\" is out of range", r->shard->key,
+	    route_table_name(r->table, name, sizeof(name)));
 	if (value != NULL)
-		route_detail(
-		    r->w, "The value is \"%.*s\".", (int)(len > 64 ? 64 : len), value);
+		route_detail(r->w, "The value is \"%.*s\", and no bigint.",
+		    (int)(len > 64 ? 64 : len), value);
 	else
-		route_detail(
-		    r->w, "%s", "The parameter is binary, and not that of an integer.");
+		route_detail(r->w, "%s", "The parameter is beyond the values of bigint.");
+	return (false);
+}
+
+/* As PostgreSQL refuses a row for which there is no partition. No row has the value: a read
+ * finds nothing; but a write of it is a mistake. */
+static bool
+no_shard(struct reading *r, const char *value, size_t len)
+{
+	char name[160];
+
+	if (!r->match->is_insert && !r->table->is_written)
+		return (true);
+	route_table_name(r->table, name, sizeof(name));
+	route_refuse(r->w, "23514",
+	    r->match->is_insert ? "no shard of table \"%s\" found for row"
+				: "no shard of table \"%s\" found for this value",
+	    name);
+	if (value != NULL)
+		route_detail(r->w, "The shard key is (%s) = (%.*s).", r->shard->key,
+		    (int)(len > 64 ? 64 : len), value);
+	else
+		route_detail(r->w, "The shard key is (%s), its value a binary parameter.",
+		    r->shard->key);
+	route_hint(r->w, "The %s of the configuration do not have it (%s:%d).",
+	    r->shard->function == TOPO_SHARD_RANGE ? "ranges" : "lists",
+	    r->shard->at.file != NULL ? r->shard->at.file : "?", r->shard->at.line);
 	return (false);
 }
 
@@ -101,31 +151,26 @@ bad_value(struct reading *r, const char *value, size_t len)
  * rules that hang on its type and the column's: that is refused.
  */
 static bool
-add_rest(struct reading *r, int rest, const char *value, size_t len)
+add_value(struct reading *r, int read, const struct route_value *v, const char *text,
+    size_t len)
 {
-	if (rest == ROUTE_NO_INTEGER && !r->match->is_insert)
+	int place;
+
+	if (read == ROUTE_NO_INTEGER && !r->match->is_insert)
 		return (true);
-	if (rest == ROUTE_INTEGERS && !r->match->is_insert) {
+	if (read == ROUTE_INTEGERS && !r->match->is_insert) {
 		r->is_open = true;
 		return (true);
 	}
-	if (rest < 0)
-		return (bad_value(r, value, len));
-	r->set |= UINT64_C(1) << rest;
+	if (read == ROUTE_OUT_OF_RANGE)
+		return (beyond_range(r, text, len));
+	if (read != ROUTE_VALUE)
+		return (bad_value(r, text, len));
+	place = topo_shard_place(r->shard, &v->v);
+	if (place < 0)
+		return (no_shard(r, text, len));
+	r->set |= UINT64_C(1) << place;
 	return (true);
-}
-
-static unsigned
-count_of(const struct reading *r)
-{
-	return ((unsigned)r->shard->member_count);
-}
-
-static bool
-read_text(struct reading *r, const char *value, size_t len, bool is_negative)
-{
-	return (
-	    add_rest(r, route_modulo(value, len, is_negative, count_of(r)), value, len));
 }
 
 /* A NULL equals nothing, so it adds no shard; but a row with it belongs nowhere. */
@@ -146,6 +191,7 @@ read_param(struct reading *r, unsigned number)
 {
 	const struct route_input *in = r->w->in;
 	struct route_datum d = {0};
+	struct route_value v;
 
 	if (in->param == NULL || !in->param(in->arg, number, &d)) {
 		r->is_later = true;
@@ -153,19 +199,28 @@ read_param(struct reading *r, unsigned number)
 	}
 	if (d.is_null)
 		return (read_null(r));
-	return (add_rest(r, route_datum_modulo(&d, count_of(r)),
-	    d.is_binary ? NULL : (const char *)d.p, d.len));
+	return (add_value(r, route_value_datum(r->shard, &d, &v), &v,
+	    route_is_text(&d) ? (const char *)d.p : NULL, d.len));
 }
 
 static bool
 read_literal(struct reading *r, const struct sql_value *v)
 {
-	char *text = sql_literal_value(r->w->in->scan, v->at);
-	bool is_good;
+	const struct sql_scan *scan = r->w->in->scan;
+	bool is_number = scan->literals[v->at].kind == SQL_LIT_NUMBER, is_good;
+	char *text = sql_literal_value(scan, v->at), *whole;
+	struct route_value value;
+	size_t len;
+	int read;
 
 	if (text == NULL)
 		return (bad_value(r, "", 0));
-	is_good = read_text(r, text, strlen(text), v->is_negative);
+	len = strlen(text);
+	read = is_number ? route_value_number(r->shard, text, len, v->is_negative, &value)
+			 : route_value_text(r->shard, text, len, &value);
+	whole = mem_printf("%s%s", v->is_negative ? "-" : "", text);
+	is_good = add_value(r, read, &value, whole, strlen(whole));
+	free(whole);
 	free(text);
 	return (is_good);
 }
@@ -295,18 +350,25 @@ static enum bind
 bind_setting(struct route_work *w, const struct topo_shard *shard, uint64_t *set)
 {
 	struct route_problem why = route_problem_of(w->out);
-	int rest;
+	struct route_value v;
+	int read, place = -1;
 
 	if (w->shard_key == NULL)
 		return (BIND_NONE);
-	rest = route_modulo(
-	    w->shard_key, strlen(w->shard_key), false, (unsigned)shard->member_count);
-	if (rest < 0) {
+	read = route_value_text(shard, w->shard_key, strlen(w->shard_key), &v);
+	if (read == ROUTE_VALUE)
+		place = topo_shard_place(shard, &v.v);
+	if (place < 0) {
 		route_bad_value(&why, "shard_key", w->shard_key);
+		if (read == ROUTE_VALUE)
+			route_detail(w, "No shard by \"%s\" has it.", shard->key);
+		else
+			route_detail(w, "Key \"%s\" must be %s.", shard->key,
+			    route_value_kind(shard));
 		w->out->way = ROUTE_REFUSED;
 		return (BIND_REFUSED);
 	}
-	*set = UINT64_C(1) << rest;
+	*set = UINT64_C(1) << place;
 	return (BIND_SET);
 }
 
@@ -398,12 +460,23 @@ is_confined(const struct route_work *w, const struct joining *j)
 		strcmp(w->in->scan->verb, "delete") == 0);
 }
 
+/* "user_id", "hash of user_id". */
+static const char *
+key_text(const struct topo_shard *shard, char *to, size_t size)
+{
+	if (shard->function == TOPO_SHARD_MODULO)
+		return (shard->key);
+	route_put(
+	    to, size, "%s of %s", topo_shard_function_name(shard->function), shard->key);
+	return (to);
+}
+
 static enum route_spread
 spread_many(struct route_work *w, const struct topo_shard *shard, uint64_t set,
     const struct sql_table *t, struct route_members *many)
 {
 	const struct topo_key *key = w->in->key;
-	char name[160], who[128];
+	char name[160], who[128], by[128];
 
 	route_table_name(t, name, sizeof(name));
 	if (w->own == NULL && key != NULL && !key->can_federate) {
@@ -427,8 +500,8 @@ spread_many(struct route_work *w, const struct topo_shard *shard, uint64_t set,
 		}
 		many->at[many->count++] = shard->members[i];
 		if (many->count == 1)
-			route_spoke(w, ROUTE_BY_SHARD, "%s by %s -> %s", name, shard->key,
-			    shard->members[i]->name);
+			route_spoke(w, ROUTE_BY_SHARD, "%s by %s -> %s", name,
+			    key_text(shard, by, sizeof(by)), shard->members[i]->name);
 		else
 			route_spoke(w, ROUTE_BY_SHARD, "%s", shard->members[i]->name);
 	}
@@ -439,7 +512,7 @@ static void
 note_one(struct route_work *w, const struct topo_shard *shard, const struct sql_table *t,
     const struct joining *j, const struct topo_database *member)
 {
-	char name[160];
+	char name[160], by[128];
 
 	if (!w->in->wants_notes)
 		return;
@@ -448,9 +521,9 @@ note_one(struct route_work *w, const struct topo_shard *shard, const struct sql_
 		route_spoke(w, ROUTE_BY_SHARD, "%s by pgweave.shard_key = %s -> %s", name,
 		    w->shard_key, member->name);
 	else
-		route_spoke(w, ROUTE_BY_SHARD, "%s by %s -> %s (%s:%d)", name, shard->key,
-		    member->name, shard->at.file != NULL ? shard->at.file : "?",
-		    shard->at.line);
+		route_spoke(w, ROUTE_BY_SHARD, "%s by %s -> %s (%s:%d)", name,
+		    key_text(shard, by, sizeof(by)), member->name,
+		    shard->at.file != NULL ? shard->at.file : "?", shard->at.line);
 }
 
 enum route_spread

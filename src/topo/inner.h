@@ -186,6 +186,14 @@ bool network_has(const struct topo_network *, uint8_t family, const void *addr);
 /* SCRAM-SHA-256$iterations:salt$StoredKey:ServerKey */
 bool is_verifier(const char *text);
 
+/* ---- spans.c, hashing.c: where the rows of a shard live ---- */
+
+/* Reads `ranges` or `lists` to spans; members that are not there yet are added when `adds`. */
+void spans_read(struct complaint *, struct topo *, const struct topo_virtual *,
+    struct topo_shard *, const char *text, bool adds);
+/* What PostgreSQL's partitioning by hash makes of a value; its remainder is the partition's. */
+uint64_t shard_hash(enum topo_shard_type, const struct topo_shard_value *);
+
 /* ---- keys.c ---- */
 
 /* Never NULL; of no use when there was a complaint. */

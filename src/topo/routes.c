@@ -353,6 +353,7 @@ virtual_free(struct virtual_node *n)
 	for (size_t i = 0; i < v->shard_count; i++) {
 		free(v->shards[i].tables);
 		free(v->shards[i].members);
+		free(v->shards[i].spans);
 	}
 	free(v->members);
 	free(v->read_from);

@@ -8,14 +8,17 @@
 #include <string.h>
 
 struct draft {
-	const char *tables, *key, *members;
-	int function;
+	const char *tables, *key, *members, *ranges, *lists;
+	int function, type;
 };
 static const struct slot slots[] = {
     {"tables", SLOT_STR, offsetof(struct draft, tables)},
     {"key", SLOT_STR, offsetof(struct draft, key)},
     {"members", SLOT_STR, offsetof(struct draft, members)},
     {"function", SLOT_MODE, offsetof(struct draft, function)},
+    {"key_type", SLOT_MODE, offsetof(struct draft, type)},
+    {"ranges", SLOT_STR, offsetof(struct draft, ranges)},
+    {"lists", SLOT_STR, offsetof(struct draft, lists)},
 };
 
 static void
@@ -80,9 +83,11 @@ read_members(struct complaint *c, struct topo *t, const struct topo_virtual *v,
 {
 	struct name_list names = {0}, allowed = {0};
 
-	if (members == NULL)
+	/* Ranges and lists name them. */
+	if (members == NULL && s->function != TOPO_SHARD_RANGE &&
+	    s->function != TOPO_SHARD_LIST)
 		complain(c, "members", "missing, allowed are members of %s", v->name);
-	else
+	else if (members != NULL)
 		list_read(&t->strings, members, &names);
 	s->members = mem_alloc((names.count + 1) * sizeof(*s->members));
 	for (size_t i = 0; i < names.count; i++) {
@@ -102,11 +107,61 @@ read_members(struct complaint *c, struct topo *t, const struct topo_virtual *v,
 	free(names.names);
 }
 
+/* Members of which no range or list speaks hold no rows. */
+static void
+check_members(const struct topo_shard *s, const char *word, const struct words *w)
+{
+	for (size_t i = 0; i < s->member_count; i++) {
+		bool has_values = s->other == (int)i;
+
+		for (size_t k = 0; k < s->span_count; k++)
+			has_values |= s->spans[k].member == i;
+		if (!has_values)
+			conf_warning(w->problems, words_at(w, "members"),
+			    "members: none of the %s names \"%s\": it holds no rows",
+			    word, s->members[i]->name);
+	}
+}
+
+/* The word of one function alone. */
+static void
+read_placement(struct complaint *c, struct topo *t, const struct topo_virtual *v,
+    struct topo_shard *s, const struct draft *d)
+{
+	static const char *const words[] = {
+	    [TOPO_SHARD_RANGE] = "ranges", [TOPO_SHARD_LIST] = "lists"};
+	const char *texts[] = {
+	    [TOPO_SHARD_RANGE] = d->ranges, [TOPO_SHARD_LIST] = d->lists};
+
+	for (unsigned f = TOPO_SHARD_RANGE; f <= TOPO_SHARD_LIST; f++) {
+		if (f != s->function && texts[f] != NULL)
+			complain(c, words[f], "not for function %s, allowed is %s",
+			    topo_shard_function_name(s->function),
+			    topo_shard_function_name(f));
+		else if (f == s->function && texts[f] == NULL)
+			complain(c, words[f],
+			    f == TOPO_SHARD_RANGE
+				? "missing, allowed is low..high: member, …"
+				: "missing, allowed is value value…: member, …");
+		else if (f == s->function) {
+			s->placement = texts[f];
+			spans_read(c, t, v, s, texts[f], d->members == NULL);
+			if (!c->is_wrong)
+				check_members(s, words[f], c->words);
+		}
+	}
+	if (s->function == TOPO_SHARD_MODULO && s->type > TOPO_SHARD_BIGINT)
+		complain(c, "key_type",
+		    "%s is no number, which function modulo needs, allowed are integer and "
+		    "bigint",
+		    topo_shard_type_name(s->type));
+}
+
 static void
 read_shard(struct topo *t, struct topo_virtual *v, const struct conf_section *section,
     struct conf_problems *problems)
 {
-	struct draft d = {.function = TOPO_SHARD_MODULO};
+	struct draft d = {.function = TOPO_SHARD_MODULO, .type = TOPO_SHARD_INTEGER};
 	struct words w = {
 	    .topo = t,
 	    .problems = problems,
@@ -128,11 +183,14 @@ read_shard(struct topo *t, struct topo_virtual *v, const struct conf_section *se
 	*s = (struct topo_shard){
 	    .key = "",
 	    .function = (enum topo_shard_function)d.function,
+	    .type = (enum topo_shard_type)d.type,
+	    .other = -1,
 	    .at = words_at(&w, "tables"),
 	};
 	read_tables(&c, t, s, d.tables);
 	read_key(&c, t, s, d.key);
 	read_members(&c, t, v, s, d.members);
+	read_placement(&c, t, v, s, &d);
 	words_end(&w);
 }
 

@@ -68,45 +68,57 @@ test_numbers(void **state)
 {
 	static const struct {
 		const char *text;
-		int rest; /* of 7 */
+		int read;
+		int64_t number;
 	} rows[] = {
-	    {"0", 0},
-	    {"17", 3},
-	    {"-17", 4},
-	    {" +17 ", 3},
-	    {"17.000", 3},
-	    {"17.", 3},
-	    {"0.17e2", 3},
-	    {".17E+2", 3},
-	    {"1700e-2", 3},
-	    {"-1e20", 5},
-	    {"1e131000", 2},
-	    {"100000000000000000000", 2},
-	    {"17.5", ROUTE_NO_INTEGER},
-	    {"17e-1", ROUTE_NO_INTEGER},
-	    {".5", ROUTE_NO_INTEGER},
-	    {"NaN", ROUTE_NO_INTEGER},
-	    {"-Infinity", ROUTE_NO_INTEGER},
-	    {"1e999999999999", ROUTE_NO_INTEGER},
-	    {"", ROUTE_NO_NUMBER},
-	    {"-", ROUTE_NO_NUMBER},
-	    {".", ROUTE_NO_NUMBER},
-	    {"1.2.3", ROUTE_NO_NUMBER},
-	    {"3e", ROUTE_NO_NUMBER},
-	    {"3e+", ROUTE_NO_NUMBER},
-	    {"3 4", ROUTE_NO_NUMBER},
-	    {"x", ROUTE_NO_NUMBER},
+	    {"0", ROUTE_VALUE, 0},
+	    {"17", ROUTE_VALUE, 17},
+	    {"-17", ROUTE_VALUE, -17},
+	    {" +17 ", ROUTE_VALUE, 17},
+	    {"17.000", ROUTE_VALUE, 17},
+	    {"17.", ROUTE_VALUE, 17},
+	    {"0.17e2", ROUTE_VALUE, 17},
+	    {".17E+2", ROUTE_VALUE, 17},
+	    {"1700e-2", ROUTE_VALUE, 17},
+	    {"-1e20", ROUTE_OUT_OF_RANGE, 0},
+	    {"1e131000", ROUTE_OUT_OF_RANGE, 0},
+	    {"100000000000000000000", ROUTE_OUT_OF_RANGE, 0},
+	    {"0e131000", ROUTE_VALUE, 0},
+	    {"9223372036854775807", ROUTE_VALUE, INT64_MAX},
+	    {"9223372036854775808", ROUTE_OUT_OF_RANGE, 0},
+	    {"-9223372036854775808", ROUTE_VALUE, INT64_MIN},
+	    {"-9223372036854775809", ROUTE_OUT_OF_RANGE, 0},
+	    {"18446744073709551617", ROUTE_OUT_OF_RANGE, 0},
+	    {"17.5", ROUTE_NO_INTEGER, 0},
+	    {"17e-1", ROUTE_NO_INTEGER, 0},
+	    {".5", ROUTE_NO_INTEGER, 0},
+	    {"NaN", ROUTE_NO_INTEGER, 0},
+	    {"-Infinity", ROUTE_NO_INTEGER, 0},
+	    {"1e999999999999", ROUTE_OUT_OF_RANGE, 0},
+	    {"", ROUTE_NO_VALUE, 0},
+	    {"-", ROUTE_NO_VALUE, 0},
+	    {".", ROUTE_NO_VALUE, 0},
+	    {"1.2.3", ROUTE_NO_VALUE, 0},
+	    {"3e", ROUTE_NO_VALUE, 0},
+	    {"3e+", ROUTE_NO_VALUE, 0},
+	    {"3 4", ROUTE_NO_VALUE, 0},
+	    {"x", ROUTE_NO_VALUE, 0},
 	};
+	int64_t minus;
 
 	(void)state;
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
-		int rest = route_modulo(rows[i].text, strlen(rows[i].text), false, 7);
+		int64_t number = 0;
+		int read =
+		    route_integer(rows[i].text, strlen(rows[i].text), false, &number);
 
-		if (rest != rows[i].rest)
-			fail_msg("%s: %d", rows[i].text, rest);
+		if (read != rows[i].read || number != rows[i].number)
+			fail_msg("%s: %d, %lld", rows[i].text, read, (long long)number);
 	}
-	assert_int_equal(route_modulo("17", 2, true, 7), 4);
-	assert_int_equal(route_modulo("-17", 3, true, 7), 3);
+	assert_int_equal(route_integer("17", 2, true, &minus), ROUTE_VALUE);
+	assert_int_equal(minus, -17);
+	assert_int_equal(route_integer("-17", 3, true, &minus), ROUTE_VALUE);
+	assert_int_equal(minus, 17);
 }
 
 static void
@@ -118,39 +130,42 @@ test_datums(void **state)
 		size_t len;
 		uint32_t type;
 		bool is_binary;
-		int rest; /* of 7 */
+		int read;
+		int64_t number;
 	} rows[] = {
-	    {BYTES(0xff, 0xef), 21, true, 4}, /* -17 */
-	    {BYTES(0, 0, 0, 17), 23, true, 3},
-	    {BYTES(0, 0, 0, 0, 0, 0, 0, 17), 20, true, 3},
-	    {BYTES(0, 0, 0, 17), 0, true, 3},
-	    {BYTES(0, 0, 0, 17), 25, true, ROUTE_NO_NUMBER},
-	    {BYTES(0, 17, 0), 0, true, ROUTE_NO_NUMBER},
-	    {BYTES(0x41, 0x88, 0, 0), 700, true, 3},                            /* 17 */
-	    {BYTES(0x41, 0x8c, 0, 0), 700, true, ROUTE_NO_INTEGER},             /* 17.5 */
-	    {BYTES(0xc0, 0x31, 0, 0, 0, 0, 0, 0), 701, true, 4},                /* -17 */
-	    {BYTES(0x7f, 0xf8, 0, 0, 0, 0, 0, 0), 701, true, ROUTE_NO_INTEGER}, /* NaN */
-	    {BYTES(0x43, 0x40, 0, 0, 0, 0, 0, 0), 701, true, ROUTE_INTEGERS},   /* 2^53 */
+	    {BYTES(0xff, 0xef), 21, true, ROUTE_VALUE, -17}, /* -17 */
+	    {BYTES(0, 0, 0, 17), 23, true, ROUTE_VALUE, 17},
+	    {BYTES(0, 0, 0, 0, 0, 0, 0, 17), 20, true, ROUTE_VALUE, 17},
+	    {BYTES(0, 0, 0, 17), 0, true, ROUTE_VALUE, 17},
+	    {BYTES(0, 0, 0, 17), 25, true, ROUTE_NO_VALUE, 0},
+	    {BYTES(0, 17, 0), 0, true, ROUTE_NO_VALUE, 0},
+	    {BYTES(0x41, 0x88, 0, 0), 700, true, ROUTE_VALUE, 17},              /* 17 */
+	    {BYTES(0x41, 0x8c, 0, 0), 700, true, ROUTE_NO_INTEGER, 0},          /* 17.5 */
+	    {BYTES(0xc0, 0x31, 0, 0, 0, 0, 0, 0), 701, true, ROUTE_VALUE, -17}, /* -17 */
+	    {BYTES(0x7f, 0xf8, 0, 0, 0, 0, 0, 0), 701, true, ROUTE_NO_INTEGER,
+		0}, /* NaN */
+	    {BYTES(0x43, 0x40, 0, 0, 0, 0, 0, 0), 701, true, ROUTE_INTEGERS,
+		0}, /* 2^53 */
 	    {BYTES(0x54, 0xb2, 0x49, 0xad, 0x25, 0x94, 0xc3, 0x7d), 701, true,
-		ROUTE_NO_INTEGER}, /* 1e100 */
-	    {BYTES(0, 1, 0, 0, 0, 0, 0, 0, 0, 17), 1700, true, 3},
-	    {BYTES(0, 1, 0, 0, 0x40, 0, 0, 0, 0, 17), 1700, true, 4},
+		ROUTE_OUT_OF_RANGE, 0}, /* 1e100 */
+	    {BYTES(0, 1, 0, 0, 0, 0, 0, 0, 0, 17), 1700, true, ROUTE_VALUE, 17},
+	    {BYTES(0, 1, 0, 0, 0x40, 0, 0, 0, 0, 17), 1700, true, ROUTE_VALUE, -17},
 	    /* 20000.5000, 20000, 0.5, 0 */
 	    {BYTES(0, 3, 0, 1, 0, 0, 0, 4, 0, 2, 0, 0, 0x13, 0x88), 1700, true,
-		ROUTE_NO_INTEGER},
-	    {BYTES(0, 1, 0, 1, 0, 0, 0, 0, 0, 2), 1700, true, 1},
+		ROUTE_NO_INTEGER, 0},
+	    {BYTES(0, 1, 0, 1, 0, 0, 0, 0, 0, 2), 1700, true, ROUTE_VALUE, 20000},
 	    {BYTES(0, 1, 0xff, 0xff, 0, 0, 0, 1, 0x13, 0x88), 1700, true,
-		ROUTE_NO_INTEGER},
-	    {BYTES(0, 0, 0, 0, 0, 0, 0, 0), 1700, true, 0},
-	    {BYTES(0, 0, 0, 0, 0xc0, 0, 0, 0), 1700, true, ROUTE_NO_INTEGER},
-	    {BYTES(0, 2, 0, 0, 0, 0, 0, 0, 0, 17), 1700, true, ROUTE_NO_NUMBER},
-	    {BYTES(0, 2, 0, 0), 1700, true, ROUTE_NO_NUMBER},
-	    {(const uint8_t *)"17e0", 4, 1700, false, 3},
-	    {(const uint8_t *)"17.0000000000000000001", 22, 701, false, 3},
-	    {(const uint8_t *)"17.0000000000000000001", 22, 1700, false,
-		ROUTE_NO_INTEGER},
-	    {(const uint8_t *)"17.00000001", 11, 700, false, 3},
-	    {(const uint8_t *)"x", 1, 701, false, ROUTE_NO_NUMBER},
+		ROUTE_NO_INTEGER, 0},
+	    {BYTES(0, 0, 0, 0, 0, 0, 0, 0), 1700, true, ROUTE_VALUE, 0},
+	    {BYTES(0, 0, 0, 0, 0xc0, 0, 0, 0), 1700, true, ROUTE_NO_INTEGER, 0},
+	    {BYTES(0, 2, 0, 0, 0, 0, 0, 0, 0, 17), 1700, true, ROUTE_NO_VALUE, 0},
+	    {BYTES(0, 2, 0, 0), 1700, true, ROUTE_NO_VALUE, 0},
+	    {(const uint8_t *)"17e0", 4, 1700, false, ROUTE_VALUE, 17},
+	    {(const uint8_t *)"17.0000000000000000001", 22, 701, false, ROUTE_VALUE, 17},
+	    {(const uint8_t *)"17.0000000000000000001", 22, 1700, false, ROUTE_NO_INTEGER,
+		0},
+	    {(const uint8_t *)"17.00000001", 11, 700, false, ROUTE_VALUE, 17},
+	    {(const uint8_t *)"x", 1, 701, false, ROUTE_NO_VALUE, 0},
 	};
 #undef BYTES
 
@@ -161,8 +176,12 @@ test_datums(void **state)
 		    .type = rows[i].type,
 		    .is_binary = rows[i].is_binary};
 
-		if (route_datum_modulo(&d, 7) != rows[i].rest)
-			fail_msg("row %zu: %d", i, route_datum_modulo(&d, 7));
+		int64_t number;
+		int read = route_datum_integer(&d, &number);
+
+		if (read != rows[i].read ||
+		    (read == ROUTE_VALUE && number != rows[i].number))
+			fail_msg("row %zu: %d, %lld", i, read, (long long)number);
 	}
 }
 

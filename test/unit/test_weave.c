@@ -393,13 +393,14 @@ wrong_shards_and_models_are_explained(void **state)
 	(void)state;
 	expect_problems(HEAD
 	    "[route bank]\nx = a\n[shard bank]\ntables = x, y*, z, z\nkey = a.b\n"
-	    "function = hash\nmembers = p, P, r\n[shard bank two]\n[shard bnk two]\n"
+	    "function = hsh\nmembers = p, P, r\n[shard bank two]\n[shard bnk two]\n"
 	    "[model bank]\nX = p\nX = s\nY = r\nZ = z*\n",
 	    "t.ini:22: X: this model is already given at t.ini:21\n"
 	    "t.ini:23: Y: there is no member \"r\", allowed are p, s, a, did you mean \"p\"?\n"
 	    "t.ini:24: Z: \"z*\" is a pattern, allowed are a table, schema.table and a "
 	    "member\n"
-	    "t.ini:16: function: \"hash\" is refused: not supported yet, allowed are modulo\n"
+	    "t.ini:16: function: \"hsh\" is none of the words, allowed are modulo, hash, range, "
+	    "list, did you mean \"hash\"?\n"
 	    "t.ini:14: tables: \"y*\" is a pattern, allowed are table and schema.table\n"
 	    "t.ini:15: key: \"a.b\" is not one name, allowed is the name of a column\n"
 	    "t.ini:17: members: \"P\" stands there twice, allowed is once\n"

@@ -102,6 +102,12 @@ watch_set_rules(struct watch *w)
 	r->is_grouped = r->is_replica || db->copy_count > 0;
 	r->is_standby_fine = r->is_replica || db->is_read_only;
 	r->max_lag_us = db->max_lag;
+	if (!r->is_grouped) {
+		/* Of no group any more: nobody judges it as one of them. */
+		w->is_urgent = false;
+		w->note[0] = '\0';
+		atomic_store(&w->verdict->is_fenced, false);
+	}
 }
 
 static struct watch *

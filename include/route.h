@@ -62,7 +62,7 @@ struct route_input {
 	 * known; then one that drains takes every statement of a transaction. */
 	bool (*is_open)(void *open_arg, const struct topo_database *);
 	void *open_arg;
-	int64_t now_us;    /* for the ages in hints, as clock_us() has it; 0: no ages */
+	int64_t now_us;   /* for the ages in hints, as clock_us() has it; 0: no ages */
 	int64_t wrote_us; /* when the login wrote last, for causal reads; 0: it has not */
 	bool wants_notes;
 };

@@ -73,7 +73,7 @@ def test_begin_of_a_string_is_not_an_older_one(c):
 def test_legs_end_with_the_transaction_in_a_string(c, made):
     said(c, "begin", USERS, EVENTS)
     assert c.ask(f"{EVENTS}; commit; begin").endswith("C(COMMIT) C(BEGIN) Z(T)")
-    assert len(activity.open_transactions(made)) == 1
+    until(lambda: len(activity.open_transactions(made)) == 1, 5, "one transaction is open")
     assert c.ask("rollback") == "C(ROLLBACK) Z(I)"
 
 

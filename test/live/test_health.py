@@ -95,7 +95,7 @@ def test_a_killed_server_is_down_and_comes_back(watched, own_pg):
 
 def test_failures_of_clients_make_it_look_at_once(watched, own_pg):
     """With half a minute between probes, a dead server is known within seconds."""
-    door = watched(health_interval="30s")
+    door = watched(health_interval="30s", query_wait_timeout=2)
     when(door, "healthy")
     with door.connect() as c:
         c.execute("select 1")

@@ -147,14 +147,14 @@ look_done(void *arg, struct catalog_db *db, const char *fingerprint, unsigned le
 	rd->has_news = true;
 }
 
+/* One that health has not looked at yet is taken for up. */
 static bool
 is_up(const struct topo_database *db)
 {
 	int status =
 	    db->verdict != NULL ? atomic_load(&db->verdict->status) : TOPO_UNKNOWN;
 
-	return (status == TOPO_HEALTHY || status == TOPO_HALF_OPEN ||
-		status == TOPO_LAGGING || status == TOPO_DRAINING);
+	return (status != TOPO_DOWN && status != TOPO_MAINTENANCE);
 }
 
 static void

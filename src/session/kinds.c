@@ -1,8 +1,10 @@
 /*
  * What a merge reads must be tables: a view may count, limit or join the rows of its own
  * database, and then the union of several views is not the view of all rows. Each member is
- * asked once in a while; what was found is remembered by member and question.
+ * asked once in a while; what was found is remembered by member and question. Views that show
+ * some rows of one table, as the catalogs know, are as good as tables.
  */
+#include "catalog.h"
 #include "weave.h"
 #include <stdlib.h>
 #include <string.h>
@@ -84,16 +86,32 @@ put_quoted(struct buf *out, const char *text, char quote)
 	buf_add(out, &quote, 1);
 }
 
+static bool
+is_simple_view(const struct session *s, const struct sql_table *t)
+{
+	const struct weave_run *run = s->weave->run;
+
+	for (unsigned i = 0; i < run->count; i++) {
+		const struct catalog_relation *r =
+		    catalog_relation(catalog_db(catalog_of(s->worker), run->members[i]),
+			t->schema, t->name);
+
+		if (r == NULL || !r->is_simple)
+			return (false);
+	}
+	return (true);
+}
+
 /* Fails with a division by zero where one of the statement's names is a view. */
 static char *
-kinds_sql(const struct sql_facts *f)
+kinds_sql(const struct session *s, const struct sql_facts *f)
 {
 	struct buf out = {0}, name = {0};
 
 	for (unsigned i = 0; i < f->table_count; i++) {
 		const struct sql_table *t = &f->tables[i];
 
-		if (t->is_system)
+		if (t->is_system || is_simple_view(s, t))
 			continue;
 		name.len = 0;
 		if (t->schema != NULL) {
@@ -160,7 +178,7 @@ kinds_look(struct session *s)
 
 	if (run->kinds == NULL && run->looked == 0 && run->order.how == ROUTE_MERGE &&
 	    !run->order.describes_only)
-		run->kinds = kinds_sql(run->facts);
+		run->kinds = kinds_sql(s, run->facts);
 	for (; run->kinds != NULL && run->looked < run->count; run->looked++) {
 		struct leg *leg = leg_of_seat(s->weave, run->seats[run->looked]);
 

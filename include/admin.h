@@ -43,6 +43,11 @@ struct admin_host {
 	 * in. */
 	void (*key_rotate)(const char *id_or_name, int64_t overlap_us, struct admin_key *,
 	    admin_host_done *, void *arg);
+	/* Routes of the state store: all of them are added, or taken away (their databases do not
+	 * count), or none. Faults as those of topo_route_check() and topo_route_stored(), and
+	 * F_STORE. */
+	void (*routes_change)(const struct topo_route_text *, size_t count, bool drops,
+	    admin_host_done *, void *arg);
 };
 /* Before net_start(); the host must stay valid. */
 void admin_set_host(const struct admin_host *);

@@ -65,6 +65,22 @@ void store_key_rotate(struct worker *from, const char *id_or_name,
 /* Forgets the former secrets whose time is over. */
 void store_keys_forget(struct worker *from, store_done *, void *arg);
 
+/* ---- routes made at run time ---- */
+
+/* In the order in which they were made. store_look() speaks of them too: they are to be read
+ * after the keys. */
+void store_routes_load(struct worker *from,
+    void (*each)(void *arg, const struct topo_route_text *), store_done *, void *arg);
+/* The same, waiting: for the start. */
+int store_routes_wait(void (*each)(void *arg, const struct topo_route_text *), void *arg,
+    char *why, size_t why_len) MUST_USE;
+/* All of them, or none. F_EXISTS: another process has put one; F_NOT_FOUND: deleted it. Texts
+ * are copied. */
+void store_routes_put(struct worker *from, const struct topo_route_text *, size_t count,
+    store_done *, void *arg);
+void store_routes_delete(struct worker *from, const struct topo_route_text *,
+    size_t count, store_done *, void *arg);
+
 /* ---- jobs and their runs ---- */
 
 void store_jobs_load(struct worker *from,

@@ -259,7 +259,12 @@ struct topo_route {
 	bool is_exact;
 	const struct topo_database *database;
 	const char *warning; /* why it decides nothing; NULL: it does */
-	struct conf_at at;
+	bool is_stored;      /* made at run time, kept in the store */
+	struct conf_at at;   /* is_stored: file NULL */
+};
+/* A route made at run time: a row of the store, ALTER ROUTE. */
+struct topo_route_text {
+	const char *virtual_, *pattern, *database;
 };
 struct topo_shard {
 	const char **tables; /* "accounts", "bank.accounts": exact names */
@@ -420,6 +425,18 @@ bool topo_job_check(const struct topo *, const struct topo_job_text *, char *why
  * warning in the log. Gives one reference. */
 const struct topo *topo_with_keys(
     const struct topo *, const struct topo_key_text *, size_t count) MUST_USE;
+
+/* Likewise with these routes of the store, behind those of the file. */
+const struct topo *topo_with_routes(
+    const struct topo *, const struct topo_route_text *, size_t count) MUST_USE;
+/* Whether the route can be added: 0, F_NOT_FOUND (no such virtual database, no such member),
+ * F_CONF_VALUE (the pattern is none), F_EXISTS (something is said of it already), and why. */
+int topo_route_check(const struct topo *, const struct topo_route_text *, char *why,
+    size_t why_len) MUST_USE;
+/* The route of the store that this pattern (its database does not count) says: 0, F_NOT_FOUND,
+ * F_CONF_VALUE, or F_CONF (it is one of the file), and why. */
+int topo_route_stored(const struct topo *, const struct topo_route_text *,
+    const struct topo_route **out, char *why, size_t why_len) MUST_USE;
 
 /* What holds for clients of one database under one login: the login's word before the
  * database's before the global one. login may be NULL. */

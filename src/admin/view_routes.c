@@ -6,7 +6,8 @@
 static void
 route_row(struct show *show, const struct topo_virtual *v, const struct topo_route *r)
 {
-	char *source = mem_printf("%s:%d", r->at.file, r->at.line);
+	char *source = r->is_stored ? mem_str("state store")
+				    : mem_printf("%s:%d", r->at.file, r->at.line);
 	char nowhere[512];
 
 	catalog_route_warning(

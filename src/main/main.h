@@ -40,6 +40,18 @@ void stored_keys_revoke(const char *id_or_name, admin_host_done *, void *arg);
 void stored_keys_rotate(const char *id_or_name, int64_t overlap_us, struct admin_key *,
     admin_host_done *, void *arg);
 
+/* ---- stored_routes.c: the routes of the state store, likewise ---- */
+
+/* Behind stored_keys_start(). */
+void stored_routes_start(void);
+void stored_routes_free(void);
+const struct topo *stored_routes_apply(const struct topo *) MUST_USE;
+/* Others have written to the store. */
+void stored_routes_read(struct worker *);
+/* See struct admin_host. */
+void stored_routes_change(const struct topo_route_text *, size_t count, bool drops,
+    admin_host_done *, void *arg);
+
 /* ---- key.c: pgweave key … ---- */
 
 int command_key(int argc, char **argv);

@@ -65,7 +65,7 @@ world_read(const char *path, bool to_log, char *why, size_t why_len)
 	if (problems.count > 0)
 		snprintf(why, why_len, "%s", problems.lines[0]);
 	conf_problems_free(&problems);
-	return (topo != NULL ? stored_keys_apply(topo) : NULL);
+	return (topo != NULL ? stored_routes_apply(stored_keys_apply(topo)) : NULL);
 }
 
 const struct topo *
@@ -372,6 +372,7 @@ static const struct admin_host admin_hooks = {
     .key_create = stored_keys_create,
     .key_revoke = stored_keys_revoke,
     .key_rotate = stored_keys_rotate,
+    .routes_change = stored_routes_change,
 };
 
 static const struct topo *
@@ -464,7 +465,8 @@ start(char *why, size_t why_len)
 	    pidfile_write(set->pidfile, why, why_len) != 0)
 		return (EXIT_NO_START);
 	stored_keys_start(set);
-	world = stored_keys_apply(world);
+	stored_routes_start();
+	world = stored_routes_apply(stored_keys_apply(world));
 	set = topo_settings(world);
 	rooms_init();
 	session_set_hard_max(clients_possible(world, descriptors));
@@ -528,6 +530,7 @@ serve(const struct options *o)
 	topo_release(world);
 	topo_verdicts_free();
 	stored_keys_free();
+	stored_routes_free();
 	pidfile_remove();
 	log_info("stopped");
 	return (EXIT_FINE);

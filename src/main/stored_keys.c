@@ -152,12 +152,20 @@ loaded(struct worker *w, void *arg, int fault, const char *why)
 	ring_free(&fresh);
 }
 
+/* The routes behind the keys: what is written in between is looked at once more. */
+static void
+read_again(struct worker *w)
+{
+	store_keys_load(w, each_ring, loaded, &fresh);
+	stored_routes_read(w);
+}
+
 static void
 looked(struct worker *w, void *arg, bool has_changed)
 {
 	(void)arg;
 	if (has_changed)
-		store_keys_load(w, each_ring, loaded, &fresh);
+		read_again(w);
 	else
 		is_looking = false;
 }
@@ -171,7 +179,7 @@ forgotten(struct worker *w, void *arg, int fault, const char *why)
 	if (fault != 0)
 		loaded(w, arg, fault, why);
 	else
-		store_keys_load(w, each_ring, loaded, arg);
+		read_again(w);
 }
 
 static bool

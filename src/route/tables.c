@@ -66,25 +66,33 @@ route_place(
 		*out = none;
 }
 
+/* "pgweave.ini:23". */
+static const char *
+route_source(const struct topo_route *r, char *to, size_t size)
+{
+	if (r->is_stored)
+		return ("state store");
+	route_put(to, size, "%s:%d", r->at.file != NULL ? r->at.file : "?", r->at.line);
+	return (to);
+}
+
 static void
 note_place(struct route_work *w, const struct sql_table *t, const struct route_place *p)
 {
-	char name[160];
+	char name[160], source[160];
 
 	if (!w->in->wants_notes)
 		return;
 	route_table_name(t, name, sizeof(name));
 	if (p->view != NULL && p->rule == ROUTE_BY_TABLE)
-		route_spoke(w, ROUTE_BY_TABLE, "view %s reads %s = %s (%s:%d)", name,
+		route_spoke(w, ROUTE_BY_TABLE, "view %s reads %s = %s (%s)", name,
 		    p->route->pattern, p->member->name,
-		    p->route->at.file != NULL ? p->route->at.file : "?",
-		    p->route->at.line);
+		    route_source(p->route, source, sizeof(source)));
 	else if (p->rule == ROUTE_BY_CATALOG)
 		route_spoke(w, ROUTE_BY_CATALOG, "%s.%s", t->catalog, name);
 	else if (p->rule == ROUTE_BY_TABLE)
-		route_spoke(w, ROUTE_BY_TABLE, "%s = %s (%s:%d)", p->route->pattern,
-		    p->member->name, p->route->at.file != NULL ? p->route->at.file : "?",
-		    p->route->at.line);
+		route_spoke(w, ROUTE_BY_TABLE, "%s = %s (%s)", p->route->pattern,
+		    p->member->name, route_source(p->route, source, sizeof(source)));
 	else if (p->rule == ROUTE_BY_SHARD)
 		route_silent(w, ROUTE_BY_SHARD, "the statement has no value of the key");
 }

@@ -36,6 +36,9 @@ static const char *const migrations[] = {
     "CREATE INDEX run_of_job ON run (job, run);",
     "ALTER TABLE key ADD COLUMN former_secret TEXT;"
     "ALTER TABLE key ADD COLUMN former_until TEXT;",
+    "CREATE TABLE route ("
+    "  virtual TEXT NOT NULL, pattern TEXT NOT NULL, \"database\" TEXT NOT NULL,"
+    "  PRIMARY KEY (virtual, pattern));",
 };
 #define VERSION ((int64_t)ARRAY_LEN(migrations))
 

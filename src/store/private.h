@@ -5,6 +5,7 @@
  *   file.c    the SQLite file: where it is, opening, its migrations, what can go wrong
  *   work.c    what is done with it: load, put, delete…; in the thread that calls
  *   key.c     the same for keys: put, revoke, rotate, forget
+ *   route.c   the same for routes: put, delete
  *   thread.c  the thread, what it is asked, and the answers by mail
  *   direct.c  the same without a thread, for the command line
  */
@@ -30,7 +31,8 @@ struct store_kind {
 	const struct store_column *columns;
 	size_t count;
 };
-extern const struct store_kind store_key_kind, store_job_kind, store_run_kind;
+extern const struct store_kind store_key_kind, store_job_kind, store_run_kind,
+    store_route_kind;
 
 /* Rows of one kind; {0} with a kind is none. Owns their texts. */
 struct store_rows {
@@ -103,5 +105,12 @@ int work_key_put(struct store_file *, const struct topo_key_text *, char *why,
 int work_key_change(struct store_file *, const char *word, const struct store_rotation *,
     struct store_rows *, char *why, size_t why_len) MUST_USE;
 int work_keys_forget(struct store_file *, char *why, size_t why_len) MUST_USE;
+
+/* ---- route.c: likewise; all of the rows, or none ---- */
+
+int work_routes_put(
+    struct store_file *, const struct store_rows *, char *why, size_t why_len) MUST_USE;
+int work_routes_delete(
+    struct store_file *, const struct store_rows *, char *why, size_t why_len) MUST_USE;
 
 #endif

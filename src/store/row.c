@@ -57,11 +57,20 @@ static const struct store_column run_columns[] = {
     TEXT(store_run, "outcome", outcome),
     TEXT(store_run, "error", error),
 };
+static const struct store_column route_columns[] = {
+    TEXT(topo_route_text, "virtual", virtual_),
+    TEXT(topo_route_text, "pattern", pattern),
+    TEXT(topo_route_text, "\"database\"", database),
+};
 /* A field that is forgotten here would be forgotten at the next start. */
 _Static_assert(sizeof(struct topo_key_text) == ARRAY_LEN(key_columns) * sizeof(char *),
     "each text of a key has a column");
 _Static_assert(sizeof(struct topo_job_text) == ARRAY_LEN(job_columns) * sizeof(char *),
     "each text of a job has a column");
+
+_Static_assert(
+    sizeof(struct topo_route_text) == ARRAY_LEN(route_columns) * sizeof(char *),
+    "each text of a route has a column");
 
 const struct store_kind store_key_kind = {
     "key", sizeof(struct topo_key_text), key_columns, ARRAY_LEN(key_columns)};
@@ -69,6 +78,8 @@ const struct store_kind store_job_kind = {
     "job", sizeof(struct topo_job_text), job_columns, ARRAY_LEN(job_columns)};
 const struct store_kind store_run_kind = {
     "run", sizeof(struct store_run), run_columns, ARRAY_LEN(run_columns)};
+const struct store_kind store_route_kind = {
+    "route", sizeof(struct topo_route_text), route_columns, ARRAY_LEN(route_columns)};
 
 static const char **
 text_at(void *row, const struct store_column *c)

@@ -31,6 +31,7 @@ struct ask {
 	void (*each_key)(void *arg, const struct topo_key_text *);
 	void (*each_job)(void *arg, const struct topo_job_text *);
 	void (*each_run)(void *arg, const struct store_run *);
+	void (*each_route)(void *arg, const struct topo_route_text *);
 	store_looked *looked;
 	store_done *done;
 	void *arg;
@@ -70,6 +71,8 @@ ask_each(const struct ask *a)
 			a->each_job(a->arg, a->rows.rows[i]);
 		else if (a->each_run != NULL)
 			a->each_run(a->arg, a->rows.rows[i]);
+		else if (a->each_route != NULL)
+			a->each_route(a->arg, a->rows.rows[i]);
 	}
 }
 
@@ -232,6 +235,24 @@ ask_put(struct worker *from, void (*work)(struct store_file *, struct ask *),
 	ask_send(a);
 }
 
+/* Sends it, and waits for the answer. */
+static int
+ask_wait(struct ask *a, char *why, size_t why_len)
+{
+	int fault;
+
+	ask_send(a);
+	pthread_mutex_lock(&lock);
+	while (!a->is_done)
+		pthread_cond_wait(&answered, &lock);
+	pthread_mutex_unlock(&lock);
+	fault = a->fault;
+	text_copy(why, why_len, a->why);
+	ask_each(a);
+	ask_free(a);
+	return (fault);
+}
+
 /* ---- keys ---- */
 
 void
@@ -250,19 +271,9 @@ store_keys_wait(void (*each)(void *arg, const struct topo_key_text *), void *arg
     char *why, size_t why_len)
 {
 	struct ask *a = ask_create(NULL, load_work, &store_key_kind, arg);
-	int fault;
 
 	a->each_key = each;
-	ask_send(a);
-	pthread_mutex_lock(&lock);
-	while (!a->is_done)
-		pthread_cond_wait(&answered, &lock);
-	pthread_mutex_unlock(&lock);
-	fault = a->fault;
-	text_copy(why, why_len, a->why);
-	ask_each(a);
-	ask_free(a);
-	return (fault);
+	return (ask_wait(a, why, why_len));
 }
 
 void
@@ -335,6 +346,68 @@ store_look(struct worker *from, store_looked *looked, void *arg)
 
 	a->looked = looked;
 	ask_send(a);
+}
+
+/* ---- routes ---- */
+
+void
+store_routes_load(struct worker *from,
+    void (*each)(void *arg, const struct topo_route_text *), store_done *done, void *arg)
+{
+	struct ask *a = ask_create(from, load_work, &store_route_kind, arg);
+
+	a->each_route = each;
+	a->done = done;
+	ask_send(a);
+}
+
+int
+store_routes_wait(void (*each)(void *arg, const struct topo_route_text *), void *arg,
+    char *why, size_t why_len)
+{
+	struct ask *a = ask_create(NULL, load_work, &store_route_kind, arg);
+
+	a->each_route = each;
+	return (ask_wait(a, why, why_len));
+}
+
+static void
+routes_put_work(struct store_file *f, struct ask *a)
+{
+	a->fault = work_routes_put(f, &a->rows, a->why, sizeof(a->why));
+}
+
+static void
+routes_delete_work(struct store_file *f, struct ask *a)
+{
+	a->fault = work_routes_delete(f, &a->rows, a->why, sizeof(a->why));
+}
+
+static void
+ask_routes(struct worker *from, void (*work)(struct store_file *, struct ask *),
+    const struct topo_route_text *routes, size_t count, store_done *done, void *arg)
+{
+	struct ask *a = ask_create(from, work, &store_route_kind, arg);
+
+	a->rows.rows = mem_alloc((count + 1) * sizeof(*a->rows.rows));
+	for (size_t i = 0; i < count; i++)
+		a->rows.rows[a->rows.count++] = row_copy(&store_route_kind, &routes[i]);
+	a->done = done;
+	ask_send(a);
+}
+
+void
+store_routes_put(struct worker *from, const struct topo_route_text *routes, size_t count,
+    store_done *done, void *arg)
+{
+	ask_routes(from, routes_put_work, routes, count, done, arg);
+}
+
+void
+store_routes_delete(struct worker *from, const struct topo_route_text *routes,
+    size_t count, store_done *done, void *arg)
+{
+	ask_routes(from, routes_delete_work, routes, count, done, arg);
 }
 
 /* ---- jobs and their runs ---- */

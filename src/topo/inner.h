@@ -72,10 +72,22 @@ struct topo {
 	struct table by_virtual;
 	struct keyring *file_keys;
 	struct keyring *store_keys; /* NULL: none; held */
-	struct key_node **rules;    /* of [login x] */
+	/* NULL: none; held. Otherwise the virtual databases are its own. */
+	struct route_set *store_routes;
+	struct key_node **rules; /* of [login x] */
 	size_t rule_count;
 	struct topo_job *jobs;
 	size_t job_count;
+};
+
+/* Virtual databases with the routes of the store: copies of the root's, which share with them
+ * all but routes and places. Shared by the snapshots that know the same routes. */
+struct route_set {
+	_Atomic uint64_t refs;
+	struct virtual_node **virtuals;
+	size_t count;
+	struct table by_virtual;
+	struct strings strings;
 };
 
 uint64_t topo_next_generation(void);
@@ -206,6 +218,22 @@ void key_free(struct key_node *);
 struct keyring *keyring_create(void) MUST_USE;
 struct keyring *keyring_hold(struct keyring *); /* NULL is allowed, also below */
 void keyring_release(struct keyring *);
+
+/* ---- stored_routes.c; NULL is allowed ---- */
+
+struct route_set *route_set_hold(struct route_set *);
+void route_set_release(struct route_set *);
+/* Makes the snapshot's virtual databases those of its set, or of its root. */
+void route_set_use(struct topo *);
+
+/* ---- routes.c, for it ---- */
+
+/* What is said of exact names, once routes and shards are there. */
+void virtual_places_read(struct topo_virtual *, struct strings *, struct conf_problems *);
+void virtual_places_free(struct topo_virtual *);
+/* The pattern before this one that takes in all that it matches, or NULL. */
+const struct topo_route *virtual_covering(
+    const struct topo_virtual *, const struct topo_route *);
 
 /* A copy of the snapshot with settings of its own, to be changed in one thing. */
 struct topo *topo_copy(const struct topo *) MUST_USE;

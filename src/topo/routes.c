@@ -261,9 +261,8 @@ place_add(struct topo_virtual *v, const char *text, const struct place *new,
 	table_add(&v->places, &p->node, place_hash(&key));
 }
 
-/* The pattern before it that takes in all that this one matches, or NULL. */
-static const struct topo_route *
-covering(const struct topo_virtual *v, const struct topo_route *r)
+const struct topo_route *
+virtual_covering(const struct topo_virtual *v, const struct topo_route *r)
 {
 	for (const struct topo_route *other = v->routes + v->exact_count; other < r;
 	     other++) {
@@ -280,7 +279,7 @@ check_patterns(struct topo *t, struct topo_virtual *v, struct conf_problems *pro
 {
 	for (size_t i = v->exact_count; i < v->route_count; i++) {
 		struct topo_route *r = &v->routes[i];
-		const struct topo_route *other = covering(v, r);
+		const struct topo_route *other = virtual_covering(v, r);
 
 		if (other == NULL)
 			continue;
@@ -291,8 +290,9 @@ check_patterns(struct topo *t, struct topo_virtual *v, struct conf_problems *pro
 	}
 }
 
-static void
-read_places(struct topo *t, struct topo_virtual *v, struct conf_problems *problems)
+void
+virtual_places_read(
+    struct topo_virtual *v, struct strings *keep, struct conf_problems *problems)
 {
 	for (size_t i = 0; i < v->exact_count; i++) {
 		const struct topo_route *r = &v->routes[i];
@@ -311,8 +311,8 @@ read_places(struct topo *t, struct topo_virtual *v, struct conf_problems *proble
 			struct table_name name;
 
 			/* They were read before, with an eye to mistakes. */
-			if (table_name_read(&t->strings, s->tables[k],
-				strlen(s->tables[k]), &name) != NULL)
+			if (table_name_read(
+				keep, s->tables[k], strlen(s->tables[k]), &name) != NULL)
 				continue;
 			place_add(v, s->tables[k],
 			    &(struct place){.schema = schema_or_public(name.schema),
@@ -322,19 +322,21 @@ read_places(struct topo *t, struct topo_virtual *v, struct conf_problems *proble
 			    problems);
 		}
 	}
-	check_patterns(t, v, problems);
 }
 
 void
 places_read(struct topo *t, struct conf_problems *problems)
 {
-	for (size_t i = 0; i < t->virtual_count; i++)
-		read_places(t, &t->virtuals[i]->v, problems);
+	for (size_t i = 0; i < t->virtual_count; i++) {
+		virtual_places_read(&t->virtuals[i]->v, &t->strings, problems);
+		check_patterns(t, &t->virtuals[i]->v, problems);
+	}
 }
 
-static void
-places_free(struct table *places)
+void
+virtual_places_free(struct topo_virtual *v)
 {
+	struct table *places = &v->places;
 	struct table_node *n;
 
 	while ((n = table_first(places)) != NULL) {
@@ -349,7 +351,7 @@ virtual_free(struct virtual_node *n)
 {
 	struct topo_virtual *v = &n->v;
 
-	places_free(&v->places);
+	virtual_places_free(v);
 	for (size_t i = 0; i < v->shard_count; i++) {
 		free(v->shards[i].tables);
 		free(v->shards[i].members);

@@ -166,6 +166,7 @@ topo_free_own(struct topo *t)
 	free(t->stats.names);
 	strings_free(&t->strings);
 	keyring_release(t->store_keys);
+	route_set_release(t->store_routes);
 	free(t->own);
 }
 

@@ -19,6 +19,8 @@ topo_copy(const struct topo *base)
 	t->strings = (struct strings){0};
 	t->admins = t->stats = (struct name_list){0};
 	t->store_keys = keyring_hold(base->store_keys);
+	t->store_routes = route_set_hold(base->store_routes);
+	route_set_use(t);
 	/* Strings set before belong to the snapshot that this one follows. */
 	for (size_t i = 0; i < setting_count; i++) {
 		const char **at;

@@ -678,8 +678,8 @@ test_route_views(void **state)
 		   "weave|archive.new*|bank|t.ini:16|NULL|never reached: archive.* at "
 		   "t.ini:13 matches all of it first\n");
 	ENDS("SHOW SHARDS", "SHOW");
-	expect_row("weave|accounts|user_id|modulo|spread, bank\n"
-		   "weave|\"Moves\"|user_id|modulo|spread, bank\n");
+	expect_row("weave|accounts|user_id|modulo|spread, bank|integer|NULL\n"
+		   "weave|\"Moves\"|user_id|modulo|spread, bank|integer|NULL\n");
 	ENDS("SHOW MODELS weave", "SHOW");
 	expect_row("weave|Event|events|spread\nweave|Account|accounts|NULL\n"
 		   "weave|SystemMetric|system_metric|spread\nweave|Other|others|bank\n");

@@ -446,12 +446,83 @@ test_migration(void **state)
 	start();
 	assert_int_equal(put(&a, &key), 0);
 	store_stop();
-	sql(db_path, "ALTER TABLE key DROP COLUMN former_secret;"
-		     "ALTER TABLE key DROP COLUMN former_until; PRAGMA user_version = 1");
+	sql(db_path,
+	    "ALTER TABLE key DROP COLUMN former_secret;"
+	    "ALTER TABLE key DROP COLUMN former_until; DROP TABLE route; PRAGMA user_version = 1");
 	start();
 	assert_int_equal(rotate_key(&a, key.id, "B", 1000000), 0);
 	assert_string_equal(a.keys[0].former_secret, key.secret);
 	assert_string_equal(a.keys[0].name, key.name);
+	answer_free(&a);
+}
+
+static void
+each_route(void *arg, const struct topo_route_text *r)
+{
+	struct answer *a = arg;
+	size_t at = strlen(a->names);
+
+	a->count++;
+	snprintf(a->names + at, sizeof(a->names) - at, "%s:%s:%s ", r->virtual_,
+	    r->pattern, r->database);
+}
+
+static int
+put_routes(struct answer *a, const struct topo_route_text *routes, size_t count)
+{
+	answer_free(a);
+	store_routes_put(net_main(), routes, count, done, a);
+	return (wait_for(a));
+}
+
+static int
+delete_routes(struct answer *a, const struct topo_route_text *routes, size_t count)
+{
+	answer_free(a);
+	store_routes_delete(net_main(), routes, count, done, a);
+	return (wait_for(a));
+}
+
+static void
+expect_routes(struct answer *a, const char *want)
+{
+	answer_free(a);
+	store_routes_load(net_main(), each_route, done, a);
+	assert_int_equal(wait_for(a), 0);
+	assert_string_equal(a->names, want);
+}
+
+static void
+test_routes(void **state)
+{
+	static const struct topo_route_text routes[] = {
+	    {"bank", "b", "p"}, {"bank", "a.*", "s"}, {"shelf", "b", "p"}};
+	struct answer a = {0};
+
+	(void)state;
+	start();
+	expect_routes(&a, "");
+	assert_int_equal(put_routes(&a, routes, 2), 0);
+	/* All or none. */
+	assert_int_equal(
+	    put_routes(&a, (struct topo_route_text[]){routes[2], routes[0]}, 2),
+	    F_EXISTS);
+	assert_string_equal(a.why, "there is a route of \"b\" already");
+	expect_routes(&a, "bank:b:p bank:a.*:s ");
+	assert_int_equal(delete_routes(&a, routes, 3), F_NOT_FOUND);
+	expect_routes(&a, "bank:b:p bank:a.*:s ");
+	assert_int_equal(put_routes(&a, &routes[2], 1), 0);
+	assert_int_equal(delete_routes(&a, &routes[0], 1), 0);
+	store_stop();
+	start();
+	answer_free(&a);
+	assert_int_equal(store_routes_wait(each_route, &a, why, sizeof(why)), 0);
+	assert_string_equal(a.names, "bank:a.*:s shelf:b:p ");
+	/* What another process does is seen. */
+	assert_int_equal(load(&a), 0);
+	assert_false(look(&a));
+	sql(db_path, "INSERT INTO route VALUES ('bank', 'c', 'p')");
+	assert_true(look(&a));
 	answer_free(&a);
 }
 
@@ -697,7 +768,7 @@ test_newer_schema(void **state)
 	store_stop();
 	sql(db_path, "PRAGMA user_version = 99");
 	cannot("its schema has version 99");
-	sql(db_path, "PRAGMA user_version = 2");
+	sql(db_path, "PRAGMA user_version = 3");
 	assert_true(look(&a));
 	assert_int_equal(load(&a), 0);
 	assert_int_equal(a.count, 1);
@@ -831,6 +902,7 @@ main(void)
 	    TEST(test_names),
 	    TEST(test_rotation),
 	    TEST(test_migration),
+	    TEST(test_routes),
 	    TEST(test_direct),
 	    TEST(test_look),
 	    TEST(test_jobs),

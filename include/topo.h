@@ -206,7 +206,7 @@ const char *topo_key_bars(
     const struct topo_key *, uint8_t family, const void *addr, int64_t wall_us);
 /* The verifier of the secret before its present one while that works, too, or NULL. */
 const char *topo_key_former(const struct topo_key *, int64_t wall_us);
-/* How long a former secret goes on working: "1h". False: why. */
+/* How long a former secret goes on working: "1h", "1 hour". False: why. */
 bool topo_key_overlap(
     const char *text, int64_t *overlap_us, char *why, size_t why_len) MUST_USE;
 bool topo_key_may_reach(const struct topo_key *, const char *database);

@@ -470,13 +470,36 @@ topo_key_former(const struct topo_key *k, int64_t wall_us)
 	return (wall_us < k->former_until_us ? k->former_secret : NULL);
 }
 
+/* "2 hours", as people write intervals in SQL, to "2h"; false: it is none of these. */
+static bool
+short_unit(const char *text, char *out, size_t size)
+{
+	static const struct {
+		const char *word, *unit;
+	} units[] = {{"second", "s"}, {"minute", "min"}, {"hour", "h"}, {"day", "d"}};
+	size_t digits = strspn(text, "0123456789."), len;
+	const char *word = text + digits + strspn(text + digits, " ");
+
+	len = strlen(word);
+	len -= len > 0 && strchr("sS", word[len - 1]) != NULL;
+	for (size_t i = 0; i < ARRAY_LEN(units) && digits > 0 && digits < 20; i++)
+		if (strlen(units[i].word) == len &&
+		    strncasecmp(word, units[i].word, len) == 0) {
+			snprintf(out, size, "%.*s%s", (int)digits, text, units[i].unit);
+			return (true);
+		}
+	return (false);
+}
+
 bool
 topo_key_overlap(const char *text, int64_t *overlap_us, char *why, size_t why_len)
 {
 	/* As the time between two runs of a job is read: up to a year. */
 	const struct setting *row = setting_find_in(SC_JOB, "interval");
-	char sentence[256];
+	char sentence[256], brief[32];
 
+	if (short_unit(text, brief, sizeof(brief)))
+		text = brief;
 	if (setting_number(row, text, overlap_us, sentence, sizeof(sentence)) == 0)
 		return (true);
 	snprintf(why, why_len, "overlap: %s", sentence);

@@ -64,7 +64,7 @@ def stored(state, row):
 def test_both_secrets_work(door, state):
     old = create(door)
     with login(door, old) as c:
-        new = rotate(door, old, "1h")
+        new = rotate(door, old, "1 hour")
         works(door, old, new)
         assert shown(door, old)["status"] == "rotating"
         refused(door, dict(old, secret="0" * 48))
@@ -147,6 +147,25 @@ def test_outlives_a_restart(door, start, state):
     refused(last, short)
 
 
+def test_another_proxy_on_the_same_store(start):
+    """It sees within a second or so what the first one does, and the other way round."""
+    a, b = start(), start()
+    old = create(a)
+    until(lambda: opens(b, old), 3)
+    with login(b, old) as c:
+        new = rotate(b, old, "1h")
+        until(lambda: opens(a, new), 3)
+        works(a, old)
+        last = rotate(a, new)
+        until(lambda: not opens(b, old) and not opens(b, new), 3)
+        works(b, last)
+        assert c.execute("select 1").fetchone() == (1,)
+        console(a, f"REVOKE KEY '{old['key']}'")
+        until(lambda: not opens(b, last), 3)
+        with pytest.raises(psycopg.OperationalError, match="revoked"):
+            c.execute("select 1")
+
+
 def test_extended_protocol(door):
     old = create(door)
     works(door, old, rotate(door, old, "1h", prepare=True))
@@ -168,7 +187,7 @@ def test_revoked_with_both(door):
     ("ROTATE KEY", "42601", "syntax error"),
     ("ROTATE KEY 'kept' OVERLAP", "42601", "syntax error"),
     ("ROTATE KEY 'kept' OVERLAP 'soon'", "22023", '"soon" is not a time'),
-    ("ROTATE KEY 'kept' OVERLAP '2000d'", "22023", "allowed are 0 to 31536000 s"),
+    ("ROTATE KEY 'kept' OVERLAP '2000 days'", "22023", "allowed are 0 to 31536000 s"),
     ("CREATE KEY 'kept' TYPE server VIRTUAL bank", "42710", 'there is a key "kept" already'),
 ])
 def test_wrong(door, sql, state, message):

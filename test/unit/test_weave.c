@@ -733,8 +733,16 @@ former_secrets_have_an_end(void **state)
 	assert_null(store_key(t, &text, &with));
 	topo_release(with);
 	topo_release(t);
-	assert_true(topo_key_overlap("1h", &us, why, sizeof(why)));
-	assert_int_equal(us, INT64_C(3600000000));
+	static const char *const hours[] = {"1h", "1 h", "1 hour", "1hours", "60 min",
+	    "60 minutes", "3600 Seconds", "3600"};
+
+	for (size_t i = 0; i < ARRAY_LEN(hours); i++) {
+		assert_true(topo_key_overlap(hours[i], &us, why, sizeof(why)));
+		assert_int_equal(us, INT64_C(3600000000));
+	}
+	assert_false(topo_key_overlap("hour", &us, why, sizeof(why)));
+	assert_false(topo_key_overlap("1 hour ago", &us, why, sizeof(why)));
+	assert_false(topo_key_overlap("400 days", &us, why, sizeof(why)));
 	assert_true(topo_key_overlap("500ms", &us, why, sizeof(why)));
 	assert_int_equal(us, 500000);
 	assert_false(topo_key_overlap("often", &us, why, sizeof(why)));

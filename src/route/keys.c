@@ -10,14 +10,20 @@
 #include <inttypes.h>
 #include <stdio.h>
 
-/* The first group of shards whose key a number can be; NULL: there is none. */
+/* The first group of shards whose key is an integer, or else may be written as one; NULL: there
+ * is none. */
 static const struct topo_shard *
 shard_of_users(const struct topo_virtual *v, int64_t user_id, struct route_value *value)
 {
-	for (size_t i = 0; i < v->shard_count; i++)
-		if (v->shards[i].member_count > 0 &&
-		    route_value_integer(&v->shards[i], user_id, value))
-			return (&v->shards[i]);
+	for (unsigned writes = 0; writes < 2; writes++) {
+		for (size_t i = 0; i < v->shard_count; i++) {
+			const struct topo_shard *s = &v->shards[i];
+
+			if ((writes > 0 || s->type <= TOPO_SHARD_BIGINT) &&
+			    route_value_integer(s, user_id, value))
+				return (s);
+		}
+	}
 	return (NULL);
 }
 

@@ -201,6 +201,9 @@ static const char config[] = HEAD
     "function = list\nlists = " UUID_LOW ": p, " UUID_HALF ": s\n"
     "[shard bank codes]\ntables = codes\nkey = code\nkey_type = char\n"
     "function = list\nlists = A: p, B: s\n"
+    "[virtual mixed]\nmembers = a, p, s\n"
+    "[shard mixed texts]\ntables = texts\nkey = id\nkey_type = text\nfunction = list\n"
+    "lists = 42: s\n[shard mixed]\ntables = users\nkey = id\nmembers = p, s\n"
     "[virtual later]\nmembers = a, p, s\n"
     "[shard later]\ntables = files\nkey = id\nkey_type = uuid\nfunction = hash\n"
     "members = p, s\n"
@@ -343,6 +346,8 @@ static const struct row rows[] = {
     ROW("SELECT 1", "p", .key = &user_42),
     ROW("SELECT 1", "s", .key = &user_150),
     ROW("SELECT 1", "42501", .key = &user_500, .says = "user id is 500"),
+    ROW("SELECT 1", "p", .key = &user_42, .virt = "mixed"),
+    ROW("SELECT 1", "p", .key = &user_150, .virt = "mixed"),
     ROW("SELECT 1", "s", .key = &user_42, .virt = "later"),
     ROW("SELECT 1", "42501", .key = &user_150, .virt = "later"),
 };

@@ -65,7 +65,8 @@ const struct catalog_db *catalog_db(const struct catalog *, const char *database
  * there, or not known (see catalog_is_whole). */
 const struct catalog_relation *catalog_relation(
     const struct catalog_db *, const char *schema, const char *name);
-/* The name of its column number i, from 0; NULL: not known. */
+/* The name of its column number i, from 0; NULL: not known. Without a schema all tables of that
+ * name must agree: a session may have a search path of its own. */
 const char *catalog_column_at(
     const struct catalog_db *, const char *schema, const char *table, unsigned i);
 const struct catalog_column *catalog_column(

@@ -42,7 +42,8 @@ static const char fingerprint_sql[] =
 					     " ON true ORDER BY s.n";
 
 /* OID, schema, name, whether it is a view, whether a simple one (PostgreSQL would update it by
- * itself), and its columns: of views those are plain that are not computed and not renamed. */
+ * itself), its columns: of views those are plain that are not computed and not renamed; and
+ * whether a view calls a function of PostgreSQL's own that is for a primary alone. */
 static const char relations_sql[] =
     "SELECT c.oid, n.nspname, c.relname, c.relkind = 'v', c.relkind = 'v'"
     " AND pg_relation_is_updatable(c.oid, false) & 16 <> 0 AND NOT EXISTS (SELECT"
@@ -54,7 +55,9 @@ static const char relations_sql[] =
     " OR strpos(d.def, ' AS ' || quote_ident(a.attname) || ';') > 0)"
     " THEN '-' ELSE '+' END || replace(a.attname, E'\\n', ' '), E'\\n' ORDER BY a.attnum)"
     " FROM pg_catalog.pg_attribute a"
-    " WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped)"
+    " WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped),"
+    " coalesce(d.def ~ '\\m(nextval|setval|set_config|pg_notify|pg_(try_)?advisory\\w*|lo_\\w+"
+    "|txid_current|pg_current_xact_id)\\(', false)"
     " FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
     " CROSS JOIN LATERAL (SELECT CASE WHEN c.relkind = 'v'"
     " THEN pg_get_viewdef(c.oid) END) d(def) WHERE" OF_USERS
@@ -120,10 +123,13 @@ take_limit(struct catalog_draft *d, const PGresult *r)
 void
 ask_take_relations(struct catalog_draft *d, const PGresult *r)
 {
-	for (int i = 0; i < PQntuples(r); i++)
+	for (int i = 0; i < PQntuples(r); i++) {
 		catalog_draft_relation(d, id_at(r, i, 0), value(r, i, 1), value(r, i, 2),
 		    is_true(r, i, 3) ? CATALOG_VIEW : CATALOG_TABLE, is_true(r, i, 4),
 		    value(r, i, 5));
+		if (is_true(r, i, 6))
+			catalog_draft_calls_volatile(d, id_at(r, i, 0));
+	}
 	take_limit(d, r);
 }
 
@@ -224,7 +230,7 @@ answered_relations(
 	struct asking *a = arg;
 
 	(void)sqlstate;
-	if (r == NULL || PQnfields(r) != 6) {
+	if (r == NULL || PQnfields(r) != 7) {
 		asking_end(a, NULL, 0, err != NULL ? err : "an answer of other columns");
 		return;
 	}

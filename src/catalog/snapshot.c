@@ -90,9 +90,20 @@ const char *
 catalog_column_at(
     const struct catalog_db *db, const char *schema, const char *table, unsigned i)
 {
-	const struct catalog_relation *r = catalog_relation(db, schema, table);
+	const struct catalog_relation *r = NULL;
+	const char *column = NULL;
 
-	return (r != NULL && i < r->column_count ? r->columns[i].name : NULL);
+	if (schema != NULL)
+		r = catalog_relation(db, schema, table);
+	else if (db != NULL)
+		r = db_first_relation(db, table);
+	for (; r != NULL; r = schema == NULL ? r->next : NULL) {
+		if (i >= r->column_count ||
+		    (column != NULL && strcmp(column, r->columns[i].name) != 0))
+			return (NULL);
+		column = r->columns[i].name;
+	}
+	return (column);
 }
 
 const struct catalog_column *

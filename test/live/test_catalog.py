@@ -12,6 +12,9 @@ def make(pg):
         with pg.connect(name, user="alice") as c:
             c.execute("create function calm(int) returns int stable language sql as 'select $1 + 1'")
             c.execute("create function wild(int) returns int language sql as 'select $1 + 1'")
+            if member == "primary":
+                c.execute("create sequence numbers")
+                c.execute("create view numbered as select nextval('numbers') as n from users limit 1")
             if member == "analytics":
                 c.execute("create view recent as select *, current_database() as at from analytics_events")
                 continue
@@ -100,6 +103,11 @@ def test_functions(c):
         c.execute("/* pgweave: database=secondary */ select wild(1)")
     c.execute("rollback")
     assert c.execute("select wild(1)").fetchone() == (2,)
+    c.execute("begin")
+    c.execute("/* pgweave: database=secondary */ update users set name = name where id = 1")
+    with pytest.raises(psycopg.Error, match="wr"):
+        c.execute("select n from numbered")
+    c.execute("rollback")
     c.execute("begin")
     assert c.execute("select count(calm(user_id)) from accounts where user_id = 41").fetchone()
     c.execute("rollback")

@@ -41,11 +41,19 @@ test_relations(void **state)
 	add_table(d, 2, "app", "users", "+name\n+id");
 	add_table(d, 3, "far", "users", "+x");
 	add_table(d, 4, "far", "alone", "");
+	add_table(d, 5, "app", "same", "+a\n+b\n+c");
+	add_table(d, 6, "far", "same", "+a\n+b");
 	db = catalog_draft_end(d);
 	assert_true(catalog_is_whole(db));
 	assert_string_equal(catalog_db_name(db), "main");
 
-	assert_string_equal(catalog_column_at(db, NULL, "users", 0), "name");
+	assert_string_equal(catalog_relation(db, NULL, "users")->schema, "app");
+	assert_string_equal(catalog_column_at(db, "app", "users", 0), "name");
+	/* Which of them a session means, only its search path says. */
+	assert_null(catalog_column_at(db, NULL, "users", 0));
+	assert_string_equal(catalog_column_at(db, NULL, "same", 1), "b");
+	assert_null(catalog_column_at(db, NULL, "same", 2));
+	assert_null(catalog_column_at(NULL, NULL, "same", 1));
 	assert_string_equal(catalog_column_at(db, "public", "users", 0), "id");
 	assert_string_equal(catalog_column_at(db, "public", "users", 2), "Mixed Case");
 	assert_null(catalog_column_at(db, "public", "users", 3));

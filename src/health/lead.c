@@ -33,12 +33,25 @@ is_claimant(const struct watch *w)
 		(w->database == NULL || !w->database->is_read_only));
 }
 
+static bool
+is_same_address(const struct topo_database *a, const struct topo_database *b)
+{
+	if (a == NULL || b == NULL || a->host_count != b->host_count)
+		return (false);
+	for (size_t i = 0; i < a->host_count; i++)
+		if (a->hosts[i].port != b->hosts[i].port ||
+		    strcmp(a->hosts[i].host, b->hosts[i].host) != 0)
+			return (false);
+	return (true);
+}
+
 /* Two names of one server, or two databases of it. */
 static bool
 is_same_server(const struct watch *a, const struct watch *b)
 {
-	return (a->system != 0 && a->system == b->system && a->server_us != 0 &&
-		a->server_us == b->server_us);
+	return ((a->system != 0 && a->system == b->system && a->server_us != 0 &&
+		    a->server_us == b->server_us) ||
+		is_same_address(a->database, b->database));
 }
 
 /* Somebody has been seen to write on a newer timeline of the same cluster: NULL: nobody. */

@@ -243,3 +243,13 @@ def test_a_switchover_by_hand(proxy, pair, pg):
         c.execute("insert into ledger (id) values (3)")
         assert [r[0] for r in c.execute("select id from ledger order by 1")] == [1, 3]
         assert health(door, "main")["status"] == "draining"
+
+
+def test_a_server_that_does_not_tell_which_it_is(proxy, own_pg):
+    """Its role and state are known all the same."""
+    with own_pg.connect("shop") as c:
+        c.execute("revoke execute on function pg_control_system() from public")
+    door = proxy(own_pg, databases={}, sections=database("shop", own_pg.port), **QUICK)
+    row = when(door, "healthy")
+    assert row["role"] == "primary" and row["version"]
+    assert "permission denied" not in door.log()

@@ -419,6 +419,30 @@ two_whose_timelines_say_nothing(void **state)
 	assert_false(g[B].verdict->is_fenced);
 }
 
+/* They do not tell who they are, but have one address; a port of its own is another server. */
+static void
+one_address_is_one_server(void **state)
+{
+	struct topo_host at = {.host = "h", .port = 1}, other = {.host = "h", .port = 2};
+	struct topo_database a = {.name = "a", .hosts = &at, .host_count = 1}, b = a;
+
+	(void)state;
+	g[A].database = &a;
+	g[B].database = &b;
+	says(A, 1, 0);
+	says(B, 1, 0);
+	leads(A, NULL, false);
+	assert_false(g[B].verdict->is_fenced);
+	b.hosts = &other;
+	says(B, 1, 0);
+	leads(A, &g[B], false);
+	/* It is said not to be written: so it is not meant to be the primary. */
+	b.is_read_only = true;
+	says(B, 1, 0);
+	leads(A, NULL, false);
+	assert_false(g[B].verdict->is_fenced);
+}
+
 static void
 nobody_leads_before_the_primary_was_asked(void **state)
 {
@@ -468,6 +492,8 @@ main(void)
 		two_on_one_timeline_are_not_written, setup_group, teardown),
 	    cmocka_unit_test_setup_teardown(
 		two_whose_timelines_say_nothing, setup_group, teardown),
+	    cmocka_unit_test_setup_teardown(
+		one_address_is_one_server, setup_group, teardown),
 	    cmocka_unit_test_setup_teardown(
 		nobody_leads_before_the_primary_was_asked, setup_group, teardown),
 	    cmocka_unit_test_setup_teardown(all_are_in_recovery, setup_group, teardown),

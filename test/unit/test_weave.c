@@ -178,8 +178,6 @@ what_is_not_done_yet_is_said(void **state)
 	    "causal_reads = on\nhub = managed\ntwo_phase = on\nfailover_hold = 5s\n"
 	    "federation_mem = 64MB\ngather_max_bytes = 1GB\naudit = async\n"
 	    "[databases]\nbank.a = host=x\n",
-	    "t.ini:11: causal_reads: accepted, but not done yet: a read that goes to a replica "
-	    "may miss what the session has just written\n"
 	    "t.ini:13: two_phase: accepted, but not done yet: a transaction that writes on a "
 	    "second member is refused\n"
 	    "t.ini:12: hub: accepted, but not done yet: a statement that needs the rows of "

@@ -78,6 +78,7 @@ struct session {
 /* What the room has in each worker. */
 TAILQ_HEAD(session_list, session);
 struct session_worker {
+	unsigned held; /* sessions whose next statement waits for a primary */
 	struct session_list sessions[SESSION_STATES]; /* by state */
 	unsigned count[SESSION_STATES];
 	struct table keys;  /* sessions by pid */

@@ -307,6 +307,8 @@ struct topo_virtual {
 	size_t model_count;
 	int federation;    /* enum route_federation: 0 merge, 1 tag */
 	bool causal_reads; /* no read is older than what its login has written */
+	int64_t
+	    failover_hold; /* µs: how long statements wait for a primary; 0: not at all */
 	bool skips_unavailable;
 	struct table places; /* topo's own: exact names to their route or shard */
 	struct conf_at at;

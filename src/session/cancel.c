@@ -107,6 +107,12 @@ order_arrived(struct worker *w, struct mail *m)
 	} else if (s->state == SESSION_WEAVING) {
 		weave_cancel(s);
 		order_done(o);
+	} else if (s->weave != NULL && s->weave->is_held) {
+		/* The statement has not been sent. */
+		weave_unhold(s);
+		s->is_refused = true;
+		session_flow(s);
+		order_done(o);
 	} else if (s->link != NULL && s->link->state == LINK_LENT &&
 		   s->link->requests.count > 0)
 		link_cancel(s->link, order_done, o);

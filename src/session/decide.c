@@ -142,6 +142,8 @@ decide_by_route(struct session *s, const struct sense *sense, const struct bindi
 	route_plan(&in, plan);
 	switch (plan->way) {
 	case ROUTE_REFUSED:
+		if (strcmp(plan->sqlstate, "57P03") == 0)
+			(void)weave_hold(s, NULL);
 		refusal_set(
 		    &w->refusal, plan->sqlstate, plan->message, plan->detail, plan->hint);
 		return (GO_REFUSED);

@@ -283,7 +283,7 @@ weave_bind(struct up *u, uint32_t size)
 				  u, 'B', size, "26000", "prepared statement", name));
 	if (!binding_parse(&b, body + rest, size - 4 - rest, st))
 		return (up_broken(u, "invalid Bind message"));
-	if (!weave_admit(u))
+	if (s->weave->held_us == 0 && !weave_admit(u))
 		return (weave_say_refusal(u, 'B', size));
 	sense = sense_of_stmt(s->worker, st);
 	go = weave_decide(s, sense, &b, plan, &seat);

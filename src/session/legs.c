@@ -508,17 +508,21 @@ weave_refused(struct session *s, int fault, const char *sqlstate, const char *me
 		free(detail);
 		detail = NULL;
 	}
-	session_log(s, LOG_WARNING_, "%s: %s", text, message);
 	/* Nothing was sent: the primary can answer a read as well. */
 	w->shuns_replicas = fault == F_POOL_DOWN && seat->database != NULL &&
 			    seat->database->replica_of != NULL && !w->shuns_replicas &&
 			    (s->state != SESSION_WEAVING || w->run->then == THEN_RELAY);
-	if (w->shuns_replicas && s->state == SESSION_WEAVING)
+	if (fault == F_POOL_DOWN && !w->shuns_replicas &&
+	    (s->state != SESSION_WEAVING || w->run->then == THEN_RELAY))
+		(void)weave_hold(s, seat->database);
+	if (!w->is_held)
+		session_log(s, LOG_WARNING_, "%s: %s", text, message);
+	if ((w->shuns_replicas || w->is_held) && s->state == SESSION_WEAVING)
 		legs_rest(s);
 	else if (s->state == SESSION_WEAVING)
 		gather_failed(s, sqlstate, text, detail, hint);
 	else {
-		if (!w->shuns_replicas)
+		if (!w->shuns_replicas && !w->is_held)
 			refusal_set(&w->refusal, sqlstate, text, detail, hint);
 		if (s->state == SESSION_WAITING)
 			session_move(s, SESSION_IDLE);

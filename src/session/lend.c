@@ -22,7 +22,7 @@ session_flow(struct session *s)
 	bool hold_client =
 	    s->state == SESSION_WAITING || s->state == SESSION_WELCOME ||
 	    s->state == SESSION_WEAVING || stream_is_full(&s->stream) || s->is_leaving ||
-	    session_console_is_busy(s) ||
+	    (s->weave != NULL && s->weave->is_held) || session_console_is_busy(s) ||
 	    (s->is_stalled && l != NULL && (l->requests.count > 0 || l->body_left > 0)) ||
 	    (l != NULL && (l->state != LINK_LENT || stream_is_full(&l->stream) ||
 			      l->requests.count >= REQUESTS_MAX));

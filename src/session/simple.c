@@ -256,7 +256,8 @@ weave_query(struct up *u, uint32_t size)
 		/* As a server does, whatever the query says. */
 		stmt_unnamed_set(s, NULL);
 		s->unnamed_token = 0;
-		if (w->key != NULL && !is_setting(s, sql, size - 5) && !weave_admit(u))
+		if (w->key != NULL && w->held_us == 0 && !is_setting(s, sql, size - 5) &&
+		    !weave_admit(u))
 			return (weave_say_refusal(u, 'Q', size));
 	}
 	at = sql + w->blank;

@@ -136,6 +136,7 @@ session_tick(struct worker *w, int64_t now)
 	tick_logins(sw, SESSION_CANCELLING, now, max);
 	tick_each(&sw->sessions[SESSION_ACTIVE], now, tick_active);
 	tick_each(&sw->sessions[SESSION_WEAVING], now, tick_weaving);
+	weave_hold_tick(w);
 	if (has_idle_timeout(w))
 		tick_each(&sw->sessions[SESSION_IDLE], now, tick_idle);
 }

@@ -190,6 +190,7 @@ weave_free(struct session *s)
 	free(w->name);
 	free(w->member);
 	free(w->title);
+	weave_unhold(s);
 	weave_track_drop(w);
 	if (w->tracked != NULL)
 		vars_release(s->worker, w->tracked);
@@ -221,7 +222,7 @@ weave_world(struct session *s)
 	w->bars = NULL;
 	if (was_key && !is_key)
 		w->bars = "the key was removed";
-	else if (is_key && session_key_bars(s, w->key) != NULL)
+	else if (w->key != NULL && session_key_bars(s, w->key) != NULL)
 		w->bars = "the key was revoked, or may not log in from here any more";
 	if (w->bars != NULL && s->state == SESSION_IDLE && w->txn == TXN_NONE)
 		session_close(s, "57P01", w->bars);

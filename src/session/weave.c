@@ -52,6 +52,13 @@ weave_say_refusal(struct up *u, char type, uint32_t size)
 	bool is_extended = strchr("PBDEC", type) != NULL;
 	struct refusal r = s->weave->refusal;
 
+	if (s->weave->is_held) {
+		refusal_free(&s->weave->refusal);
+		s->weave->is_routed = false;
+		return (UP_STOP);
+	}
+	s->weave->held_us = 0;
+
 	s->weave->refusal = (struct refusal){0};
 	s->weave->blank = 0;
 	s->weave->is_routed = s->weave->shuns_replicas = false;
@@ -326,6 +333,7 @@ weave_ready(struct session *s, struct link *l, char status)
 	} else
 		weave_in_txn(s, l, status);
 	l->is_tainted |= w->unit.taints;
+	w->held_us = 0;
 	w->shuns_replicas = false;
 	w->unit = (struct unit_notes){0};
 	if (l->requests.count == 0)

@@ -2,6 +2,7 @@
  * session/weave.h: sessions on virtual databases, for the session room's own files.
  *
  *   weave.c    which message begins what; what servers say to it
+ *   hold.c     statements that wait while a primary is missing
  *   decide.c   what becomes of a statement: answered here, relayed to one link, or scattered
  *   simple.c   simple queries
  *   extended.c extended batches, the statements and portals kept here
@@ -230,6 +231,8 @@ struct weave {
 	/* the unit */
 	bool is_routed;      /* its link is, or will be, s->link */
 	bool shuns_replicas; /* the one that it was for cannot be reached */
+	bool is_held;        /* the next message waits for a primary */
+	int64_t held_us;     /* since when; 0: it does not */
 	bool relays;         /* the batch under way goes to s->link */
 	struct unit_notes {
 		bool writes;     /* it may change something */
@@ -297,6 +300,17 @@ void weave_wrote(struct session *);
 /* The server's ReadyForQuery, CommandComplete. */
 void weave_ready(struct session *, struct link *, char status);
 void weave_tag(struct session *, const char *tag);
+
+/* ---- hold.c ---- */
+
+/* The unit that begins cannot run because a primary is missing, and waits for the next one.
+ * False: it does not wait, or not any longer. database: the one that cannot be reached, or
+ * NULL: some member. */
+bool weave_hold(struct session *, const struct topo_database *);
+/* It goes on, or is given up. */
+void weave_unhold(struct session *);
+/* In every tick: those that wait look again. */
+void weave_hold_tick(struct worker *);
 
 /* ---- decide.c ---- */
 

@@ -12,7 +12,7 @@ struct draft {
 	struct topo_virtual v;
 	const char *dflt, *members, *read_from, *hub;
 	bool two_phase;
-	int64_t failover_hold, federation_mem, gather_max_bytes;
+	int64_t federation_mem, gather_max_bytes;
 	int audit;
 };
 
@@ -29,7 +29,7 @@ static const struct slot slots[] = {
     SLOT(hub, SLOT_STR),
     {"causal_reads", SLOT_FLAG, offsetof(struct draft, v.causal_reads)},
     SLOT(two_phase, SLOT_FLAG),
-    SLOT(failover_hold, SLOT_NUMBER),
+    {"failover_hold", SLOT_NUMBER, offsetof(struct draft, v.failover_hold)},
     SLOT(federation_mem, SLOT_NUMBER),
     SLOT(gather_max_bytes, SLOT_NUMBER),
     SLOT(audit, SLOT_MODE),
@@ -212,8 +212,6 @@ check_later(struct complaint *c, const struct topo *t, const struct draft *d)
 		return;
 	warn_later(w, "hub", d->hub != NULL && strcasecmp(d->hub, "off") != 0,
 	    "a statement that needs the rows of several members in one place is refused");
-	warn_later(w, "failover_hold", d->failover_hold >= 0,
-	    "writes do not wait for a primary");
 	warn_later(w, "federation_mem", d->federation_mem >= 0, "it limits nothing");
 	warn_later(w, "gather_max_bytes", d->gather_max_bytes >= 0, "it limits nothing");
 	warn_later(w, "audit", d->audit > 0, "there is no audit trail");
@@ -275,7 +273,7 @@ read_virtual(struct topo *t, const struct conf_section *s, struct conf_problems 
 {
 	struct draft d = {
 	    .v = {.name = s->name, .at = s->at},
-	    .failover_hold = -1,
+	    .v.failover_hold = 5000000,
 	    .federation_mem = -1,
 	    .gather_max_bytes = -1,
 	};

@@ -76,23 +76,27 @@ read_credentials(const struct job *job, struct credentials *c)
 
 static void
 digest_of(const struct http *h, const struct credentials *c, const char *stored,
-    uint8_t out[32])
+    const char *former, uint8_t out[32])
 {
 	struct buf all = {0};
 	unsigned len = 32;
 
 	buf_add(&all, c->login, strlen(c->login) + 1);
 	buf_add(&all, c->secret, strlen(c->secret) + 1);
-	buf_addstr(&all, stored);
+	buf_add(&all, stored, strlen(stored) + 1);
+	/* What the former secret has proved ends with it. */
+	if (former != NULL)
+		buf_addstr(&all, former);
 	INVARIANT(HMAC(EVP_sha256(), h->digest_key, sizeof(h->digest_key), all.mem,
 		      all.len, out, &len) != NULL &&
 		  len == 32);
 	mem_free_secret(all.mem, all.cap);
 }
 
-/* NULL: it is right; otherwise what to log. stored NULL: nothing can be right. */
+/* NULL: it is right; otherwise what to log. stored NULL: nothing can be right. former: as
+ * topo_key_former() has it. */
 static const char *
-prove(struct http *h, const struct credentials *c, const char *stored)
+prove(struct http *h, const struct credentials *c, const char *stored, const char *former)
 {
 	struct auth_server *auth;
 	struct buf out = {0};
@@ -100,16 +104,19 @@ prove(struct http *h, const struct credentials *c, const char *stored)
 	struct verified *slot = NULL;
 	const char *reason = NULL;
 	int fault = 0;
+	enum auth_step step;
 
 	if (stored != NULL) {
-		digest_of(h, c, stored, digest);
+		digest_of(h, c, stored, former, digest);
 		slot =
 		    &h->verified[(digest[0] | (unsigned)digest[1] << 8) % HTTP_VERIFIED];
 		if (same_secret(slot->digest, digest, sizeof(digest)) &&
 		    clock_us() < slot->until_us)
 			return (NULL);
 	}
-	if (auth_server_start(&auth, AUTH_PLAIN, c->login, stored, &out) != AUTH_SEND)
+	step = auth_server_start(&auth, AUTH_PLAIN, c->login, stored, &out);
+	auth_server_also(auth, former);
+	if (step != AUTH_SEND)
 		reason = auth_server_reason(auth);
 	else if (auth_server_feed(auth, (const uint8_t *)c->secret, strlen(c->secret) + 1,
 		     &out, &fault) != AUTH_DONE)
@@ -150,7 +157,8 @@ who_prove(struct job *job, const struct credentials *c)
 	const char *bars = bars_of(job, rules), *reason;
 	char peer[ADDR_TEXT];
 
-	reason = prove(job->http, c, bars == NULL ? stored : NULL);
+	reason = prove(job->http, c, bars == NULL ? stored : NULL,
+	    key != NULL && bars == NULL ? topo_key_former(key, clock_wall_us()) : NULL);
 	if (reason == NULL) {
 		job->who.key = key;
 		job->who.rules = rules;

@@ -173,6 +173,17 @@ sense_reads_anywhere(const struct sense *sense)
 
 /* ---- the route's view ---- */
 
+static bool
+is_open_at(void *arg, const struct topo_database *db)
+{
+	const struct weave *w = arg;
+
+	for (unsigned i = 0; i < w->leg_count; i++)
+		if (w->legs[i].is_open && w->legs[i].seat->database == db)
+			return (true);
+	return (false);
+}
+
 void
 sense_input(struct session *s, const struct sense *sense, const struct binding *b,
     struct route_input *in)
@@ -194,6 +205,8 @@ sense_input(struct session *s, const struct sense *sense, const struct binding *
 		w->txn != TXN_NONE || w->unit.is_string || w->shuns_replicas,
 	    .is_read_only = w->txn != TXN_NONE && w->is_read_only && !w->unit.is_string &&
 			    !w->shuns_replicas,
+	    .is_open = is_open_at,
+	    .open_arg = (void *)(uintptr_t)w,
 	    .now_us = clock_us(),
 	    .wrote_us = w->virt->causal_reads ? atomic_load(&s->user->wrote_us) : 0,
 	};

@@ -76,6 +76,15 @@ is_up(const struct topo_database *db)
 	return (db != NULL && (db->verdict == NULL || topo_verdict_is_up(db->verdict)));
 }
 
+/* Who answers for the member and takes its writes now. */
+static const struct topo_database *
+present(const struct topo_database *member)
+{
+	const struct topo_database *served = topo_database_served(member);
+
+	return (served != NULL ? topo_database_primary(served, NULL) : NULL);
+}
+
 /* The default member when it is up, or the member asked for; else any that is. */
 static struct seat *
 find_home(struct session *s)
@@ -84,7 +93,7 @@ find_home(struct session *s)
 	const struct topo_virtual *v = w->virt;
 	const struct topo_database *wanted =
 	    w->member != NULL ? topo_member_find(v, w->member) : v->dflt;
-	const struct topo_database *db = topo_database_served(wanted);
+	const struct topo_database *db = present(wanted);
 
 	if (!is_up(db) || (w->key != NULL && !topo_key_may_reach(w->key, wanted->name)))
 		for (size_t i = 0; i < v->member_count; i++) {
@@ -92,9 +101,9 @@ find_home(struct session *s)
 
 			if (w->key != NULL && !topo_key_may_reach(w->key, m->name))
 				continue;
-			if (!is_up(topo_database_served(m)))
+			if (!is_up(present(m)))
 				continue;
-			db = topo_database_served(m);
+			db = present(m);
 			break;
 		}
 	return (db != NULL ? weave_seat(s, db) : NULL);

@@ -3,6 +3,8 @@ import os
 import sqlite3
 import subprocess
 import threading
+import urllib.error
+import urllib.request
 
 import psycopg
 import pytest
@@ -10,7 +12,7 @@ import pytest
 import bank
 from keys import console, create, login, made, opens, refused, shown
 from poll import until
-from proxy import is_standin, program
+from proxy import free_port, is_standin, program
 
 
 @pytest.fixture(scope="module")
@@ -260,3 +262,25 @@ def test_command_line(door):
     said = command(door, "rotate", door.ini, list(bank.KEYS)[0])
     assert (said.returncode, said.stdout) == (1, "") and "stands in" in said.stderr
     until(lambda: not opens(door, last), 5)
+
+
+def test_by_http(start):
+    """The former secret opens the HTTP API as long as the wire; not a moment longer, although
+    it was believed before."""
+    port = free_port()
+    door = start(http_listen=f"127.0.0.1:{port}")
+
+    def status(row):
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{port}/api/database/query", b'{"query": "select 1"}',
+            {"X-API-Key": row["key"], "X-API-Secret": row["secret"]})
+        try:
+            return urllib.request.urlopen(request, timeout=10).status
+        except urllib.error.HTTPError as e:
+            return e.code
+    old = create(door)
+    assert status(old) == 200
+    new = rotate(door, old, "2s")
+    assert (status(old), status(new), status(old)) == (200, 200, 200)
+    until(lambda: status(old) == 401, 10, "the overlap is over")
+    assert status(new) == 200

@@ -184,11 +184,30 @@ is_open_at(void *arg, const struct topo_database *db)
 	return (false);
 }
 
+/* Its transactions are serializable unless they say otherwise: no replica can do that. */
+static bool
+is_serializable(struct session *s)
+{
+	struct weave *w = s->weave;
+	const struct vars *vars = session_tracked(s);
+	const char *level;
+
+	if (!w->knows_level) {
+		level =
+		    vars != NULL ? vars_get(vars, "default_transaction_isolation") : NULL;
+		w->is_serializable =
+		    level != NULL && strcasecmp(level, "serializable") == 0;
+		w->knows_level = true;
+	}
+	return (w->is_serializable);
+}
+
 void
 sense_input(struct session *s, const struct sense *sense, const struct binding *b,
     struct route_input *in)
 {
 	const struct weave *w = s->weave;
+	bool shuns_replicas = w->shuns_replicas || is_serializable(s);
 
 	*in = (struct route_input){
 	    .virt = w->virt,
@@ -201,10 +220,9 @@ sense_input(struct session *s, const struct sense *sense, const struct binding *
 	    .session = said_view(&w->session),
 	    .param = b != NULL ? binding_param : NULL,
 	    .arg = (void *)(uintptr_t)b,
-	    .in_transaction =
-		w->txn != TXN_NONE || w->unit.is_string || w->shuns_replicas,
+	    .in_transaction = w->txn != TXN_NONE || w->unit.is_string || shuns_replicas,
 	    .is_read_only = w->txn != TXN_NONE && w->is_read_only && !w->unit.is_string &&
-			    !w->shuns_replicas,
+			    !shuns_replicas,
 	    .is_open = is_open_at,
 	    .open_arg = (void *)(uintptr_t)w,
 	    .now_us = clock_us(),

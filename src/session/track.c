@@ -67,6 +67,7 @@ weave_track_drop(struct weave *w)
 void
 weave_tracked_set(struct session *s, struct vars **to, struct vars *value)
 {
+	s->weave->knows_level = false;
 	if (value != NULL)
 		vars_hold(value);
 	if (*to != NULL)

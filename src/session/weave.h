@@ -256,7 +256,8 @@ struct weave {
 	} * steps;                  /* the SETs and RESETs of the unit */
 	unsigned step_count, step_done;
 	struct vars *tracked; /* held: what is set beyond what servers report; or NULL */
-	struct vars *saved_tracked; /* as it was when the transaction began */
+	struct vars *saved_tracked;        /* as it was when the transaction began */
+	bool knows_level, is_serializable; /* default_transaction_isolation */
 	char *next_begin;
 	bool next_is_read_only;
 	bool is_bound;   /* and something in it may have run */

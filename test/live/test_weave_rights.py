@@ -206,7 +206,6 @@ def test_where_a_transaction_reads(s, pair, begin, where, how):
             f"1 2 C(BEGIN) 1 2 D({port}) C(SELECT 1) 1 2 C(COMMIT) Z(I)")
 
 
-@pytest.mark.xfail(strict=True, reason="default_transaction_isolation is not looked at")
 @pytest.mark.parametrize("before", [[], ["begin read only"]], ids=said_before)
 def test_serializable_by_default_reads_at_the_primary(s, pair, before):
     assert s.ask("set default_transaction_isolation = 'serializable'") == "C(SET) Z(I)"

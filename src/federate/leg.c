@@ -373,7 +373,8 @@ leg_has_to_wait(const struct leg *leg)
 bool
 leg_is_held(const struct leg *leg)
 {
-	return (leg->state == LEG_HELD || (leg->waits && leg_has_to_wait(leg)));
+	return ((leg->state == LEG_HELD && leg->has_more) ||
+		(leg->waits && leg_has_to_wait(leg)));
 }
 
 /* A part of a message that passes through, or is dropped. */
@@ -477,7 +478,11 @@ leg_message(struct leg *leg, const uint8_t *p, size_t len)
 	char type = (char)p[0];
 	uint32_t size;
 
-	if (len < PROTO_HEAD || leg->state == LEG_HELD)
+	if (len < PROTO_HEAD)
+		return (0);
+	/* An error does not wait for its turn. */
+	leg->has_more = leg->state == LEG_HELD && type != 'E';
+	if (leg->has_more)
 		return (0);
 	size = proto_get32(p + 1);
 	if (type == '\0' || strchr(may_come[leg->state], type) == NULL || size < 4 ||

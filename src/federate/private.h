@@ -31,6 +31,7 @@ struct leg {
 	unsigned index;       /* its place in the order */
 	bool is_described;    /* its columns, or that it has none, are known */
 	bool is_empty;        /* EmptyQueryResponse instead of a tag */
+	bool has_more;        /* described, and rows are there */
 	bool waits;           /* its next message is for a client that is full */
 	bool body_goes_out;   /* to the client, or dropped */
 	bool was_stopped;     /* cancelled by us: its 57014 is not news */

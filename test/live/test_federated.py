@@ -203,3 +203,19 @@ def test_large_and_slow_reader(door, pg):
         while (r := c.pgconn.get_result()) is not None:
             rows += r.ntuples
         assert rows == 60000
+
+
+@pytest.mark.parametrize("federation", ["tag", "merge"])
+@pytest.mark.parametrize("first", [True, False])
+def test_an_error_ends_the_others(door, federation, first):
+    """Whichever of them fails, nobody waits for those that are still at it."""
+    bad = "bank_p" if first else "bank_s"
+    with door.connect("bank") as c:
+        c.execute("set pgweave.databases = 'primary, secondary'")
+        c.execute(f"set pgweave.federation = '{federation}'")
+        began = time.monotonic()
+        with pytest.raises(psycopg.errors.DivisionByZero):
+            c.execute(f"select case when current_database() = '{bad}' then 1 / (id * 0) "
+                      "else length(pg_sleep(10)::text) end as n from users")
+        assert time.monotonic() - began < 5
+        assert len(c.execute("/* pgweave: federation=tag */ select count(*) from users").fetchall()) == 2

@@ -182,8 +182,6 @@ what_is_not_done_yet_is_said(void **state)
 	    "second member is refused\n"
 	    "t.ini:12: hub: accepted, but not done yet: a statement that needs the rows of "
 	    "several members in one place is refused\n"
-	    "t.ini:14: failover_hold: accepted, but not done yet: writes do not wait for a "
-	    "primary\n"
 	    "t.ini:15: federation_mem: accepted, but not done yet: it limits nothing\n"
 	    "t.ini:16: gather_max_bytes: accepted, but not done yet: it limits nothing\n"
 	    "t.ini:17: audit: accepted, but not done yet: there is no audit trail\n"

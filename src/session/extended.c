@@ -657,7 +657,8 @@ weave_relay(struct up *u, char type, uint32_t size)
 		return (relay_statement(u, type, size));
 	case 'Q':
 	case 'F':
-		return (begin_anew(u));
+		/* In the middle of a COPY the server refuses it, and would ignore a Sync. */
+		return (u->s->link->is_copying_in ? UP_PASS : begin_anew(u));
 	case 'S':
 		w->relays = false;
 		return (UP_PASS);

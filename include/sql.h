@@ -133,6 +133,15 @@ struct sql_match {
 	bool is_assigned; /* UPDATE … SET column = value */
 };
 
+/* What a statement leaves in the server's session beyond its transaction. */
+enum sql_keeps {
+	SQL_KEEPS_NOTHING,
+	SQL_KEEPS_TABLE, /* temporary tables, views and sequences, but for ON COMMIT DROP */
+	SQL_KEEPS_CURSOR,  /* DECLARE … WITH HOLD */
+	SQL_KEEPS_LOCK,    /* pg_advisory_lock(), pg_try_advisory_lock() and their like */
+	SQL_KEEPS_LISTENER /* LISTEN */
+};
+
 /* A function that is not PostgreSQL's own. */
 struct sql_call {
 	const char *schema, *name; /* schema NULL: not said */
@@ -160,7 +169,8 @@ struct sql_facts {
 	bool is_read_write; /* BEGIN: READ WRITE was said */
 	bool
 	    is_serializable; /* BEGIN, SET TRANSACTION: the isolation level SERIALIZABLE was said */
-	bool chains;                /* COMMIT/ROLLBACK AND CHAIN */
+	bool chains; /* COMMIT/ROLLBACK AND CHAIN */
+	enum sql_keeps keeps;
 	bool copies_in, copies_out; /* COPY FROM STDIN, COPY TO STDOUT */
 	bool has_foreign_function;  /* calls a function that is not PostgreSQL's own */
 	bool

@@ -220,6 +220,27 @@ is_reset_of_all(const struct sense *sense)
 		    strcmp(f->setting, "all") == 0));
 }
 
+/* What a statement would leave in a session of the server's that is another one with the next
+ * transaction. */
+static enum decision
+decline_to_keep(struct weave *w, enum sql_keeps keeps)
+{
+	static const char *const messages[] = {
+	    [SQL_KEEPS_TABLE] = "temporary tables do not outlive a transaction here",
+	    [SQL_KEEPS_CURSOR] = "cursors WITH HOLD do not outlive a transaction here",
+	    [SQL_KEEPS_LOCK] =
+		"advisory locks of a session do not outlive a transaction here",
+	    [SQL_KEEPS_LISTENER] = "LISTEN on a virtual database"};
+	static const char *const hints[] = {
+	    [SQL_KEEPS_TABLE] = "Use it within a transaction.",
+	    [SQL_KEEPS_CURSOR] = "Use it within a transaction.",
+	    [SQL_KEEPS_LOCK] = "Use it within a transaction, or pg_advisory_xact_lock().",
+	    [SQL_KEEPS_LISTENER] =
+		"Listen on one of its databases by that one's own name."};
+
+	return (weave_decline(w, "0A000", messages[keeps], hints[keeps]));
+}
+
 enum decision
 weave_decide(struct session *s, const struct sense *sense, const struct binding *b,
     struct route_plan *plan, struct seat **seat)
@@ -251,6 +272,9 @@ weave_decide(struct session *s, const struct sense *sense, const struct binding 
 		*seat = w->home;
 		return (GO_ONE);
 	}
+	if (f->keeps == SQL_KEEPS_LISTENER ||
+	    (f->keeps != SQL_KEEPS_NOTHING && w->txn == TXN_NONE && !w->unit.is_string))
+		return (decline_to_keep(w, f->keeps));
 	leg = leg_for_verb(s, sense);
 	if (leg == NULL)
 		return (decide_by_route(s, sense, b, plan, seat));
@@ -271,8 +295,8 @@ is_taint(const struct sense *sense)
 
 	if (f->is_plain_read || f->class == SQL_SET)
 		return (false);
-	return (is_one_of(sense->scan.verb, verbs) || sense_has_word(sense, "temp") ||
-		sense_has_word(sense, "set_config"));
+	return (f->keeps != SQL_KEEPS_NOTHING || is_one_of(sense->scan.verb, verbs) ||
+		sense_has_word(sense, "temp") || sense_has_word(sense, "set_config"));
 }
 
 void

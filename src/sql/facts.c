@@ -204,6 +204,20 @@ keep_found(struct sql_find *f)
 	out->call_count = f->call_count;
 }
 
+/* PostgreSQL 15's CURSOR_OPT_HOLD, in the options of DECLARE. */
+#define CURSOR_HOLD 0x20
+
+/* The walk has found tables and locks. */
+static void
+note_keeps(struct sql_facts *out, const PgQuery__Node *stmt)
+{
+	if (stmt->node_case == PG_QUERY__NODE__NODE_LISTEN_STMT)
+		out->keeps = SQL_KEEPS_LISTENER;
+	else if (stmt->node_case == PG_QUERY__NODE__NODE_DECLARE_CURSOR_STMT &&
+		 (stmt->declare_cursor_stmt->options & CURSOR_HOLD) != 0)
+		out->keeps = SQL_KEEPS_CURSOR;
+}
+
 static void
 find_in_tree(struct sql_find *f, PgQuery__Node *stmt)
 {
@@ -217,6 +231,7 @@ find_in_tree(struct sql_find *f, PgQuery__Node *stmt)
 		return;
 	}
 	out->class = class_of(f, stmt);
+	note_keeps(out, stmt);
 	out->is_plain_but_calls = out->class == SQL_READ && !f->has_write && !f->is_bound;
 	out->is_plain_read = out->is_plain_but_calls && !out->has_foreign_function;
 	sql_match_find(f, &stmt->base);

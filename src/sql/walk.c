@@ -117,6 +117,15 @@ add_table(struct sql_find *f, const PgQuery__RangeVar *var, bool is_written)
 	return (table);
 }
 
+static void
+note_temporary(struct sql_find *f, const PgQuery__RangeVar *var, int on_commit)
+{
+	if (var != NULL && on_commit != PG_QUERY__ON_COMMIT_ACTION__ONCOMMIT_DROP &&
+	    (strcmp(var->relpersistence, "t") == 0 ||
+		strcmp(var->schemaname, "pg_temp") == 0))
+		f->facts->keeps = SQL_KEEPS_TABLE;
+}
+
 /* The table that the statement makes. */
 static void
 add_created(struct sql_find *f, const PgQuery__RangeVar *var)
@@ -315,6 +324,9 @@ note_function(struct sql_find *f, const PgQuery__FuncCall *call)
 	f->is_bound |=
 	    known->effect == SQL_EFFECT_SESSION || known->effect == SQL_EFFECT_VOLATILE;
 	f->facts->sets_pgweave |= is_about_pgweave(call, known->name);
+	if (strncmp(known->name, "pg_advisory_lock", 16) == 0 ||
+	    strncmp(known->name, "pg_try_advisory_lock", 20) == 0)
+		f->facts->keeps = SQL_KEEPS_LOCK;
 }
 
 /* ---- WITH ---- */
@@ -454,11 +466,20 @@ visit(void *arg, const ProtobufCMessage *m)
 		const PgQuery__IntoClause *into = (const PgQuery__IntoClause *)m;
 
 		note_write(f, "SELECT INTO");
+		note_temporary(f, into->rel, into->on_commit);
 		add_created(f, into->rel);
 	} else if (d == &pg_query__create_stmt__descriptor) {
-		add_created(f, ((const PgQuery__CreateStmt *)m)->relation);
+		const PgQuery__CreateStmt *create = (const PgQuery__CreateStmt *)m;
+
+		note_temporary(f, create->relation, create->oncommit);
+		add_created(f, create->relation);
 	} else if (d == &pg_query__view_stmt__descriptor) {
-		add_created(f, ((const PgQuery__ViewStmt *)m)->view);
+		const PgQuery__RangeVar *view = ((const PgQuery__ViewStmt *)m)->view;
+
+		note_temporary(f, view, 0);
+		add_created(f, view);
+	} else if (d == &pg_query__create_seq_stmt__descriptor) {
+		note_temporary(f, ((const PgQuery__CreateSeqStmt *)m)->sequence, 0);
 	} else if (d == &pg_query__constraint__descriptor) {
 		const PgQuery__Constraint *c = (const PgQuery__Constraint *)m;
 

@@ -227,16 +227,22 @@ PREPARED = "select count(*) from pg_prepared_statements where name = 'p'"
     ("create temp sequence t", "select count(*) from t"),
     ("create table pg_temp.t as select 1", "select count(*) from t"),
     ("select 1 into temp t", "select count(*) from t"),
+    ("declare c cursor with hold for select 1", "select count(*) from pg_cursors where name = 'c'"),
+    ("select pg_advisory_lock(42)", "select count(*) from pg_locks where locktype = 'advisory'"),
 ])
 @pytest.mark.parametrize("how", ["simple", "extended", "in a transaction"])
 def test_what_one_leaves_the_next_does_not_find(proxy, made, leave, look, how):
     door = proxy(made, sections=bank.sections(made), default_pool_size=1)
     with Client(door.port) as a, Client(door.port) as b:
+        is_refused = leave.startswith("listen") or \
+            (how != "in a transaction" and not leave.startswith("prepare"))
         if how == "in a transaction":
-            assert [a.ask(sql) for sql in ("begin", leave, "commit")][2] == "C(COMMIT) Z(I)"
-        elif how == "extended":
-            assert "E(" not in a.say(run(leave), SYNC)
+            heard = [a.ask(sql) for sql in ("begin", leave, "commit")]
+            assert heard[2] == ("C(ROLLBACK) Z(I)" if is_refused else "C(COMMIT) Z(I)")
+            heard = heard[1]
         else:
-            assert "E(" not in a.ask(leave)
+            heard = a.say(run(leave), SYNC) if how == "extended" else a.ask(leave)
+        assert ("E(0A000 " in heard) == is_refused
+        assert is_refused or "E(" not in heard
         t = b.ask(look)
         assert t == "T D(0) C(SELECT 1) Z(I)" or t.startswith(("E(42P01 ", "E(26000 "))

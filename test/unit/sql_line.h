@@ -48,6 +48,14 @@ static const char *const class_names[] = {
     [SQL_EXPLAIN_ROUTE] = "route",
 };
 
+static const char *const keeps_names[] = {
+    [SQL_KEEPS_NOTHING] = "",
+    [SQL_KEEPS_TABLE] = " keeps-table",
+    [SQL_KEEPS_CURSOR] = " keeps-cursor",
+    [SQL_KEEPS_LOCK] = " keeps-lock",
+    [SQL_KEEPS_LISTENER] = " keeps-listener",
+};
+
 static void
 add_value(struct buf *b, const struct sql_scan *s, const struct sql_value *v)
 {
@@ -93,7 +101,7 @@ describe(const struct sql_scan *s, const struct sql_facts *f)
 {
 	struct buf b = {0};
 
-	buf_addf(&b, "%s%s%s%s%s%s", class_names[f->class],
+	buf_addf(&b, "%s%s%s%s%s%s%s", class_names[f->class], keeps_names[f->keeps],
 	    f->is_plain_read ? " plain" : "", f->has_foreign_function ? " foreign" : "",
 	    f->sets_pgweave ? " pgweave" : "", f->copies_in ? " in" : "",
 	    f->copies_out ? " out" : "");

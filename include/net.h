@@ -156,6 +156,9 @@ void addr_from_socket(struct addr *, const struct sockaddr *, int fd);
 /* "127.0.0.1", "::1", "unix" */
 void addr_text(const struct addr *, char *out, size_t size);
 #define ADDR_TEXT 64
+/* The unix socket of that port in a directory, or in the abstract name space when it begins
+ * with @. The length of the address, or 0: the path is too long. */
+socklen_t addr_unix(struct sockaddr_un *, const char *directory, uint16_t port) MUST_USE;
 
 /* ---- streams: one socket, plain or TLS, edge-triggered ---- */
 
@@ -267,8 +270,14 @@ bool tls_can_connect(const struct tls *);
 
 /* on_accept owns fd (non-blocking, close-on-exec). */
 typedef void net_accept(int fd, const struct sockaddr *, socklen_t);
+/* A socket that listens already, from the service manager: net_listen() then takes those that
+ * were given, and opens none of its own. */
+void net_listen_given(int fd);
 /* Opens what listen_addr, listen_port and unix_socket_dir name. F_SYSTEM and why. */
 int net_listen(const struct settings *, net_accept *, char *why, size_t why_len) MUST_USE;
+/* Stops accepting from the network, so that another process on the port gets all; the unix
+ * socket stays. */
+void net_listen_local(void);
 /* Stops accepting for good and removes the unix socket. */
 void net_listen_close(void);
 /* Leaves new connections in the kernel's queue for a while: no file descriptors left. */

@@ -60,6 +60,7 @@ struct session {
 	    is_leaving : 1; /* Terminate came, answers to what was sent before are owed */
 	bool is_stalled : 1;           /* must know how the batches under way end */
 	bool is_refused : 1;           /* what waits was cancelled */
+	bool knows_it_waits : 1;       /* query_wait_notify has come, for this wait */
 	bool is_admin : 1;             /* console: may change things */
 	bool holds_clients : 1;        /* counted in seat, database and user */
 	struct statements *statements; /* NULL: none yet */
@@ -130,6 +131,8 @@ void session_close(struct session *, const char *sqlstate, const char *message);
 
 /* Ends the sessions of a database (NULL: all but the console's). */
 void session_kill(struct worker *, const char *database);
+/* SHUTDOWN: logins that begin now are refused, but for the console's. Any thread. */
+void session_close_doors(void);
 /* SHUTDOWN: sessions end when their transaction is over; idle ones at once. */
 void session_drain(struct worker *);
 

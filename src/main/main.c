@@ -1,6 +1,7 @@
 /* The command line. */
 #include "main.h"
 #include "config.h"
+#include <getopt.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -103,6 +104,16 @@ usage(const char *what)
 int
 main(int argc, char **argv)
 {
+	static const struct option names[] = {
+	    {"daemon", no_argument, NULL, 'd'},
+	    {"quiet", no_argument, NULL, 'q'},
+	    {"verbose", no_argument, NULL, 'v'},
+	    {"user", required_argument, NULL, 'u'},
+	    {"reboot", no_argument, NULL, 'R'},
+	    {"version", no_argument, NULL, 'V'},
+	    {"help", no_argument, NULL, 'h'},
+	    {NULL, 0, NULL, 0},
+	};
 	struct options o = {0};
 	int c;
 
@@ -111,7 +122,7 @@ main(int argc, char **argv)
 			if (strcmp(argv[1], command_table[i].name) == 0)
 				return (command_table[i].run(argc - 2, argv + 2));
 	opterr = 0;
-	while ((c = getopt(argc, argv, "dqvVhu:R")) != -1)
+	while ((c = getopt_long(argc, argv, "dqvVhu:R", names, NULL)) != -1)
 		switch (c) {
 		case 'd':
 			o.daemon = true;

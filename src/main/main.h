@@ -69,6 +69,8 @@ void pidfile_remove(void);
 int become_user(const char *name, char *why, size_t why_len) MUST_USE;
 /* As many file descriptors as the system lets us have; the number. */
 unsigned descriptors_raise(void);
+/* Takes the listening sockets that the service manager has opened, if any. */
+void sockets_take(void);
 /* Tells systemd, when it listens: "READY=1", "STOPPING=1"… */
 void notify(const char *state);
 

@@ -1,6 +1,7 @@
 /* What a server process is to its system: background, pid file, user, limits, systemd. */
 #include "config.h"
 #include "main.h"
+#include "net.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
@@ -142,6 +143,22 @@ descriptors_raise(void)
 		(void)!getrlimit(RLIMIT_NOFILE, &rl);
 	}
 	return (rl.rlim_cur > 100000000 ? 100000000 : (unsigned)rl.rlim_cur);
+}
+
+void
+sockets_take(void)
+{
+#ifdef HAVE_SYSTEMD
+	int count = sd_listen_fds(1);
+
+	for (int fd = SD_LISTEN_FDS_START; fd < SD_LISTEN_FDS_START + count; fd++)
+		if (sd_is_socket(fd, AF_UNSPEC, SOCK_STREAM, 1) > 0)
+			net_listen_given(fd);
+		else
+			log_warning(
+			    "the service manager gave descriptor %d, which does not listen: not used",
+			    fd);
+#endif
 }
 
 void

@@ -246,7 +246,9 @@ stop_begin(enum stopping how)
 	log_info("shutting down: %s", how == DRAINING ? "waiting for transactions to end"
 						      : "waiting for clients to leave");
 	notify("STOPPING=1");
-	net_listen_close();
+	/* The console, and cancel requests that a peer brings, still have the unix socket. */
+	session_close_doors();
+	net_listen_local();
 	if (stopping == RUNNING) {
 		stop_event = event_new(net_main()->base, -1, EV_PERSIST, stop_look, NULL);
 		INVARIANT(stop_event != NULL && event_add(stop_event, &every) == 0);
@@ -459,6 +461,7 @@ start(char *why, size_t why_len)
 	}
 	/* Heard once all stands; who can connect may stop us, too. */
 	signals_watch();
+	sockets_take();
 	if (world_log(world, why, why_len) != 0 ||
 	    http_start(net_side(), set, why, why_len) != 0 ||
 	    net_listen(set, session_accept, why, why_len) != 0 ||

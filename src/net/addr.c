@@ -51,6 +51,23 @@ socket_set(int fd, int level, int option, int64_t value)
 	(void)setsockopt(fd, level, option, &v, sizeof(v));
 }
 
+socklen_t
+addr_unix(struct sockaddr_un *un, const char *directory, uint16_t port)
+{
+	int n;
+
+	*un = (struct sockaddr_un){.sun_family = AF_UNIX};
+	n = snprintf(
+	    un->sun_path, sizeof(un->sun_path), "%s/.s.PGSQL.%u", directory, port);
+	if (n < 0 || (size_t)n >= sizeof(un->sun_path))
+		return (0);
+	if (un->sun_path[0] != '@')
+		return ((socklen_t)sizeof(*un));
+	/* An abstract name has no end but the length of the address. */
+	un->sun_path[0] = '\0';
+	return ((socklen_t)(offsetof(struct sockaddr_un, sun_path) + (size_t)n));
+}
+
 void
 socket_tune(int fd, bool is_unix, const struct settings *set)
 {
@@ -66,6 +83,9 @@ socket_tune(int fd, bool is_unix, const struct settings *set)
 		if (set->tcp_keepintvl > 0)
 			socket_set(fd, IPPROTO_TCP, TCP_KEEPINTVL, set->tcp_keepintvl);
 	}
+	if (set->tcp_user_timeout > 0)
+		socket_set(
+		    fd, IPPROTO_TCP, TCP_USER_TIMEOUT, set->tcp_user_timeout / 1000);
 	if (set->tcp_socket_buffer > 0) {
 		socket_set(fd, SOL_SOCKET, SO_SNDBUF, set->tcp_socket_buffer);
 		socket_set(fd, SOL_SOCKET, SO_RCVBUF, set->tcp_socket_buffer);

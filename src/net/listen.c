@@ -15,12 +15,17 @@
 #define LISTEN_MAX   64
 #define ACCEPT_BATCH 64
 #define REST_US      200000
+/* How long the kernel keeps a connection without bytes to itself, as in PgBouncer. */
+#define DEFER_ACCEPT_S 45
 
 static struct listener {
 	int fd;
+	bool is_unix;
 	struct event *event;
 } listeners[LISTEN_MAX];
 static unsigned listener_count;
+static int given[LISTEN_MAX];
+static unsigned given_count;
 static net_accept *on_accept;
 static struct event *rest_event;
 static struct sockaddr_un unix_addr;
@@ -81,8 +86,8 @@ net_listen_rest(void)
 }
 
 static int
-listen_add(
-    int fd, const struct settings *set, const char *where, char *why, size_t why_len)
+listen_add(int fd, bool is_unix, const struct settings *set, const char *where, char *why,
+    size_t why_len)
 {
 	struct listener *l = &listeners[listener_count];
 
@@ -97,6 +102,7 @@ listen_add(
 		return (F_SYSTEM);
 	}
 	l->fd = fd;
+	l->is_unix = is_unix;
 	l->event =
 	    event_new(net_main()->base, fd, EV_READ | EV_PERSIST, listen_ready, NULL);
 	INVARIANT(l->event != NULL && event_add(l->event, NULL) == 0);
@@ -123,11 +129,17 @@ listen_tcp(
 	}
 	if (fd >= 0) {
 		setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+		if (set->so_reuseport &&
+		    setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof(on)) != 0) {
+			snprintf(why, why_len, "so_reuseport: %s", strerror(errno));
+			close(fd);
+			return (F_SYSTEM);
+		}
 		if (ai->ai_family == AF_INET6)
 			setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof(on));
 #ifdef TCP_DEFER_ACCEPT
 		if (set->tcp_defer_accept > 0) {
-			int seconds = (int)set->tcp_defer_accept;
+			int seconds = DEFER_ACCEPT_S;
 
 			setsockopt(
 			    fd, IPPROTO_TCP, TCP_DEFER_ACCEPT, &seconds, sizeof(seconds));
@@ -140,7 +152,7 @@ listen_tcp(
 			close(fd);
 		return (F_SYSTEM);
 	}
-	return (listen_add(fd, set, where, why, why_len));
+	return (listen_add(fd, false, set, where, why, why_len));
 }
 
 static int
@@ -167,35 +179,53 @@ listen_name(const char *name, const struct settings *set, char *why, size_t why_
 
 /* True when a live process listens on the socket file. */
 static bool
-unix_is_alive(const struct sockaddr_un *un)
+unix_is_alive(const struct sockaddr_un *un, socklen_t len)
 {
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	bool alive;
 
 	if (fd < 0)
 		return (false);
-	alive = connect(fd, (const struct sockaddr *)un, sizeof(*un)) == 0;
+	alive = connect(fd, (const struct sockaddr *)un, len) == 0;
 	close(fd);
 	return (alive);
+}
+
+/* Mode and group of the socket file. */
+static int
+unix_give(
+    const struct sockaddr_un *un, const struct settings *set, char *why, size_t why_len)
+{
+	const struct group *gr;
+
+	chmod(un->sun_path, (mode_t)set->unix_socket_mode);
+	if (set->unix_socket_group[0] == '\0')
+		return (0);
+	gr = getgrnam(set->unix_socket_group);
+	if (gr != NULL && chown(un->sun_path, (uid_t)-1, gr->gr_gid) == 0)
+		return (0);
+	snprintf(why, why_len, "unix_socket_group: \"%s\": %s", set->unix_socket_group,
+	    gr == NULL ? "no such group" : strerror(errno));
+	return (F_SYSTEM);
 }
 
 static int
 listen_unix(const struct settings *set, char *why, size_t why_len)
 {
-	struct sockaddr_un un = {.sun_family = AF_UNIX};
-	const struct group *gr = NULL;
+	struct sockaddr_un un;
+	socklen_t len = addr_unix(&un, set->unix_socket_dir, (uint16_t)set->listen_port);
+	bool is_abstract = set->unix_socket_dir[0] == '@';
 	char where[sizeof(un.sun_path) + 8];
-	int fd, n;
+	int fd;
 
-	n = snprintf(un.sun_path, sizeof(un.sun_path), "%s/.s.PGSQL.%d",
-	    set->unix_socket_dir, (int)set->listen_port);
-	snprintf(where, sizeof(where), "unix:%s", un.sun_path);
-	if (n < 0 || (size_t)n >= sizeof(un.sun_path)) {
+	if (len == 0) {
 		snprintf(why, why_len, "unix_socket_dir: the path is too long");
 		return (F_SYSTEM);
 	}
-	if (access(un.sun_path, F_OK) == 0) {
-		if (unix_is_alive(&un)) {
+	snprintf(where, sizeof(where), "unix:%s%s", is_abstract ? "@" : "",
+	    un.sun_path + is_abstract);
+	if (!is_abstract && access(un.sun_path, F_OK) == 0) {
+		if (unix_is_alive(&un, len)) {
 			snprintf(why, why_len,
 			    "cannot listen on %s: in use by another process", where);
 			return (F_SYSTEM);
@@ -203,34 +233,65 @@ listen_unix(const struct settings *set, char *why, size_t why_len)
 		unlink(un.sun_path);
 	}
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-	if (fd < 0 || bind(fd, (struct sockaddr *)&un, sizeof(un)) != 0) {
+	if (fd < 0 || bind(fd, (struct sockaddr *)&un, len) != 0) {
 		snprintf(why, why_len, "cannot listen on %s: %s", where, strerror(errno));
 		if (fd >= 0)
 			close(fd);
 		return (F_SYSTEM);
 	}
-	unix_addr = un;
-	chmod(un.sun_path, (mode_t)set->unix_socket_mode);
-	if (set->unix_socket_group[0] != '\0') {
-		gr = getgrnam(set->unix_socket_group);
-		if (gr == NULL || chown(un.sun_path, (uid_t)-1, gr->gr_gid) != 0) {
-			snprintf(why, why_len, "unix_socket_group: \"%s\": %s",
-			    set->unix_socket_group,
-			    gr == NULL ? "no such group" : strerror(errno));
+	if (!is_abstract) {
+		unix_addr = un;
+		if (unix_give(&un, set, why, why_len) != 0) {
 			close(fd);
 			return (F_SYSTEM);
 		}
 	}
-	return (listen_add(fd, set, where, why, why_len));
+	return (listen_add(fd, true, set, where, why, why_len));
+}
+
+void
+net_listen_given(int fd)
+{
+	if (given_count < LISTEN_MAX)
+		given[given_count++] = fd;
+}
+
+/* What the service manager has opened is left as it is, its file too. */
+static int
+listen_given(int fd, const struct settings *set, char *why, size_t why_len)
+{
+	struct sockaddr_storage ss;
+	socklen_t len = sizeof(ss);
+	struct addr addr;
+	char text[ADDR_TEXT], where[ADDR_TEXT + 32];
+
+	if (getsockname(fd, (struct sockaddr *)&ss, &len) != 0 ||
+	    evutil_make_socket_nonblocking(fd) != 0) {
+		snprintf(why, why_len, "cannot listen on the socket given: %s",
+		    strerror(errno));
+		return (F_SYSTEM);
+	}
+	addr_from_socket(&addr, (struct sockaddr *)&ss, -1);
+	addr_text(&addr, text, sizeof(text));
+	snprintf(where, sizeof(where), "%s:%u (given)", text, addr.port);
+	return (listen_add(fd, ss.ss_family == AF_UNIX, set, where, why, why_len));
 }
 
 int
 net_listen(const struct settings *set, net_accept *accepted, char *why, size_t why_len)
 {
-	char *list = mem_str(set->listen_addr), *name, *at;
+	char *list, *name, *at;
 	int fault = 0;
 
 	on_accept = accepted;
+	for (unsigned i = 0; i < given_count && fault == 0; i++)
+		fault = listen_given(given[i], set, why, why_len);
+	if (given_count > 0) {
+		if (fault != 0)
+			net_listen_close();
+		return (fault);
+	}
+	list = mem_str(set->listen_addr);
 	for (name = strtok_r(list, ", \t", &at); name != NULL && fault == 0;
 	     name = strtok_r(NULL, ", \t", &at))
 		fault = listen_name(name, set, why, why_len);
@@ -247,14 +308,32 @@ net_listen(const struct settings *set, net_accept *accepted, char *why, size_t w
 	return (fault);
 }
 
+/* Closes those of the network, or all. */
+static void
+listen_end(bool keep_unix)
+{
+	unsigned kept = 0;
+
+	for (unsigned i = 0; i < listener_count; i++)
+		if (keep_unix && listeners[i].is_unix)
+			listeners[kept++] = listeners[i];
+		else {
+			event_free(listeners[i].event);
+			close(listeners[i].fd);
+		}
+	listener_count = kept;
+}
+
+void
+net_listen_local(void)
+{
+	listen_end(true);
+}
+
 void
 net_listen_close(void)
 {
-	for (unsigned i = 0; i < listener_count; i++) {
-		event_free(listeners[i].event);
-		close(listeners[i].fd);
-	}
-	listener_count = 0;
+	listen_end(false);
 	if (rest_event != NULL)
 		event_free(rest_event);
 	rest_event = NULL;

@@ -42,16 +42,15 @@ resolve_literal(const char *host, uint16_t port, resolve_done *done, void *arg)
 {
 	struct sockaddr_in in = {.sin_family = AF_INET, .sin_port = htons(port)};
 	struct sockaddr_in6 in6 = {.sin6_family = AF_INET6, .sin6_port = htons(port)};
-	struct sockaddr_un un = {.sun_family = AF_UNIX};
+	struct sockaddr_un un;
 
 	if (host[0] == '/' || host[0] == '@') {
-		int n = snprintf(
-		    un.sun_path, sizeof(un.sun_path), "%s/.s.PGSQL.%u", host, port);
+		socklen_t len = addr_unix(&un, host, port);
 
-		if (n < 0 || (size_t)n >= sizeof(un.sun_path))
+		if (len == 0)
 			done(arg, NULL, 0, "the path of the unix socket is too long");
 		else
-			done(arg, (struct sockaddr *)&un, sizeof(un), NULL);
+			done(arg, (struct sockaddr *)&un, len, NULL);
 	} else if (inet_pton(AF_INET, host, &in.sin_addr) == 1)
 		done(arg, (struct sockaddr *)&in, sizeof(in), NULL);
 	else if (inet_pton(AF_INET6, host, &in6.sin6_addr) == 1)

@@ -9,6 +9,7 @@
 
 #define SURPLUS 64 /* over max_client_conn: they get as far as an error that says so */
 
+static _Atomic bool doors_closed;
 static unsigned hard_max; /* clients for which there are file descriptors */
 
 struct deal {
@@ -17,6 +18,18 @@ struct deal {
 	bool is_surplus;
 	struct sockaddr_storage addr;
 };
+
+void
+session_close_doors(void)
+{
+	doors_closed = true;
+}
+
+bool
+session_doors_closed(void)
+{
+	return (doors_closed);
+}
 
 unsigned
 session_total(void)

@@ -455,6 +455,8 @@ gather_next(struct session *s)
 			continue;
 		}
 		if (leg == NULL) {
+			if (w->run->got == 0)
+				s->knows_it_waits = false;
 			s->waiter.granted = session_granted;
 			s->waiter.refused = session_refused;
 			s->waiter.is_login = true;

@@ -170,6 +170,7 @@ session_get_link(struct session *s)
 	s->waiter.refused = session_refused;
 	/* A virtual database has others: it says at once that one cannot be reached. */
 	s->waiter.is_login = s->weave != NULL;
+	s->knows_it_waits = false;
 	l = pool_lend(s->seat, &s->waiter, s->vars);
 	if (l != NULL)
 		usable = session_take(s, l);

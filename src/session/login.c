@@ -222,19 +222,21 @@ static void
 startup_client(struct session *s)
 {
 	const struct settings *set = pool_settings(s->worker);
+	bool is_console = topo_is_console(s->login->startup.database);
 
 	if (set->client_tls_sslmode >= SSL_REQUIRE && s->stream.ssl == NULL &&
 	    !s->stream.is_unix) {
 		session_close(s, "28000", "SSL required");
 		return;
 	}
-	if (s->login->is_surplus) {
+	/* Who is to see what goes on always may. */
+	if (s->login->is_surplus && !is_console) {
 		stat_count(M_clients_refused, 1);
 		session_close(s, fault_info(F_TOO_MANY_CLIENTS)->sqlstate,
 		    fault_info(F_TOO_MANY_CLIENTS)->text);
 		return;
 	}
-	if (session_worker(s->worker)->is_draining) {
+	if (session_doors_closed() && !is_console) {
 		session_close(s, "57P03", "pooler is shutting down");
 		return;
 	}

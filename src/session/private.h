@@ -28,11 +28,14 @@ void session_end(struct session *, const char *reason);
 /* An ErrorResponse of severity ERROR or FATAL, logged when the settings say so. */
 void session_error(struct session *, const char *severity, const char *sqlstate,
     const char *message, const char *detail, const char *hint);
+/* A NOTICE; between two messages. */
+void session_notice(struct session *, const char *message);
 void session_ready(struct session *, char status);
 void session_on_world(struct worker *);
 
 /* ---- accept.c ---- */
 
+bool session_doors_closed(void);
 void session_open(struct worker *, int fd, const struct sockaddr *, bool is_surplus);
 /* A client inside the process, whom its startup packet names and somebody has proven. */
 void session_open_proven(struct worker *, int fd, bool is_surplus,

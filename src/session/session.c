@@ -103,6 +103,16 @@ session_error(struct session *s, const char *severity, const char *sqlstate,
 }
 
 void
+session_notice(struct session *s, const char *message)
+{
+	struct buf out = {0};
+
+	proto_error(&out, "NOTICE", "00000", message, NULL, NULL);
+	stream_write(&s->stream, out.mem, out.len);
+	buf_free(&out);
+}
+
+void
 session_ready(struct session *s, char status)
 {
 	uint8_t ready[] = {'Z', 0, 0, 0, 5, (uint8_t)status};

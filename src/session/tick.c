@@ -62,6 +62,20 @@ gives_way(const struct session *s, int64_t now)
 		atomic_compare_exchange_strong(&last_us, &last, now));
 }
 
+/* Who waits for a link for long is told so, once. */
+static void
+tick_waiting(struct session *s, int64_t now)
+{
+	int64_t after = pool_settings(s->worker)->query_wait_notify;
+
+	if (after <= 0 || s->knows_it_waits || s->waiter.seat == NULL ||
+	    now - s->waiter.start_us <= after)
+		return;
+	s->knows_it_waits = true;
+	session_notice(
+	    s, "No server connection available in postgres backend, client being queued");
+}
+
 static void
 tick_weaving(struct session *s, int64_t now)
 {
@@ -72,6 +86,7 @@ tick_weaving(struct session *s, int64_t now)
 
 	if (w->run == NULL)
 		return;
+	tick_waiting(s, now);
 	for (unsigned i = 0; i < w->leg_count && answer > 0; i++) {
 		const struct link *l = w->legs[i].link;
 
@@ -135,6 +150,7 @@ session_tick(struct worker *w, int64_t now)
 	tick_logins(sw, SESSION_WELCOME, now, max);
 	tick_logins(sw, SESSION_CANCELLING, now, max);
 	tick_each(&sw->sessions[SESSION_ACTIVE], now, tick_active);
+	tick_each(&sw->sessions[SESSION_WAITING], now, tick_waiting);
 	tick_each(&sw->sessions[SESSION_WEAVING], now, tick_weaving);
 	weave_hold_tick(w);
 	if (has_idle_timeout(w))

@@ -330,6 +330,7 @@ session_welcome_applied(struct session *s, const struct proto_error_fields *erro
 void
 session_greet(struct session *s)
 {
+	const char *notice = pool_settings(s->worker)->login_notify_message;
 	struct link *l = s->link;
 	struct buf out = {0};
 	const char *name, *value;
@@ -344,6 +345,8 @@ session_greet(struct session *s)
 	}
 	proto_put32(secret, s->secret);
 	proto_backend_key(&out, s->pid, secret, sizeof(secret));
+	if (*notice != '\0')
+		proto_error(&out, "NOTICE", "00000", notice, NULL, NULL);
 	proto_ready(&out, 'I');
 	stream_write(&s->stream, out.mem, out.len);
 	buf_free(&out);

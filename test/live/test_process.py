@@ -451,3 +451,88 @@ def test_user_switch(proxy, pg):
         uids = re.search(r"Uid:\s+(\d+)\s+(\d+)\s+(\d+)\s+(\d+)", f.read()).groups()
     assert [int(u) for u in uids] == [want] * 4
     assert run("-u", "no-such-user", door.ini).returncode in (1, 2)
+
+
+def test_long_options(tmp_path):
+    """PgBouncer's long names."""
+    assert re.search(r"pgweave \d", run("--version").stdout, re.I)
+    assert "check" in run("--help").stdout
+    done = run("--reboot", ini(tmp_path, good()))
+    assert done.returncode == 1 and "not supported" in done.stdout
+
+
+# ---- sockets
+
+def test_console_stays_while_clients_leave(proxy, pg, tmp_path):
+    """SIGTERM closes the port; the unix socket still has the console, and nobody else."""
+    door = proxy(pg, pool_mode="transaction", unix_socket_dir=tmp_path)
+    with Raw(door.port) as c:
+        c.login("alice", "shop")
+        door.signal(signal.SIGTERM)
+
+        def shut():
+            try:
+                psycopg.connect(host=str(tmp_path), port=door.port, dbname="shop", user="alice")
+            except psycopg.OperationalError as e:
+                return "pooler is shutting down" in str(e)
+        until(shut, 5, "no new clients")
+        with psycopg.connect(host=str(tmp_path), port=door.port, dbname="pgbouncer", user="admin",
+                             autocommit=True) as k:
+            assert k.execute("show clients").fetchall()
+        assert c.query("select 1")[0] == [["1"]]
+    assert door.wait_exit(5) == 0
+
+
+def test_so_reuseport(proxy, pg):
+    """Two processes share a port when both say so."""
+    a = proxy(pg, so_reuseport=1, tcp_user_timeout="30s")
+    b = proxy(pg, so_reuseport=1, listen_port=a.port, wait=False)
+    until(lambda: "process up" in b.log(), 5, "both listen")
+    for _ in range(20):
+        with psycopg.connect(a.dsn()) as c:
+            c.execute("select 1")
+    for door in (a, b):
+        assert "new connection to server" in door.log()
+    assert run(proxy(pg).ini).returncode == 2
+
+
+def test_abstract_unix_socket(proxy, pg):
+    name = f"@pgweave-test-{os.getpid()}"
+    door = proxy(pg, unix_socket_dir=name)
+    with psycopg.connect(host=name, port=door.port, dbname="shop", user="alice") as c:
+        assert c.execute("select 1").fetchone() == (1,)
+    second = proxy(pg, {"shop": f"host={name} port={door.port} dbname=shop"})
+    with second.connect() as c:
+        assert c.execute("select 2").fetchone() == (2,)
+
+
+ACTIVATED = """
+import os, socket, sys
+s = socket.socket()
+s.bind(("127.0.0.1", int(sys.argv[1])))
+s.listen()
+if s.fileno() != 3:
+    os.dup2(s.fileno(), 3)
+os.set_inheritable(3, True)
+os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1")
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+def test_socket_activation(proxy, pg):
+    """A socket of the service manager's is listened on, and no other."""
+    door = proxy(pg)
+    assert door.stop() is None
+    port, unused = free_port(), door.port
+    door.process = subprocess.Popen(
+        ["/usr/bin/python3", "-c", ACTIVATED, str(port), program(), door.ini],
+        stdin=subprocess.DEVNULL, stdout=open(door.log_path, "ab"), stderr=subprocess.STDOUT,
+        cwd=door.dir, env=door.environment())
+    door.proxy.process = door.process
+    door.proxy.port = door.port = port
+    door.wait_listening()
+    with door.connect() as c:
+        assert c.execute("select 1").fetchone() == (1,)
+    with pytest.raises(OSError):
+        import socket
+        socket.create_connection(("127.0.0.1", unused), 1)

@@ -239,6 +239,9 @@ void stream_pause(struct stream *);
 void stream_resume(struct stream *);
 /* Whether lost() comes at once when the peer has hung up although the stream is paused. */
 void stream_tell_hangup(struct stream *, bool);
+/* Bytes that bytes() has consumed come once more, before all that follows. Not from within
+ * bytes() of this stream. */
+void stream_unread(struct stream *, const void *p, size_t len);
 /* Takes the stream out of its worker (its owner moves it to another thread) and into one.
  * Nothing may be buffered. */
 bool stream_can_move(const struct stream *);

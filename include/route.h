@@ -94,6 +94,7 @@ struct route_plan {
 	unsigned leg_count;
 	enum route_rule rule; /* the one that won */
 	bool is_write;        /* or may be: not for a replica */
+	bool on_replica; /* ONE: a replica was taken where the primary could answer too */
 	bool
 	    calls_writer; /* calls a function of the user's that may write, as far as is known */
 	enum route_federation federation;

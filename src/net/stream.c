@@ -527,6 +527,22 @@ stream_resume(struct stream *s)
 }
 
 void
+stream_unread(struct stream *s, const void *p, size_t len)
+{
+	struct buf in = {0};
+
+	if (s->fd < 0)
+		return;
+	buf_add(&in, p, len);
+	buf_add(&in, s->in.mem, s->in.len);
+	buf_free(&s->in);
+	s->in = in;
+	s->wants_offer = true;
+	if (!s->is_paused)
+		stream_make_ready(s);
+}
+
+void
 stream_tell_hangup(struct stream *s, bool tell)
 {
 	s->tells_hangup = tell;

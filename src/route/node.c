@@ -386,9 +386,12 @@ route_node(struct route_work *w, const struct topo_database *member,
 
 	if (rival != NULL && w->out->is_write)
 		return (refuse_rivals(w, primary, rival));
-	if ((*node = open_node(w, served, primary)) != NULL ||
-	    (*node = replica_pick(w, served, primary)) != NULL)
+	if ((*node = open_node(w, served, primary)) != NULL)
 		return (true);
+	if ((*node = replica_pick(w, served, primary)) != NULL) {
+		w->out->on_replica = true;
+		return (true);
+	}
 	for (int hops = 0; is_down(w, primary); hops++) {
 		next = fallback_of(w, served);
 		if (next == NULL || hops == HOPS_MAX)

@@ -221,6 +221,7 @@ route_work_begin(
 	out->leg_count = 0;
 	out->rule = ROUTE_BY_DEFAULT;
 	out->is_write = route_may_write(in);
+	out->on_replica = false;
 	out->calls_writer = false;
 	w->is_plain_read = in->facts->is_plain_read;
 	out->skipped[0] = out->warning[0] = out->node_why[0] = '\0';

@@ -9,6 +9,7 @@ batch_begin(struct batch *b, struct stream *to, struct buf *scratch)
 	b->scratch->len = 0;
 	b->count = 0;
 	b->bytes = 0;
+	b->held = NULL;
 }
 
 static struct part *
@@ -73,7 +74,9 @@ batch_flush(struct batch *b)
 		iov[i].iov_base = (void *)(uintptr_t)p;
 		iov[i].iov_len = b->parts[i].len;
 	}
-	if (b->count > 0)
+	for (unsigned i = 0; b->held != NULL && i < b->count; i++)
+		buf_add(b->held, iov[i].iov_base, iov[i].iov_len);
+	if (b->held == NULL && b->count > 0)
 		stream_writev(b->to, iov, (int)b->count);
 	b->count = 0;
 	b->scratch->len = 0;

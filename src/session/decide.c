@@ -31,12 +31,13 @@ weave_admit(struct up *u)
 {
 	struct weave *w = u->s->weave;
 	const struct topo_key *k = w->key;
+	bool was_let_in = w->again != NULL && w->again->repeats;
 	char detail[128];
 	int64_t wait;
 
 	if (k == NULL || k->use == NULL)
 		return (true);
-	if (k->rate > 0 && (wait = rate_wait_us(k, u->now_us)) > 0) {
+	if (k->rate > 0 && !was_let_in && (wait = rate_wait_us(k, u->now_us)) > 0) {
 		snprintf(detail, sizeof(detail), "Retry in %.3f s.", (double)wait / 1e6);
 		refusal_set(
 		    &w->refusal, "53400", "rate limit of this key reached", detail, NULL);
@@ -45,7 +46,8 @@ weave_admit(struct up *u)
 	if (!w->is_running) {
 		unsigned running = atomic_fetch_add(&k->use->running, 1);
 
-		if (k->concurrency > 0 && running >= (uint64_t)k->concurrency) {
+		if (k->concurrency > 0 && !was_let_in &&
+		    running >= (uint64_t)k->concurrency) {
 			atomic_fetch_sub(&k->use->running, 1);
 			refusal_set(&w->refusal, "53400",
 			    "concurrency limit of this key reached",
@@ -157,6 +159,7 @@ decide_by_route(struct session *s, const struct sense *sense, const struct bindi
 	default:
 		/* A function of the user's that may write counts as a write. */
 		plan->is_write |= plan->calls_writer;
+		w->reads_replica = plan->on_replica && !plan->is_write;
 		*seat = weave_seat(s, plan->legs[0].node);
 		return (*seat != NULL ? GO_ONE : GO_REFUSED);
 	}
@@ -252,6 +255,7 @@ weave_decide(struct session *s, const struct sense *sense, const struct binding 
 	plan->leg_count = 0;
 	plan->is_write = false;
 	plan->warning[0] = '\0';
+	w->reads_replica = false;
 	if (sense->scan.hint != NULL && sense->scan.hint->problem != NULL)
 		return (weave_decline(w, "22023", sense->scan.hint->problem, NULL));
 	if (lifts_read_only(s, sense))

@@ -33,8 +33,10 @@ request_done(struct session *s, struct request *r)
 
 	if (n == NULL)
 		return;
-	if (r->kind == REQ_PARSE && !r->is_doomed)
+	if (r->kind == REQ_PARSE && !r->is_doomed) {
 		n->is_sure = true;
+		again_named(s, n->name);
+	}
 	stmt_name_unpend(s, n);
 }
 
@@ -219,6 +221,9 @@ down_error(struct down *d, const uint8_t *body, uint32_t size)
 		return (down_broken(d, "malformed ErrorResponse"));
 	if (strcmp(error.severity, "FATAL") == 0 || strcmp(error.severity, "PANIC") == 0)
 		l->saw_fatal = true;
+	if (again_failed(d->s, &d->batch, &error))
+		return (DOWN_STOP);
+	again_release(d->s, &d->batch);
 	if (d->s->mode != POOL_SESSION && link_is_at_rest(l)) {
 		/* Behind the last answer: the farewell to a link that is on its way back. */
 		l->is_dirty = true;
@@ -391,6 +396,9 @@ down_message(struct down *d)
 			return (down_broken(d, "message of an impossible length"));
 		return (DOWN_STOP);
 	}
+	/* Rows, or an end. */
+	if (strchr("DCIsZGHWdcV", type) != NULL)
+		again_release(d->s, &d->batch);
 	switch (type) {
 	case 'D':
 	case 'd':
@@ -457,6 +465,7 @@ session_link_bytes(struct link *l, const uint8_t *p, size_t len)
 
 	INVARIANT(s->magic == SESSION_MAGIC && s->link == l);
 	batch_begin(&d.batch, &s->stream, &session_worker(s->worker)->scratch[1]);
+	again_hold(s, &d.batch);
 	while (d.used < len && s->state != SESSION_CLOSED) {
 		if (l->body_left > 0)
 			down_pass(&d);
@@ -466,10 +475,11 @@ session_link_bytes(struct link *l, const uint8_t *p, size_t len)
 		    requests_head(&l->requests)->act == ACT_FAKE)
 			session_emit_fakes(s, &d.batch);
 	}
-	if (s->state == SESSION_CLOSED)
+	if (s->state == SESSION_CLOSED || s->link != l)
 		return (len);
 	METRIC_ADD(&s->seat->metrics, sent, d.batch.bytes);
 	batch_flush(&d.batch);
+	again_answered(s);
 	if (d.used == len)
 		session_release_if_done(s);
 	if (s->state != SESSION_CLOSED && s->link == l)

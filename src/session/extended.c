@@ -91,6 +91,7 @@ weave_pass_batch(struct up *u, char type)
 	w->is_routed = false;
 	w->relays = true;
 	w->is_bound = strchr("PDC", type) == NULL;
+	again_begin(u);
 	if (w->txn != TXN_NONE)
 		weave_note_leg(s);
 	return (UP_PASS);

@@ -351,6 +351,8 @@ session_link_lost(struct link *l, const char *why)
 
 	session_disown_requests(s, l);
 	s->link = NULL;
+	if (again_lost(s, l->name, why))
+		return;
 	if (s->weave != NULL) {
 		struct leg *leg = leg_of_link(s->weave, l);
 

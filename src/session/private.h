@@ -124,6 +124,7 @@ struct batch {
 	} parts[BATCH_PARTS];
 	unsigned count;
 	size_t bytes;
+	struct buf *held; /* NULL, or where the bytes go instead */
 };
 void batch_begin(struct batch *, struct stream *to, struct buf *scratch);
 /* Bytes that stay where they are until the flush. */

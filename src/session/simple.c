@@ -134,6 +134,7 @@ weave_pass_query(struct up *u, uint32_t size)
 	if (s->link->state != LINK_LENT || s->stream.is_paused)
 		return (UP_STOP);
 	w->is_routed = false;
+	again_begin(u);
 	if (w->txn != TXN_NONE)
 		weave_note_leg(s);
 	if (w->blank == 0 && w->clean == NULL)

@@ -584,6 +584,7 @@ session_feed(struct session *s, const uint8_t *p, size_t len)
 	if (s->state == SESSION_CLOSED)
 		return (len);
 	METRIC_ADD(&s->seat->metrics, received, u.used);
+	again_sent(&u);
 	if (s->link == NULL) {
 		session_flow(s);
 		return (u.used);
@@ -593,8 +594,10 @@ session_feed(struct session *s, const uint8_t *p, size_t len)
 	    requests_head(&s->link->requests)->act == ACT_FAKE &&
 	    s->link->body_left == 0) {
 		batch_begin(&u.batch, &s->stream, &sw->scratch[1]);
+		again_hold(s, &u.batch);
 		session_emit_fakes(s, &u.batch);
 		batch_flush(&u.batch);
+		again_answered(s);
 	}
 	/* The answer may have come before the end of the message that it is to. */
 	if (u.used > 0 && s->link->state == LINK_LENT)

@@ -191,6 +191,7 @@ weave_free(struct session *s)
 	said_free(&w->local);
 	refusal_free(&w->refusal);
 	weave_savepoints_cut(s, 0);
+	again_free(s);
 	free(w->begin_sql);
 	free(w->next_begin);
 	free(w->clean);

@@ -124,6 +124,7 @@ weave_unit_over(struct session *s)
 		w->is_running = false;
 		atomic_fetch_sub(&w->running_use->running, 1);
 	}
+	again_over(s);
 	if (s->state == SESSION_WEAVING)
 		return;
 	w->is_routed = false;

@@ -3,6 +3,7 @@
  *
  *   weave.c    which message begins what; what servers say to it
  *   hold.c     statements that wait while a primary is missing
+ *   again.c    reads that a replica gives up, and that are run again on the primary
  *   decide.c   what becomes of a statement: answered here, relayed to one link, or scattered
  *   simple.c   simple queries
  *   extended.c extended batches, the statements and portals kept here
@@ -39,6 +40,7 @@ struct up {
 	size_t len, used;
 	struct batch batch;
 	int64_t now_us;
+	size_t kept; /* from here on, the bytes are kept by again.c while it keeps */
 };
 /* UP_PASS: the message is one for s->link. */
 enum up_verdict { UP_GO_ON, UP_STOP, UP_PASS };
@@ -204,6 +206,19 @@ struct weave_run {
 	uint16_t formats[1664]; /* PostgreSQL's limit of columns */
 };
 
+/* A read at a replica. */
+struct weave_again {
+	bool keeps;           /* it may still be run again */
+	bool repeats;         /* it is */
+	struct buf sent;      /* the client's bytes of the unit */
+	struct buf held;      /* answers that the client has not heard */
+	uint32_t blank;       /* as it was when the unit began; and: */
+	struct stmt *unnamed; /* held; or NULL */
+	uint64_t unnamed_token;
+	char **names; /* of statements that it has prepared */
+	unsigned name_count;
+};
+
 struct weave {
 	char *name;   /* of the virtual database */
 	char *member; /* of dbname=bank.member; NULL */
@@ -231,6 +246,7 @@ struct weave {
 	/* the unit */
 	bool is_routed;      /* its link is, or will be, s->link */
 	bool shuns_replicas; /* the one that it was for cannot be reached */
+	bool reads_replica;  /* it was routed to one, but the primary can do it too */
 	bool is_held;        /* the next message waits for a primary */
 	int64_t held_us;     /* since when; 0: it does not */
 	bool relays;         /* the batch under way goes to s->link */
@@ -272,7 +288,8 @@ struct weave {
 	const char *bars;        /* why its key may not go on; NULL: it may */
 	struct weave_plan *plan; /* room for a route's answer: the worker's */
 	struct refusal refusal;
-	struct weave_run *run; /* WEAVING; or NULL */
+	struct weave_run *run;     /* WEAVING; or NULL */
+	struct weave_again *again; /* NULL: never needed yet */
 };
 struct weave_run *weave_run(struct weave *);
 void weave_run_free(struct weave *);
@@ -312,6 +329,28 @@ bool weave_hold(struct session *, const struct topo_database *);
 void weave_unhold(struct session *);
 /* In every tick: those that wait look again. */
 void weave_hold_tick(struct worker *);
+
+/* ---- again.c ---- */
+
+/* The unit passes to s->link from this message on: if that is a replica, it is kept. */
+void again_begin(struct up *);
+/* The unit is over, or another one. */
+void again_over(struct session *);
+void again_free(struct session *);
+/* In the end of every feed: the client's bytes that it has consumed. */
+void again_sent(struct up *);
+/* A statement of that name is prepared. */
+void again_named(struct session *, const char *name);
+/* The batch goes to the client, or is held back. */
+void again_hold(struct session *, struct batch *);
+/* It is too late for another go: the client gets what was held back; then the batch. */
+void again_release(struct session *, struct batch *);
+/* Batches to the client are flushed: it gets what was held back if it may wait for it. */
+void again_answered(struct session *);
+/* True: the client does not hear of the error, the session has left the link. */
+bool again_failed(struct session *, struct batch *, const struct proto_error_fields *);
+/* The session has lost its link, with what was on it. True: the client does not hear of it. */
+bool again_lost(struct session *, const char *name, const char *why);
 
 /* ---- decide.c ---- */
 

@@ -107,7 +107,8 @@ leg_for_verb(struct session *s, const struct sense *sense)
 	if (w->txn != TXN_OPEN || w->leg_count == 0)
 		return (NULL);
 	if (f->class == SQL_SAVEPOINT || f->class == SQL_COMMIT ||
-	    f->class == SQL_ROLLBACK || f->class == SQL_TWO_PHASE)
+	    f->class == SQL_ROLLBACK || f->class == SQL_TWO_PHASE ||
+	    f->class == SQL_BEGIN)
 		return (leg_home(w));
 	if (f->table_count > 0)
 		return (NULL);
@@ -119,6 +120,26 @@ leg_for_verb(struct session *s, const struct sense *sense)
 }
 
 static enum decision
+decline_failed(struct weave *w)
+{
+	return (weave_decline(w, "25P02",
+	    "current transaction is aborted, commands ignored until end of transaction block",
+	    NULL));
+}
+
+/* What ends a failed transaction, or its failure, may be said in it; nothing at all, in a
+ * simple query. */
+static bool
+may_in_failed(const struct sense *sense, const struct binding *b)
+{
+	const struct sql_facts *f = sense->facts;
+
+	return (f->class == SQL_COMMIT || f->class == SQL_ROLLBACK ||
+		f->class == SQL_SAVEPOINT || f->class == SQL_TWO_PHASE ||
+		(f->class == SQL_EMPTY && b == NULL));
+}
+
+static enum decision
 decide_in_failed(struct session *s, const struct sense *sense, struct seat **seat)
 {
 	struct weave *w = s->weave;
@@ -126,9 +147,7 @@ decide_in_failed(struct session *s, const struct sense *sense, struct seat **sea
 
 	if (sense->facts->class != SQL_SAVEPOINT || !sense->facts->is_rollback_to ||
 	    home == NULL || w->frame_count == 0 || w->is_doomed)
-		return (weave_decline(w, "25P02",
-		    "current transaction is aborted, commands ignored until end of transaction block",
-		    NULL));
+		return (decline_failed(w));
 	*seat = home->seat;
 	return (GO_ONE);
 }
@@ -262,7 +281,9 @@ weave_decide(struct session *s, const struct sense *sense, const struct binding 
 		return (weave_decline(w, "42501",
 		    "this login may only read, and cannot change that", NULL));
 	if (sense_is_local(s, sense))
-		return (GO_LOCAL);
+		return (w->txn == TXN_FAILED && !may_in_failed(sense, b)
+			    ? decline_failed(w)
+			    : GO_LOCAL);
 	if (w->txn == TXN_FAILED)
 		return (decide_in_failed(s, sense, seat));
 	if (names_stranger(s, f))
@@ -285,6 +306,10 @@ weave_decide(struct session *s, const struct sense *sense, const struct binding 
 	if (f->class == SQL_TWO_PHASE && w->leg_count > 1)
 		return (weave_decline(w, "0A000",
 		    "PREPARE TRANSACTION of a transaction on several databases", NULL));
+	if (f->class == SQL_BEGIN && w->leg_count > 1)
+		return (weave_decline(w, "0A000",
+		    "BEGIN with modes in a transaction on several databases",
+		    "Say them where the transaction begins."));
 	*seat = leg->seat;
 	return (GO_ONE);
 }
@@ -303,6 +328,16 @@ is_taint(const struct sense *sense)
 		sense_has_word(sense, "temp") || sense_has_word(sense, "set_config"));
 }
 
+/* The server begins it, or adds to it; others will be told. */
+static void
+note_begin(struct weave *w, const struct sense *sense)
+{
+	free(w->next_begin);
+	w->next_begin = mem_strn(sense->scan.sql, sense->scan.len);
+	w->next_is_read_only = sense_reads_anywhere(sense);
+	w->unit.has_begun = true;
+}
+
 void
 weave_note_relayed(struct session *s, const struct sense *sense)
 {
@@ -314,6 +349,8 @@ weave_note_relayed(struct session *s, const struct sense *sense)
 		if (w->txn != TXN_NONE || w->unit.is_string)
 			(void)weave_savepoint(s, f);
 	}
+	if (f->class == SQL_BEGIN)
+		note_begin(w, sense);
 	if (f->class == SQL_DDL)
 		catalog_suspect();
 	w->unit.rolls_back |= f->class == SQL_ROLLBACK;

@@ -424,6 +424,8 @@ weave_execute(struct up *u, uint32_t size)
 	if (go == GO_LOCAL) {
 		p->is_done = true;
 		if (!local_run(s, sense, &p->binding, true, &out, &r, &later)) {
+			stream_write(&s->stream, out.mem, out.len);
+			buf_free(&out);
 			w->refusal = r;
 			return (weave_say_refusal(u, 'E', size));
 		}

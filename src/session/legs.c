@@ -671,6 +671,23 @@ weave_txn_begin(struct session *s, const char *sql, size_t len, bool is_read_onl
 }
 
 void
+weave_txn_more(struct session *s, const char *sql, size_t len)
+{
+	struct weave *w = s->weave;
+	size_t at = w->frame_count == 0 ? w->begin_len : strlen(w->begin_sql);
+	char *begin = mem_printf(
+	    "%.*s; %.*s%s", (int)at, w->begin_sql, (int)len, sql, w->begin_sql + at);
+
+	/* A chain begins with it, too. */
+	if (w->frame_count == 0)
+		w->begin_len += 2 + len;
+	free(w->begin_sql);
+	w->begin_sql = begin;
+	/* Perhaps they still may; the primary can answer them for sure. */
+	w->is_read_only = false;
+}
+
+void
 weave_txn_chain(struct session *s)
 {
 	txn_save(s);
@@ -698,6 +715,23 @@ weave_savepoints_cut(struct session *s, unsigned count)
 		w->legs[i].has_savepoints = false;
 }
 
+/* How many there are up to the last one of that name; 0: none. */
+static unsigned
+savepoint_count(const struct weave *w, const char *name)
+{
+	unsigned i = w->frame_count;
+
+	while (i > 0 && strcmp(w->frames[i - 1].name, name != NULL ? name : "") != 0)
+		i--;
+	return (i);
+}
+
+bool
+weave_has_savepoint(const struct weave *w, const char *name)
+{
+	return (savepoint_count(w, name) > 0);
+}
+
 bool
 weave_savepoint(struct session *s, const struct sql_facts *f)
 {
@@ -716,8 +750,7 @@ weave_savepoint(struct session *s, const struct sql_facts *f)
 		w->frames[w->frame_count++] = frame;
 		return (true);
 	}
-	for (i = w->frame_count; i > 0 && strcmp(w->frames[i - 1].name, name) != 0; i--)
-		;
+	i = savepoint_count(w, name);
 	if (i == 0)
 		return (false);
 	if (f->is_release) {

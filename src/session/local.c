@@ -30,21 +30,40 @@ put_notice(struct buf *out, const char *severity, const char *sqlstate, const ch
 
 /* ---- transactions ---- */
 
-static void
-run_begin(struct session *s, const struct sense *sense, struct buf *out)
+/* What else a second BEGIN says goes to the server with the first. */
+static bool
+run_begin(
+    struct session *s, const struct sense *sense, struct buf *out, struct refusal *r)
 {
 	struct weave *w = s->weave;
+	bool has_modes = sense_has_modes(sense);
 
-	if (w->txn != TXN_NONE) {
+	if (w->txn != TXN_NONE)
 		put_notice(out, "WARNING", "25001",
 		    "there is already a transaction in progress");
-		proto_command_complete(out, "BEGIN");
-		return;
+	if (w->txn != TXN_NONE && w->frame_count > 0 &&
+	    sense_has_word(sense, "isolation")) {
+		refusal_set(r, "25001",
+		    "SET TRANSACTION ISOLATION LEVEL must not be called in a subtransaction",
+		    NULL, NULL);
+		return (false);
 	}
-	weave_txn_begin(s, sense->scan.sql, sense->scan.len, sense_reads_anywhere(sense));
-	w->txn = TXN_DEFERRED;
+	if (w->txn != TXN_NONE && w->frame_count > 0 &&
+	    sense_has_word(sense, "deferrable")) {
+		refusal_set(r, "25001",
+		    "SET TRANSACTION [NOT] DEFERRABLE cannot be called within a subtransaction",
+		    NULL, NULL);
+		return (false);
+	}
+	if (w->txn == TXN_NONE) {
+		weave_txn_begin(
+		    s, sense->scan.sql, sense->scan.len, sense_reads_anywhere(sense));
+		w->txn = TXN_DEFERRED;
+	} else if (w->txn == TXN_DEFERRED && has_modes)
+		weave_txn_more(s, sense->scan.sql, sense->scan.len);
 	proto_command_complete(
 	    out, strcmp(sense->scan.verb, "start") == 0 ? "START TRANSACTION" : "BEGIN");
+	return (true);
 }
 
 /* COMMIT or ROLLBACK with nothing to be sent for it; or of a transaction that has failed,
@@ -80,7 +99,7 @@ run_end(struct session *s, const struct sense *sense, bool is_extended, struct b
 	return (false);
 }
 
-/* Nothing was sent yet: it goes with BEGIN. */
+/* Nothing was sent yet: it goes with BEGIN, also when the transaction has failed here. */
 static bool
 run_savepoint(
     struct session *s, const struct sense *sense, struct buf *out, struct refusal *r)
@@ -96,6 +115,7 @@ run_savepoint(
 		free(message);
 		return (false);
 	}
+	w->txn = TXN_DEFERRED;
 	begin =
 	    mem_printf("%s; %.*s", w->begin_sql, (int)sense->scan.len, sense->scan.sql);
 	free(w->begin_sql);
@@ -219,25 +239,25 @@ local_run(struct session *s, const struct sense *sense, const struct binding *b,
     bool is_extended, struct buf *out, struct refusal *r, bool *later)
 {
 	const struct sql_facts *f = sense->facts;
-	enum weave_txn txn = s->weave->txn;
 
 	*later = false;
-	if (txn == TXN_FAILED && f->class != SQL_COMMIT && f->class != SQL_ROLLBACK &&
-	    f->class != SQL_EMPTY) {
-		refusal_set(r, "25P02",
-		    "current transaction is aborted, commands ignored until end of transaction block",
-		    NULL, NULL);
-		return (false);
-	}
 	switch (f->class) {
 	case SQL_EMPTY:
 		proto_empty_query(out);
 		return (true);
 	case SQL_BEGIN:
-		run_begin(s, sense, out);
-		return (true);
+		return (run_begin(s, sense, out, r));
 	case SQL_COMMIT:
 	case SQL_ROLLBACK:
+	case SQL_TWO_PHASE:
+		if (f->chains && s->weave->txn == TXN_NONE) {
+			refusal_set(r, "25P01",
+			    f->class == SQL_COMMIT
+				? "COMMIT AND CHAIN can only be used in transaction blocks"
+				: "ROLLBACK AND CHAIN can only be used in transaction blocks",
+			    NULL, NULL);
+			return (false);
+		}
 		*later = run_end(s, sense, is_extended, out);
 		return (true);
 	case SQL_SAVEPOINT:
@@ -253,7 +273,6 @@ local_run(struct session *s, const struct sense *sense, const struct binding *b,
 	case SQL_WRITE:
 	case SQL_DDL:
 	case SQL_UTILITY:
-	case SQL_TWO_PHASE:
 	default:
 		INVARIANT(!"a statement that is not answered here");
 		return (false);

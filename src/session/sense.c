@@ -171,6 +171,13 @@ sense_reads_anywhere(const struct sense *sense)
 	return (sense->facts->is_read_only && !sense->facts->is_serializable);
 }
 
+bool
+sense_has_modes(const struct sense *sense)
+{
+	return (sense_has_word(sense, "read") || sense_has_word(sense, "isolation") ||
+		sense_has_word(sense, "deferrable"));
+}
+
 /* ---- the route's view ---- */
 
 static bool
@@ -233,28 +240,36 @@ sense_input(struct session *s, const struct sense *sense, const struct binding *
 bool
 sense_is_local(const struct session *s, const struct sense *sense)
 {
-	enum weave_txn txn = s->weave->txn;
+	const struct weave *w = s->weave;
+	enum weave_txn txn = w->txn;
 
 	switch (sense->facts->class) {
 	case SQL_EMPTY:
-	case SQL_BEGIN:
 	case SQL_EXPLAIN_ROUTE:
 		return (true);
+	case SQL_BEGIN:
+		/* What else is to hold for a transaction that runs, its server knows. */
+		return (txn != TXN_OPEN || !sense_has_modes(sense));
 	case SQL_COMMIT:
 	case SQL_ROLLBACK:
 		return (txn != TXN_OPEN);
 	case SQL_SAVEPOINT:
-		/* Sent with BEGIN. */
-		return (txn == TXN_DEFERRED);
+		/* Sent with BEGIN; or it fails. */
+		return (txn == TXN_DEFERRED ||
+			(txn == TXN_FAILED && sense->facts->is_rollback_to &&
+			    ((w->leg_count == 0 && !w->is_doomed) ||
+				!weave_has_savepoint(w, sense->facts->savepoint))));
 	case SQL_SET:
 		return (sense->facts->setting != NULL &&
 			strncmp(sense->facts->setting, "pgweave.", 8) == 0);
+	case SQL_TWO_PHASE:
+		/* PREPARE TRANSACTION of one that has failed rolls it back. */
+		return (txn == TXN_FAILED && strcmp(sense->scan.verb, "prepare") == 0);
 	case SQL_UNKNOWN:
 	case SQL_READ:
 	case SQL_WRITE:
 	case SQL_DDL:
 	case SQL_UTILITY:
-	case SQL_TWO_PHASE:
 	default:
 		return (false);
 	}

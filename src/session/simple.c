@@ -8,16 +8,6 @@
 
 /* ---- simple queries ---- */
 
-/* A BEGIN behind another statement is the server's business; but others will be told it. */
-static void
-note_begin(struct weave *w, const struct sense *sense)
-{
-	free(w->next_begin);
-	w->next_begin = mem_strn(sense->scan.sql, sense->scan.len);
-	w->next_is_read_only = sense_reads_anywhere(sense);
-	w->unit.has_begun = true;
-}
-
 /* What the server gets of the string is without the names of databases in this statement. */
 static void
 note_clean(struct session *s, const struct sense *sense, const char *sql, size_t len)
@@ -48,7 +38,7 @@ decide_other(struct session *s, const struct sense *sense, struct route_plan *pl
 	case SQL_EMPTY:
 		return (GO_ONE);
 	case SQL_BEGIN:
-		note_begin(w, sense);
+		weave_note_relayed(s, sense);
 		return (GO_ONE);
 	case SQL_COMMIT:
 	case SQL_ROLLBACK:
@@ -167,6 +157,8 @@ query_step(struct up *u, uint32_t size, const char *sql, const char **at, bool *
 	switch (decide_rest(u, sql, len, plan, &seat, &sense)) {
 	case GO_LOCAL:
 		if (!local_run(s, &sense, NULL, false, &out, &r, &later)) {
+			stream_write(&s->stream, out.mem, out.len);
+			buf_free(&out);
 			w->refusal = r;
 			v = weave_say_refusal(u, 'Q', size);
 			break;

@@ -297,9 +297,11 @@ weave_in_txn(struct session *s, struct link *l, char status)
 		weave_txn_over(s, w->unit.ended == ENDED_COMMIT);
 		leg_note(s, l)->has_written = leg_note(s, l)->has_portals = false;
 	}
-	if (w->unit.has_begun)
+	if (w->unit.has_begun && (w->txn == TXN_NONE || has_ended))
 		weave_txn_begin(
 		    s, w->next_begin, strlen(w->next_begin), w->next_is_read_only);
+	else if (w->unit.has_begun && !w->unit.has_failed)
+		weave_txn_more(s, w->next_begin, strlen(w->next_begin));
 	else if (w->txn == TXN_NONE && has_ended)
 		weave_txn_chain(s);
 	else if (w->txn == TXN_NONE)

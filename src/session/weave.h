@@ -127,6 +127,8 @@ unsigned binding_formats(const struct binding *, uint16_t *out, unsigned max);
 bool sense_has_word(const struct sense *, const char *word);
 /* BEGIN READ ONLY, and not SERIALIZABLE: a replica may do it. */
 bool sense_reads_anywhere(const struct sense *);
+/* BEGIN: it says more than that (READ ONLY, ISOLATION LEVEL…). */
+bool sense_has_modes(const struct sense *);
 /* Answered here. */
 bool sense_is_local(const struct session *, const struct sense *);
 /* binding NULL: not known yet. */
@@ -257,7 +259,7 @@ struct weave {
 		bool rolls_back; /* ROLLBACK, not to a savepoint */
 		bool resets_all; /* RESET ALL */
 		bool taints;     /* leaves something in the server's session */
-		bool has_begun;  /* BEGIN behind something else: next_begin */
+		bool has_begun;  /* BEGIN that the server runs: next_begin */
 		bool has_failed; /* an error has come */
 		bool discards;   /* DISCARD ALL has run */
 		bool is_string;  /* of several statements: not one for a replica */
@@ -459,12 +461,15 @@ void weave_refused(
     struct session *, int fault, const char *sqlstate, const char *message);
 /* A transaction begins, with these words. */
 void weave_txn_begin(struct session *, const char *sql, size_t len, bool is_read_only);
+/* BEGIN once more: what it says holds for the same transaction. */
+void weave_txn_more(struct session *, const char *sql, size_t len);
 /* Another one with the same words follows at once (AND CHAIN). */
 void weave_txn_chain(struct session *);
 /* It is over. */
 void weave_txn_over(struct session *, bool committed);
 /* What SAVEPOINT, RELEASE and ROLLBACK TO mean for the settings. False: no such savepoint. */
 bool weave_savepoint(struct session *, const struct sql_facts *);
+bool weave_has_savepoint(const struct weave *, const char *name);
 /* The oldest `count` stay. */
 void weave_savepoints_cut(struct session *, unsigned count);
 void weave_cancel(struct session *);

@@ -169,7 +169,10 @@ struct sql_facts {
 	bool is_read_write; /* BEGIN: READ WRITE was said */
 	bool
 	    is_serializable; /* BEGIN, SET TRANSACTION: the isolation level SERIALIZABLE was said */
-	bool chains; /* COMMIT/ROLLBACK AND CHAIN */
+	const char
+	    *isolation; /* the level that the same say, in lower case; NULL: none */
+	bool is_deferrable, is_not_deferrable; /* [NOT] DEFERRABLE was said */
+	bool chains;                           /* COMMIT/ROLLBACK AND CHAIN */
 	enum sql_keeps keeps;
 	bool copies_in, copies_out; /* COPY FROM STDIN, COPY TO STDOUT */
 	bool has_foreign_function;  /* calls a function that is not PostgreSQL's own */

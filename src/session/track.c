@@ -16,26 +16,49 @@ session_tracked(const struct session *s)
 							      : s->startup);
 }
 
+static void
+step_add(struct weave *w, const char *name, const char *value, bool goes_on)
+{
+	w->steps = mem_realloc(w->steps, (w->step_count + 1) * sizeof(*w->steps));
+	w->steps[w->step_count++] = (struct track_step){
+	    .name = name != NULL ? mem_str(name) : NULL,
+	    .value = value != NULL ? mem_str(value) : NULL,
+	    .goes_on = goes_on,
+	};
+}
+
+/* SET SESSION CHARACTERISTICS AS TRANSACTION sets what it speaks of, and one tag tells of all. */
+static void
+begin_characteristics(struct weave *w, const struct sql_facts *f)
+{
+	unsigned before = w->step_count;
+
+	if (f->isolation != NULL)
+		step_add(w, "default_transaction_isolation", f->isolation, false);
+	if (f->is_read_only || f->is_read_write)
+		step_add(w, "default_transaction_read_only",
+		    f->is_read_only ? "on" : "off", w->step_count > before);
+	if (f->is_deferrable || f->is_not_deferrable)
+		step_add(w, "default_transaction_deferrable",
+		    f->is_deferrable ? "on" : "off", w->step_count > before);
+}
+
 bool
 weave_track_begin(struct session *s, const struct sql_facts *f)
 {
 	struct weave *w = s->weave;
 	bool is_lasting = f->set_verb != SQL_SET_LOCAL &&
 			  (f->setting == NULL || strcmp(f->setting, "transaction") != 0);
-	struct track_step *step;
+	bool has_value = f->set_verb != SQL_SET_RESET && f->value != NULL;
 
-	w->steps = mem_realloc(w->steps, (w->step_count + 1) * sizeof(*w->steps));
-	step = &w->steps[w->step_count++];
-	*step = (struct track_step){0};
-	if (!is_lasting)
-		return (true);
-	if (f->setting == NULL || strcmp(f->setting, "session characteristics") == 0)
-		return (false);
-	step->name = mem_str(f->setting);
-	/* TO DEFAULT has no value either. */
-	if (f->set_verb != SQL_SET_RESET && f->value != NULL)
-		step->value = mem_str(f->value);
-	return (true);
+	if (!is_lasting || f->setting == NULL)
+		step_add(w, NULL, NULL, false);
+	else if (strcmp(f->setting, "session characteristics") == 0)
+		begin_characteristics(w, f);
+	else
+		/* TO DEFAULT has no value either. */
+		step_add(w, f->setting, has_value ? f->value : NULL, false);
+	return (!is_lasting || f->setting != NULL);
 }
 
 void
@@ -47,7 +70,9 @@ weave_track_tag(struct session *s, const char *tag)
 		w->unit.discards = true;
 	else if ((strcmp(tag, "SET") == 0 || strcmp(tag, "RESET") == 0) &&
 		 w->step_done < w->step_count)
-		w->step_done++;
+		do
+			w->step_done++;
+		while (w->step_done < w->step_count && w->steps[w->step_done].goes_on);
 }
 
 void

@@ -271,6 +271,7 @@ struct weave {
 	} unit;
 	struct track_step {
 		char *name, *value; /* value NULL: RESET; name NULL: nothing lasting */
+		bool goes_on;       /* of the same statement as the one before */
 	} * steps;                  /* the SETs and RESETs of the unit */
 	unsigned step_count, step_done;
 	struct vars *tracked; /* held: what is set beyond what servers report; or NULL */

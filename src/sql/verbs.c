@@ -87,6 +87,21 @@ take_string(struct cursor *c)
 
 /* ---- transactions ---- */
 
+/* NULL: there is none. */
+static const char *
+take_level(struct cursor *c)
+{
+	if (take(c, "serializable"))
+		return ("serializable");
+	if (take(c, "repeatable"))
+		return (take(c, "read") ? "repeatable read" : NULL);
+	if (!take(c, "read"))
+		return (NULL);
+	if (take(c, "committed"))
+		return ("read committed");
+	return (take(c, "uncommitted") ? "read uncommitted" : NULL);
+}
+
 /* ISOLATION LEVEL …, READ ONLY, READ WRITE, [NOT] DEFERRABLE, with or without commas. */
 static bool
 take_modes(struct cursor *c, struct sql_facts *f)
@@ -95,23 +110,18 @@ take_modes(struct cursor *c, struct sql_facts *f)
 		if (take(c, "isolation")) {
 			if (!take(c, "level"))
 				return (false);
-			f->is_serializable = is_at(c, "serializable");
-			if (take(c, "read")) {
-				if (!take(c, "committed") && !take(c, "uncommitted"))
-					return (false);
-			} else if (take(c, "repeatable")) {
-				if (!take(c, "read"))
-					return (false);
-			} else if (!take(c, "serializable")) {
+			f->isolation = take_level(c);
+			if (f->isolation == NULL)
 				return (false);
-			}
+			f->is_serializable = strcmp(f->isolation, "serializable") == 0;
 		} else if (take(c, "read")) {
 			f->is_read_only = is_at(c, "only");
 			f->is_read_write = is_at(c, "write");
 			if (!take(c, "only") && !take(c, "write"))
 				return (false);
 		} else {
-			(void)take(c, "not");
+			f->is_not_deferrable = take(c, "not");
+			f->is_deferrable = !f->is_not_deferrable;
 			if (!take(c, "deferrable"))
 				return (false);
 		}

@@ -64,10 +64,6 @@ def test_set_follows_its_client(a, b, name, value, default, how):
     assert (everywhere(a, name), everywhere(b, name)) == ("other", value)
 
 
-def wrong(*values, reason):
-    return pytest.param(*values, marks=pytest.mark.xfail(strict=True, reason=reason))
-
-
 @pytest.mark.parametrize("sql,name,value", [
     ("set search_path = app, public", "search_path", "app, public"),
     ("set search_path to \"App\", public", "search_path", '"App", public'),
@@ -83,9 +79,20 @@ def wrong(*values, reason):
     ("set names 'latin1'", "client_encoding", "LATIN1"),
     ("set xml option document", "xmloption", "document"),
     ("set session characteristics as transaction read only", "default_transaction_read_only", "on"),
-    wrong("set session characteristics as transaction isolation level serializable",
-          "default_transaction_isolation", "serializable",
-          reason="which parameter it sets is not known, and it is lost with the link's reset"),
+    ("set session characteristics as transaction isolation level serializable",
+     "default_transaction_isolation", "serializable"),
+    ("set session characteristics as transaction isolation level repeatable read, read write",
+     "default_transaction_isolation", "repeatable read"),
+    ("set session characteristics as transaction read only, isolation level read uncommitted",
+     "default_transaction_isolation", "read uncommitted"),
+    ("set session characteristics as transaction isolation level serializable, read only, deferrable",
+     "default_transaction_deferrable", "on"),
+    ("set session characteristics as transaction deferrable not deferrable deferrable",
+     "default_transaction_deferrable", "on"),
+    ("begin; set session characteristics as transaction deferrable; commit",
+     "default_transaction_deferrable", "on"),
+    ("set work_mem = '1MB'; set session characteristics as transaction deferrable, read only; reset work_mem",
+     "default_transaction_deferrable", "on"),
     ("set search_path = app; select 1", "search_path", "app"),
     ("begin; set search_path = app; commit", "search_path", "app"),
     ("set search_path = x; set local search_path = y; set search_path = app; reset work_mem", "search_path", "app"),

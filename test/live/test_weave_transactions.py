@@ -263,6 +263,6 @@ def test_of_two_that_wait_for_each_other_one_gives_way(proxy, made, timeout):
         b.send(pg_.query(USERS))
         answers = sorted([a.hear(), b.hear()])
         assert "E(40P01 no link to database" in answers[0] and answers[0].endswith("Z(E)")
-        assert answers[1] == ANSWER + "Z(T)"
+        assert answers[1].endswith(ANSWER + "Z(T)")
         assert {a.ask("commit"), b.ask("commit")} == {"C(COMMIT) Z(I)", "C(ROLLBACK) Z(I)"}
         until(lambda: a.ask(EVENTS) == ANSWER + "Z(I)", 5, "the links are back")

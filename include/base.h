@@ -82,7 +82,7 @@ void buf_drop(struct buf *, size_t n);
 /* Frees the memory; the buffer is empty and usable again. */
 void buf_free(struct buf *);
 
-/* ---- hashes: SipHash-2-4 under a key drawn at start, so that peers cannot choose
+/* ---- hashes: SipHash-1-3 under a key drawn at start, so that peers cannot choose
  * collisions ---- */
 
 struct hash128 {

@@ -1,5 +1,5 @@
 /*
- * SipHash-2-4 (Aumasson and Bernstein, 2012), 64 and 128 bits of output, under a key drawn
+ * SipHash-1-3 (Aumasson and Bernstein, 2012), 64 and 128 bits of output, under a key drawn
  * from the kernel when the process first hashes.
  */
 #include "base.h"
@@ -48,11 +48,10 @@ sip_word(struct sip *s, uint64_t m)
 {
 	s->v3 ^= m;
 	sip_round(s);
-	sip_round(s);
 	s->v0 ^= m;
 }
 
-static void
+static inline void
 sip_start(struct sip *s, bool wide)
 {
 	pthread_once(&key_once, key_draw);
@@ -64,7 +63,7 @@ sip_start(struct sip *s, bool wide)
 		s->v1 ^= 0xee;
 }
 
-static void
+static inline void
 sip_add(struct sip *s, const uint8_t *p, size_t len)
 {
 	unsigned have = s->total & 7;
@@ -87,12 +86,12 @@ sip_add(struct sip *s, const uint8_t *p, size_t len)
 		s->tail |= (uint64_t)*p << (8 * i);
 }
 
-static uint64_t
+static inline uint64_t
 sip_end(struct sip *s, uint64_t xor)
 {
 	sip_word(s, s->tail | s->total << 56);
 	s->v2 ^= xor;
-	for (int i = 0; i < 4; i++)
+	for (int i = 0; i < 3; i++)
 		sip_round(s);
 	return (s->v0 ^ s->v1 ^ s->v2 ^ s->v3);
 }
@@ -120,7 +119,7 @@ hash_pair(const void *a, size_t alen, const void *b, size_t blen)
 	sip_add(&s, b, blen);
 	h.lo = sip_end(&s, 0xee);
 	s.v1 ^= 0xdd;
-	for (int i = 0; i < 4; i++)
+	for (int i = 0; i < 3; i++)
 		sip_round(&s);
 	h.hi = s.v0 ^ s.v1 ^ s.v2 ^ s.v3;
 	return (h);

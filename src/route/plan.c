@@ -132,6 +132,17 @@ refuse_word(
 	return (false);
 }
 
+/* As it is for most statements. */
+static bool
+says_nothing(const struct route_work *w)
+{
+	static const struct route_said nothing;
+
+	return (w->said[ROUTE_BY_COMMENT] == NULL &&
+		memcmp(w->said[ROUTE_BY_SET_LOCAL], &nothing, sizeof(nothing)) == 0 &&
+		memcmp(w->said[ROUTE_BY_SET], &nothing, sizeof(nothing)) == 0);
+}
+
 /* The settings that say how, not where. */
 static bool
 read_modes(struct route_work *w)
@@ -143,6 +154,9 @@ read_modes(struct route_work *w)
 	w->out->federation = v->federation == ROUTE_TAG ? ROUTE_TAG : ROUTE_MERGE;
 	w->skips = v->skips_unavailable;
 	w->read_from = READ_FROM_AUTO;
+	w->shard_key = NULL;
+	if (says_nothing(w))
+		return (true);
 	if ((value = SAID(w, federation)) != NULL) {
 		if ((mode = route_federation_of(value)) < 0)
 			return (refuse_word(w, "federation", value, "merge, tag"));

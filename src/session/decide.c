@@ -90,7 +90,7 @@ static bool
 is_one_of(const char *verb, const char *const *list)
 {
 	for (; *list != NULL; list++)
-		if (strcmp(*list, verb) == 0)
+		if (**list == *verb && strcmp(*list, verb) == 0)
 			return (true);
 	return (false);
 }
@@ -237,6 +237,8 @@ is_reset_of_all(const struct sense *sense)
 {
 	const struct sql_facts *f = sense->facts;
 
+	if (f->class != SQL_UTILITY && f->class != SQL_SET && f->class != SQL_UNKNOWN)
+		return (false);
 	return (strcmp(sense->scan.verb, "discard") == 0 ||
 		(f->set_verb == SQL_SET_RESET && f->setting != NULL &&
 		    strcmp(f->setting, "all") == 0));
@@ -355,7 +357,8 @@ weave_note_relayed(struct session *s, const struct sense *sense)
 		catalog_suspect();
 	w->unit.rolls_back |= f->class == SQL_ROLLBACK;
 	w->unit.resets_all |= f->class == SQL_SET && is_reset_of_all(sense);
-	w->unit.opens |= strcmp(sense->scan.verb, "declare") == 0;
+	w->unit.opens |=
+	    sense->scan.verb[0] == 'd' && strcmp(sense->scan.verb, "declare") == 0;
 	w->unit.taints |= is_taint(sense);
 	if (f->class == SQL_SET && f->set_verb != SQL_SET_SHOW)
 		w->unit.taints |= !weave_track_begin(s, f);

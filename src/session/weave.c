@@ -93,8 +93,8 @@ weave_refuse(struct up *u, char type, uint32_t size, const char *sqlstate,
 	return (weave_say_refusal(u, type, size));
 }
 
-void
-weave_note_routed(struct weave *w, const struct route_plan *plan)
+static void
+set_routed(struct weave *w, const struct route_plan *plan)
 {
 	char names[512] = "";
 	size_t len = 0;
@@ -111,6 +111,14 @@ weave_note_routed(struct weave *w, const struct route_plan *plan)
 		return;
 	free(w->routed);
 	w->routed = mem_str(names);
+}
+
+void
+weave_note_routed(struct weave *w, const struct route_plan *plan)
+{
+	if (plan->leg_count != 1 || w->routed == NULL ||
+	    strcmp(w->routed, plan->legs[0].member->name) != 0)
+		set_routed(w, plan);
 }
 
 void

@@ -223,9 +223,7 @@ same_place(const struct table_node *node, const void *arg)
 static uint64_t
 place_hash(const struct place_key *key)
 {
-	return (
-	    hash_pair(key->schema, strlen(key->schema), key->table, strlen(key->table))
-		.lo);
+	return (hash_bytes(key->table, strlen(key->table)));
 }
 
 static const struct place *

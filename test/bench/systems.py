@@ -28,7 +28,7 @@ class Direct:
         return self.world.run([self.world.pg_bindir + "/postgres", "-V"], 10).strip()
 
     def lacks(self, need):
-        return "no proxy" if need in ("proxy", "many clients") else None
+        return "no proxy" if need in ("proxy", "many clients", "routing") else None
 
     def start(self, variant):
         pass
@@ -60,7 +60,7 @@ class Proxy:
         return None
 
     def start(self, variant):
-        """variant: plain, tls (towards the client) or scram (login)."""
+        """variant: plain, tls (towards the client), scram (login) or routed (pgweave alone)."""
         log = self.world.write(self.name + ".log", "")
         self.process = self.world.start(self.command(variant), log)
         self.world.wait_for_port(self.port, self.process, log)
@@ -86,6 +86,8 @@ class HAProxy(Proxy):
         return first_line(self.world.run([self.program, "-v"], 10)).split(" - ")[0]
 
     def lacks(self, need):
+        if need == "routing":
+            return "does not route"
         return "needs a server connection per client" if need == "many clients" else None
 
     def command(self, variant):
@@ -118,6 +120,8 @@ class PgBouncer(Proxy):
         self.prepared = None
 
     def lacks(self, need):
+        if need == "routing":
+            return "does not route"
         if need != "prepared":
             return None
         if self.prepared is None:
@@ -179,6 +183,11 @@ class PgWeave(PgBouncer):
     def command(self, variant):
         self.copy()
         lines = self.ini(variant) + ["workers = " + str(self.workers)]
+        if variant == "routed":
+            server = " = host=127.0.0.1 port=%d dbname=bench user=bench" % self.world.pg_port
+            lines += ["[databases]", "main" + server, "other" + server,
+                      "[virtual routed]", "members = main, other", "default = main",
+                      "[route routed]", "events, log.* = other"]
         return [self.program, self.world.write(self.name + ".ini", "\n".join(lines) + "\n")]
 
 

@@ -7,6 +7,7 @@ A workload's run() answers {measure: number}. Measures:
   mb         MB/s (10^6 bytes)
   logins     logins/s
   kib        KiB of resident memory per idle client
+  ratio      CPU per transaction beside that of the same server without routing
 """
 import os
 import re
@@ -19,7 +20,8 @@ from world import SCRAM_PASSWORD, Failure, cpu_seconds, first_line, resident_byt
 
 LOGIN_THREADS = 8
 UNITS = {"tps": "transactions/s", "cpu": "us CPU/transaction", "calls": "calls/transaction",
-         "mb": "MB/s", "logins": "logins/s", "kib": "KiB/client"}
+         "mb": "MB/s", "logins": "logins/s", "kib": "KiB/client",
+         "ratio": "x routing off"}
 
 
 def search(pattern, text):
@@ -58,12 +60,12 @@ class Pgbench(Workload):
         self.needs = needs
         self.variant = variant
 
-    def pgbench(self, world, system, length):
+    def pgbench(self, world, system, length, database="bench"):
         """Transactions done, and how many a second without the time to connect."""
         argv = [world.pg_bindir + "/pgbench", "-n", "-h", "127.0.0.1", "-p", str(system.port),
                 "-U", "bench", "-c", str(self.clients), "-j", "2"] + length
         argv += [a.replace("@select1@", world.path("select1.sql")) for a in self.arguments]
-        out = world.run(argv + ["bench"], int(length[1]) + 30,
+        out = world.run(argv + [database], int(length[1]) + 30,
                         env=world.client_env(self.variant == "tls"))
         count = int(search(r"transactions actually processed: (\d+)", out).group(1))
         tps = float(search(r"tps = ([0-9.]+)", out).group(1))
@@ -78,6 +80,28 @@ class Pgbench(Workload):
         before = cpu_seconds(system.pid)
         count, tps = self.pgbench(world, system, ["-T", str(seconds)])
         return {"tps": tps, "cpu": (cpu_seconds(system.pid) - before) * 1e6 / count}
+
+
+class Routing(Pgbench):
+    """The same statements by the name of a database and by that of a virtual one, in turns on
+    one process: what it costs to look at them."""
+    SLICES = 4
+
+    def __init__(self, *arguments, **more):
+        super().__init__(*arguments, needs=("routing",), variant="routed", **more)
+        self.measures = ("cpu", "ratio")
+
+    def run(self, world, system, seconds):
+        spent, done = {}, {}
+        for _ in range(self.SLICES):
+            for database in ("bench", "routed"):
+                before = cpu_seconds(system.pid)
+                count, _ = self.pgbench(world, system, ["-T", str(max(1, seconds // self.SLICES))],
+                                        database)
+                spent[database] = spent.get(database, 0) + cpu_seconds(system.pid) - before
+                done[database] = done.get(database, 0) + count
+        off, on = (spent[d] / done[d] for d in ("bench", "routed"))
+        return {"cpu": on * 1e6, "ratio": on / off}
 
 
 class Calls(Pgbench):
@@ -234,6 +258,10 @@ WORKLOADS = [
             goals={"tps": ("pgbouncer", 1.3)}),
     Pgbench("prepared-16", "pgbench -S -M prepared, 16 clients", 16, ["-S", "-M", "prepared"],
             needs=("prepared",), goals={"cpu": ("haproxy", 1.06)}),
+    Routing("routing-simple", "pgbench -S -M simple on a virtual database, 64 clients", 64,
+            ["-S", "-M", "simple"], goals={"ratio": (None, 1.06)}),
+    Routing("routing-prep", "pgbench -S -M prepared on a virtual database, 64 clients", 64,
+            ["-S", "-M", "prepared"], goals={"ratio": (None, 1.06)}),
     Stream("select-large", "a result of 200 MB, over and over", MANY_ROWS,
            goals={"mb": ("pgbouncer", 1.0)}),
     Stream("copy-out", "COPY TO STDOUT of 200 MB", "COPY (%s) TO STDOUT" % MANY_ROWS,

@@ -211,6 +211,11 @@ struct sql_cache *sql_cache_create(size_t bytes);
 void sql_cache_destroy(struct sql_cache *);
 /* Never NULL. Valid until the next call with this cache: hold it (sql_facts_hold) to keep. */
 const struct sql_facts *sql_facts_get(struct sql_cache *, const struct sql_scan *);
+/* The same without sql_scan() before it, when a text that differs in the values of its literals
+ * alone has been here lately: what sql_scan(text, len, out) would say, and its facts. NULL: out
+ * is untouched. */
+const struct sql_facts *sql_facts_recall(
+    struct sql_cache *, const char *text, size_t len, struct sql_scan *out);
 const struct sql_facts *sql_facts_hold(const struct sql_facts *);
 void sql_facts_release(const struct sql_facts *);
 /* The statement's text (scan->len bytes and a NUL) with blanks in place of the words before

@@ -19,8 +19,14 @@ facts_cache(struct worker *w)
 void
 sense_make(struct worker *w, const char *sql, size_t len, struct sense *out)
 {
-	sql_scan(sql, len, &out->scan);
-	out->facts = sql_facts_hold(sql_facts_get(facts_cache(w), &out->scan));
+	struct sql_cache *cache = facts_cache(w);
+	const struct sql_facts *facts = sql_facts_recall(cache, sql, len, &out->scan);
+
+	if (facts == NULL) {
+		sql_scan(sql, len, &out->scan);
+		facts = sql_facts_get(cache, &out->scan);
+	}
+	out->facts = sql_facts_hold(facts);
 }
 
 void

@@ -266,6 +266,9 @@ weave_tag(struct session *s, const char *tag)
 {
 	struct weave *w = s->weave;
 
+	/* Most are of rows, and nothing to us. */
+	if (strchr("CDPRS", tag[0]) == NULL || strncmp(tag, "SELECT", 6) == 0)
+		return;
 	weave_track_tag(s, tag);
 	if (strcmp(tag, "COMMIT") == 0 || strncmp(tag, "PREPARE TRANSACTION", 19) == 0)
 		w->unit.ended = ENDED_COMMIT;

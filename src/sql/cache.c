@@ -4,6 +4,10 @@
  *
  *     digest -> entry (its text, facts): newest <-> … <-> oldest
  *
+ * A text like that of an entry finds it without a digest, when it was used lately:
+ *
+ *     prefix -> recent[] -> entry's pattern
+ *
  * An entry has its facts twice, sharing all that they point to: for the text that they were
  * found in, and, without is_exact, for others of the digest.
  */
@@ -20,15 +24,25 @@ struct entry {
 	atomic_uint refs; /* the cache's, current's, and holds */
 	uint32_t len;
 	char *text; /* owned */
+	struct sql_pattern pattern;
+	bool has_pattern;
 	size_t bytes;
 	struct sql_arena arena;
 	struct sql_facts exact, loose;
+};
+
+/* Entries whose texts begin alike, the latest first. */
+#define RECENT_SETS 256
+#define RECENT_WAYS 4
+struct recent {
+	struct entry *at[RECENT_WAYS];
 };
 
 struct sql_cache {
 	struct table table;
 	struct entry *newest, *oldest;
 	struct entry *current; /* what was answered last; a reference */
+	struct recent recent[RECENT_SETS];
 	size_t room;
 	struct sql_cache_stats stats;
 };
@@ -39,6 +53,7 @@ unref(struct entry *e)
 	if (e == NULL || atomic_fetch_sub(&e->refs, 1) != 1)
 		return;
 	sql_arena_free(&e->arena);
+	sql_pattern_free(&e->pattern);
 	free(e->text);
 	free(e);
 }
@@ -80,9 +95,45 @@ list_remove(struct sql_cache *c, struct entry *e)
 		c->oldest = e->newer;
 }
 
+/* ---- recent ones ---- */
+
+static struct recent *
+recent_of(struct sql_cache *c, uint32_t prefix)
+{
+	return (&c->recent[prefix % RECENT_SETS]);
+}
+
+/* Puts it in front of those that begin alike. */
+static void
+recent_add(struct sql_cache *c, struct entry *e)
+{
+	struct recent *r = recent_of(c, e->pattern.prefix);
+	struct entry *moved = e;
+
+	if (!e->has_pattern)
+		return;
+	for (unsigned i = 0; i < RECENT_WAYS && moved != NULL; i++) {
+		struct entry *was = r->at[i];
+
+		r->at[i] = moved;
+		moved = was == e ? NULL : was;
+	}
+}
+
+static void
+recent_remove(struct sql_cache *c, const struct entry *e)
+{
+	struct recent *r = recent_of(c, e->pattern.prefix);
+
+	for (unsigned i = 0; i < RECENT_WAYS; i++)
+		if (r->at[i] == e)
+			r->at[i] = NULL;
+}
+
 static void
 forget(struct sql_cache *c, struct entry *e)
 {
+	recent_remove(c, e);
 	list_remove(c, e);
 	table_remove(&c->table, &e->node);
 	c->stats.bytes -= e->bytes;
@@ -122,10 +173,13 @@ remember(struct sql_cache *c, struct entry *e, const struct sql_scan *scan)
 {
 	e->len = (uint32_t)scan->len;
 	e->text = mem_strn(scan->sql, scan->len);
-	e->bytes += scan->len;
+	e->has_pattern =
+	    e->exact.class != SQL_UNKNOWN && sql_pattern_make(scan, &e->pattern);
+	e->bytes += scan->len + sql_pattern_bytes(&e->pattern);
 	atomic_fetch_add(&e->refs, 1);
 	table_add(&c->table, &e->node, e->key.lo);
 	list_add(c, e);
+	recent_add(c, e);
 	c->stats.bytes += e->bytes;
 	c->stats.entries++;
 	while (c->stats.bytes > c->room) {
@@ -179,31 +233,61 @@ find(struct sql_cache *c, const struct hash128 *key)
 	return (e);
 }
 
+/* The same text again, or one that differs in literals. */
+static const struct sql_facts *
+answer(struct sql_cache *c, struct entry *e, const struct sql_scan *scan)
+{
+	bool is_exact = e->len == scan->len && memcmp(e->text, scan->sql, e->len) == 0;
+
+	c->stats.hits++;
+	if (e != c->current) {
+		atomic_fetch_add(&e->refs, 1);
+		set_current(c, e);
+	}
+	return (is_exact ? &e->exact : &e->loose);
+}
+
+const struct sql_facts *
+sql_facts_recall(struct sql_cache *c, const char *text, size_t len, struct sql_scan *out)
+{
+	const struct recent *r = recent_of(c, sql_pattern_prefix(text, len));
+
+	for (unsigned i = 0; i < RECENT_WAYS; i++) {
+		struct entry *e = r->at[i];
+
+		if (e == NULL ||
+		    !sql_pattern_matches(&e->pattern, e->text, e->len, text, len, out))
+			continue;
+		out->digest = e->key;
+		if (e != c->newest) {
+			list_remove(c, e);
+			list_add(c, e);
+		}
+		return (answer(c, e, out));
+	}
+	return (NULL);
+}
+
 const struct sql_facts *
 sql_facts_get(struct sql_cache *c, const struct sql_scan *scan)
 {
-	bool is_kept = !scan->is_cut && !scan->is_too_much, is_exact = true;
+	bool is_kept = !scan->is_cut && !scan->is_too_much;
 	struct hash128 key =
 	    scan->wants_values ? hash_pair(scan->sql, scan->len, "", 0) : scan->digest;
 	struct entry *e = is_kept ? find(c, &key) : NULL;
 
 	if (e != NULL) {
-		c->stats.hits++;
-		is_exact = e->len == scan->len && memcmp(e->text, scan->sql, e->len) == 0;
-		if (e != c->current) {
-			atomic_fetch_add(&e->refs, 1);
-			set_current(c, e);
-		}
-	} else {
-		c->stats.misses++;
-		e = make(scan, &key);
-		set_current(c, e);
-		if (is_kept)
-			remember(c, e, scan);
+		c->stats.unknown += e->exact.class == SQL_UNKNOWN;
+		recent_add(c, e);
+		return (answer(c, e, scan));
 	}
-	if (e->exact.class == SQL_UNKNOWN)
-		c->stats.unknown++;
-	return (is_exact ? &e->exact : &e->loose);
+	c->stats.misses++;
+	e = make(scan, &key);
+	c->stats.unknown += e->exact.class == SQL_UNKNOWN;
+	set_current(c, e);
+	if (is_kept)
+		remember(c, e, scan);
+	return (&e->exact);
 }
 
 const struct sql_facts *

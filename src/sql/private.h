@@ -39,6 +39,30 @@ void *sql_arena_dup(struct sql_arena *, const void *, size_t) MUST_USE;
 const char *sql_arena_str(struct sql_arena *, const char *) MUST_USE;
 void sql_arena_free(struct sql_arena *);
 
+/* ---- texts that differ in the values of literals alone ---- */
+
+/* What a text is made of, to know others like it without cutting them into tokens:
+ *
+ *     select x from t where id = 5 and y = 'a'
+ *     |--------- piece ---------| |-- piece -| |
+ */
+struct sql_pattern {
+	struct sql_piece *pieces; /* one before each literal; owned */
+	unsigned count;           /* of literals */
+	unsigned param_max;
+	uint32_t prefix; /* a hash of what stands in front of the first literal */
+	char verb[24];
+};
+/* False: such texts are not to be known that way. */
+bool sql_pattern_make(const struct sql_scan *, struct sql_pattern *out);
+size_t sql_pattern_bytes(const struct sql_pattern *);
+void sql_pattern_free(struct sql_pattern *);
+uint32_t sql_pattern_prefix(const char *text, size_t len);
+/* Whether `text` is one like the pattern's (model, of model_len bytes) with nothing behind it
+ * but a semicolon; then *out is what sql_scan() would make of it, but for its digest. */
+bool sql_pattern_matches(const struct sql_pattern *, const char *model,
+    uint32_t model_len, const char *text, size_t len, struct sql_scan *out);
+
 /* ---- facts ---- */
 
 /* Finds the facts of a statement: never fails; what is not understood is SQL_UNKNOWN. */

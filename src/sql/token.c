@@ -91,6 +91,31 @@ is_word_part(enum byte_class c)
 	return (c == C_LETTER || c == C_DIGIT || c == C_DOLLAR);
 }
 
+size_t
+sql_lex_before_literal(const char *text, size_t len)
+{
+	static const bool stops[256] = {
+	    ['\''] = true, [';'] = true, ['0' ... '9'] = true};
+	const uint8_t *p = (const uint8_t *)text, *end = p + len;
+
+	for (; p < end; p++) {
+		if (LIKELY(!stops[*p]))
+			continue;
+		if (classes[*p] != C_DIGIT || p == (const uint8_t *)text ||
+		    !is_word_part(classes[p[-1]]))
+			break;
+	}
+	return ((size_t)(p - (const uint8_t *)text));
+}
+
+bool
+sql_lex_is_boundary(char c)
+{
+	enum byte_class class = classes[(uint8_t)c];
+
+	return (class == C_SPACE || class == C_MARK || class == C_OP);
+}
+
 /* ---- between tokens ---- */
 
 void

@@ -49,6 +49,14 @@ bool sql_lex_comment(struct sql_lexer *, uint32_t *body, uint32_t *body_end);
 /* Skips blanks and comments. */
 void sql_lex_blanks(struct sql_lexer *);
 
+/* How many bytes stand in front of the first that may begin a string or a number, or be the
+ * statement's semicolon; len at most. Cheap, and not exact: a comment or a quoted name may have
+ * one in it. */
+size_t sql_lex_before_literal(const char *text, size_t len);
+/* Whether what follows the byte cannot change the token that ends with it, but for more bytes
+ * of an operator. */
+bool sql_lex_is_boundary(char);
+
 /* Whether the token is this word (given in lower case), without quotes. */
 bool sql_token_is(const struct sql_lexer *, const struct sql_token *, const char *word);
 /* Whether it is this punctuation or operator. */

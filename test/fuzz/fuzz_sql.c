@@ -72,6 +72,22 @@ check_facts(const struct sql_scan *s, const struct sql_facts *f)
 	INVARIANT(f->shape.why_not != NULL || f->class == SQL_READ);
 }
 
+/* What is known without scanning is what scanning says. */
+static void
+check_recalled(const struct sql_scan *r, const struct sql_scan *s)
+{
+	INVARIANT(r->sql == s->sql && r->len == s->len && r->next == s->next);
+	INVARIANT(r->digest.hi == s->digest.hi && r->digest.lo == s->digest.lo);
+	INVARIANT(r->param_max == s->param_max && r->hint == NULL && s->hint == NULL);
+	INVARIANT(!s->is_empty && !s->is_cut && !s->is_too_much && !s->wants_values);
+	INVARIANT(strcmp(r->verb, s->verb) == 0);
+	INVARIANT(r->literal_count == s->literal_count);
+	for (unsigned i = 0; i < r->literal_count; i++)
+		INVARIANT(r->literals[i].at == s->literals[i].at &&
+			  r->literals[i].len == s->literals[i].len &&
+			  r->literals[i].kind == s->literals[i].kind);
+}
+
 int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
@@ -81,11 +97,17 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (cache == NULL)
 		cache = sql_cache_create(100000);
 	while (at != NULL) {
-		const struct sql_facts *first, *again;
-		struct sql_scan s;
+		const struct sql_facts *first, *again, *recalled;
+		struct sql_scan s, r;
 
+		recalled = sql_facts_recall(cache, at, (size_t)(end - at), &r);
 		sql_scan(at, (size_t)(end - at), &s);
 		check_scan(&s, data, size);
+		if (recalled != NULL) {
+			check_recalled(&r, &s);
+			INVARIANT(recalled == sql_facts_get(cache, &s));
+			sql_scan_free(&r);
+		}
 		first = sql_facts_hold(sql_facts_get(cache, &s));
 		check_facts(&s, first);
 		again = sql_facts_get(cache, &s);

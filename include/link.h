@@ -234,7 +234,7 @@ struct link {
 	socklen_t peer_len;
 	struct tls *tls;
 	const char *name;         /* "database/role@host:port", for the log */
-	char host[64];            /* as configured: for the server's certificate */
+	char *host;               /* as configured: for the server's certificate */
 	struct link_login *login; /* until the login is over */
 	struct link_run *run;     /* while RUNNING */
 };

@@ -71,6 +71,7 @@ struct worker {
 	unsigned count; /* of workers that serve clients */
 	struct event_base *base;
 	struct evdns_base *dns; /* made at the first name to resolve */
+	int64_t hosts_mtime;    /* of /etc/hosts, as dns has it */
 	uint8_t *rbuf;    /* plain bytes just read, of whichever stream is being served */
 	uint8_t *wire_in; /* TLS: bytes as they came */
 	size_t wire_in_len, wire_in_at;
@@ -288,14 +289,40 @@ void net_listen_rest(void);
 
 /* ---- names ---- */
 
-/* done() comes later in this worker's thread, or at once for addresses: err NULL and an
- * address, or why it failed. NULL is answered when done() has already been called;
- * otherwise a handle that resolve_cancel() takes until done(). */
+/* The addresses of a name, in the order in which they are to be tried. */
+#define RESOLVED_MAX 16
+struct resolved {
+	unsigned count;
+	struct {
+		socklen_t len;
+		struct sockaddr_storage sa;
+	} at[RESOLVED_MAX];
+};
+/* done() comes later in this worker's thread, or at once for addresses and for names that are
+ * known: err NULL and one address or more, or why it failed. NULL is answered when done() has
+ * already been called; otherwise a handle that resolve_cancel() takes until done(). The
+ * settings are needed during the call only. */
 struct resolve;
-typedef void resolve_done(
-    void *arg, const struct sockaddr *, socklen_t len, const char *err);
-struct resolve *resolve_start(
-    struct worker *, const char *host, uint16_t port, resolve_done *done, void *arg);
+typedef void resolve_done(void *arg, const struct resolved *, const char *err);
+struct resolve *resolve_start(struct worker *, const struct settings *, const char *host,
+    uint16_t port, resolve_done *done, void *arg);
 void resolve_cancel(struct resolve *);
+
+/* Counts up when a name has lost an address. Any thread, as the next two. */
+uint64_t net_names_generation(void);
+/* Whether the name had that address (its port does not count) and has it no more. */
+bool net_names_lost(const char *host, const struct sockaddr *);
+struct name_view {
+	const char *host;
+	const struct resolved *found;
+	int64_t ttl_us;
+};
+void net_names_each(void (*each)(void *arg, const struct name_view *), void *arg);
+/* dns_zone_check_period: asks anew for the names that were last looked up so long ago. */
+void net_names_check(struct worker *, const struct settings *, int64_t now_us);
+/* Look-ups under way, of all threads. */
+unsigned net_names_asked_for(void);
+/* At the end of the process. */
+void net_names_free(void);
 
 #endif

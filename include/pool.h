@@ -126,6 +126,8 @@ struct pool_worker {
 	const struct topo *topo;
 	struct tls *tls;
 	TAILQ_HEAD(, seat) seats;
+	uint64_t
+	    names; /* net_names_generation() when the links were last compared with it */
 	struct link_list leaving; /* links handed over, until the end of the turn */
 	/* Called in each worker after its snapshot was swapped. */
 	void (*on_world)(struct worker *);
@@ -185,6 +187,9 @@ void pool_give(struct link *, bool with_reset);
 /* Takes back a LENT link in whatever state: rolls back what can be rolled back, cancels and
  * closes what runs. */
 void pool_give_broken(struct link *, bool with_reset, const char *why);
+/* Whether it is to be closed as soon as it is released: RECONNECT, another configuration, an
+ * address that its name has lost. */
+bool pool_is_stale(const struct link *);
 /* Does what can be done now for those who wait at this seat. */
 void pool_serve(struct seat *);
 

@@ -243,8 +243,7 @@ old_visit(struct worker *w, void *arg)
 		if (c->database != NULL && strcmp(c->database, seat->pool->database) != 0)
 			continue;
 		TAILQ_FOREACH(l, &seat->links, entry)
-			c->left +=
-			    l->wants_close || l->reconnect < seat->pool->db->reconnect;
+			c->left += pool_is_stale(l);
 	}
 }
 

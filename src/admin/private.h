@@ -199,6 +199,11 @@ struct sum *sum_of(struct table *sums, const char *database, const char *user);
 struct sum **sums_sorted(const struct table *sums);
 void sums_free(struct table *sums);
 
+/* ---- view_names.c: host names that are known, and their zones ---- */
+
+unsigned view_names_count(void);
+unsigned view_zones_count(void);
+
 /* ---- words shared by views ---- */
 
 const char *pool_mode_text(int mode);

@@ -59,10 +59,9 @@ view_lists_rows(struct show *show)
 	lists_row(show, "login_clients", sum->count[SUM_CL_LOGIN]);
 	lists_row(show, "free_servers", 0);
 	lists_row(show, "used_servers", sum->count[SUM_SV_ACTIVE]);
-	/* Names are resolved anew for each connection: nothing is kept. */
-	lists_row(show, "dns_names", 0);
-	lists_row(show, "dns_zones", 0);
-	lists_row(show, "dns_queries", 0);
+	lists_row(show, "dns_names", view_names_count());
+	lists_row(show, "dns_zones", view_zones_count());
+	lists_row(show, "dns_queries", net_names_asked_for());
 	lists_row(show, "dns_pending", 0);
 }
 

@@ -160,8 +160,7 @@ server_row(
 	    l->request_us != 0 ? l->request_us : l->connect_us);
 	row_int(show, AT(show, wait), 0);
 	row_int(show, AT(show, wait_us), 0);
-	row_int(show, AT(show, close_needed),
-	    l->wants_close || l->reconnect < seat->pool->db->reconnect);
+	row_int(show, AT(show, close_needed), pool_is_stale(l));
 	row_pointer(show, AT(show, ptr), l);
 	row_pointer(show, AT(show, link), l->user_arg);
 	row_int(show, AT(show, remote_pid), is_unix ? l->remote.of.peer.pid : l->pid);

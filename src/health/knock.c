@@ -18,14 +18,20 @@ struct knock {
 	struct watch *watch; /* NULL: it is over */
 	struct resolve *resolve;
 	size_t host;
+	struct resolved *addresses; /* of the host; NULL: not known yet */
+	unsigned next;              /* of them, to be tried */
 };
 
 static void knock_try(struct watch *, size_t host);
+static void knock_next(struct knock *);
 
 static void
 knock_bury(struct burial *b)
 {
-	free(CONTAINER_OF(b, struct knock, burial));
+	struct knock *k = CONTAINER_OF(b, struct knock, burial);
+
+	free(k->addresses);
+	free(k);
 }
 
 void
@@ -52,13 +58,17 @@ knock_over(struct knock *k, const char *why)
 	knock_done(w, why);
 }
 
-/* The next host's turn, when there is one. */
+/* The next address' turn, or the next host's, when there is one. */
 static void
 knock_failed(struct knock *k, const char *why)
 {
 	struct watch *w = k->watch;
 	size_t next = k->host + 1;
 
+	if (k->addresses != NULL && k->next < k->addresses->count) {
+		knock_next(k);
+		return;
+	}
 	if (next >= w->database->host_count) {
 		knock_over(k, why);
 		return;
@@ -201,35 +211,76 @@ static const struct stream_ops knock_ops = {
 /* ---- connecting ---- */
 
 static void
-knock_resolved(void *arg, const struct sockaddr *sa, socklen_t len, const char *err)
+knock_connect(struct knock *k)
+{
+	const struct resolved *r = k->addresses;
+	const struct sockaddr *sa = (const struct sockaddr *)&r->at[k->next].sa;
+	socklen_t len = r->at[k->next++].len;
+	char why[128];
+
+	if (stream_connect(&k->stream, k->watch->worker, sa, len, &knock_ops) == 0)
+		return;
+	snprintf(why, sizeof(why), "%m");
+	knock_failed(k, why);
+}
+
+static void
+knock_resolved(void *arg, const struct resolved *found, const char *err)
 {
 	struct knock *k = arg;
 	char why[320];
 
 	k->resolve = NULL;
-	if (err != NULL)
+	if (err != NULL) {
 		snprintf(why, sizeof(why), "cannot resolve \"%.200s\": %s",
 		    k->watch->database->hosts[k->host].host, err);
-	else if (stream_connect(&k->stream, k->watch->worker, sa, len, &knock_ops) == 0)
+		knock_failed(k, why);
 		return;
-	else
-		snprintf(why, sizeof(why), "%m");
-	knock_failed(k, why);
+	}
+	k->addresses = mem_alloc(sizeof(*found));
+	*k->addresses = *found;
+	knock_connect(k);
 }
 
-/* A knock of its own for each host: the stream of the last one may be on the stack. */
-static void
-knock_try(struct watch *w, size_t host)
+/* A knock of its own for each address: the stream of the last one may be on the stack. */
+static struct knock *
+knock_create(struct watch *w, size_t host)
 {
-	const struct topo_host *h = &w->database->hosts[host];
 	struct knock *k = mem_alloc(sizeof(*k));
-	struct resolve *resolve;
 
 	k->watch = w;
 	k->host = host;
 	k->stream.fd = -1;
 	w->knock = k;
-	resolve = resolve_start(w->worker, h->host, h->port, knock_resolved, k);
+	return (k);
+}
+
+static void
+knock_next(struct knock *was)
+{
+	struct watch *w = was->watch;
+	size_t host = was->host;
+	struct resolved *addresses = was->addresses;
+	unsigned next = was->next;
+	struct knock *k;
+
+	was->addresses = NULL;
+	knock_end(w);
+	k = knock_create(w, host);
+	k->addresses = addresses;
+	k->next = next;
+	knock_connect(k);
+}
+
+static void
+knock_try(struct watch *w, size_t host)
+{
+	const struct topo_host *h = &w->database->hosts[host];
+	struct knock *k = knock_create(w, host);
+	struct resolve *resolve;
+
+	resolve = resolve_start(
+	    w->worker, topo_settings(w->topo), h->host, h->port, knock_resolved, k);
 	/* NULL: it is done, and the knock may be over. */
 	if (resolve != NULL)
 		k->resolve = resolve;

@@ -12,7 +12,10 @@
 static void
 cancel_bury(struct burial *b)
 {
-	free(CONTAINER_OF(b, struct cancel, burial));
+	struct cancel *c = CONTAINER_OF(b, struct cancel, burial);
+
+	free(c->host);
+	free(c);
 }
 
 static void
@@ -118,7 +121,7 @@ link_cancel(struct link *l, void (*done)(void *), void *arg)
 	/* As the link itself: a server that wants TLS wants it here too. */
 	if (l->stream.ssl != NULL)
 		c->tls = tls_hold(l->tls);
-	text_copy(c->host, sizeof(c->host), l->host);
+	c->host = mem_str(l->host);
 	TAILQ_INSERT_TAIL(&link_worker(l->worker)->cancels, c, entry);
 	l->cancels++;
 	if (stream_connect(&c->stream, l->worker, (const struct sockaddr *)&l->peer,

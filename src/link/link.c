@@ -117,6 +117,10 @@ link_gone(struct link *l, const char *why)
 
 	switch (l->state) {
 	case LINK_CONNECTING:
+		if (link_login_next(l, why))
+			return;
+		link_login_failed(l, F_LINK_CONNECT, NULL, "%s", why);
+		return;
 	case LINK_LOGIN:
 		link_login_failed(l, F_LINK_CONNECT, NULL, "%s", why);
 		return;
@@ -287,7 +291,7 @@ link_open(struct worker *w, const struct link_keeper *keeper, void *place,
 	l->vars = vars_none(w);
 	l->name = mem_printf("%s/%s@%s:%u", target->database->name, target->role,
 	    host->host[0] == '/' ? "unix" : host->host, host->port);
-	text_copy(l->host, sizeof(l->host), host->host);
+	l->host = mem_str(host->host);
 	if (target->tls != NULL)
 		l->tls = tls_hold(target->tls);
 	link_login_start(l, target);
@@ -307,6 +311,7 @@ link_bury(struct burial *b)
 	vars_release(l->worker, l->born);
 	tls_release(l->tls);
 	explicit_bzero(l->key, sizeof(l->key));
+	free(l->host);
 	free((char *)(uintptr_t)l->name);
 	free(l);
 }

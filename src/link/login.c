@@ -15,10 +15,15 @@ struct link_login {
 	const char *host;
 	char *dbname, *role;
 	struct resolve *resolve;
+	struct resolved *addresses; /* of the host; NULL: not known yet */
+	unsigned next;              /* of them, to be tried */
 	struct auth_client *auth;
+	bool is_connected;
 	bool asked_tls;   /* SSLRequest is sent, its one byte not come */
 	bool is_complete; /* ReadyForQuery came; connect_query runs */
-	char *doom;       /* why it failed before link_open() returned */
+	bool is_doomed;   /* on the list for the end of the turn */
+	char
+	    *doom; /* why it failed before link_open() returned; NULL: the next address */
 	struct link *link;
 	TAILQ_ENTRY(link_login) doomed;
 };
@@ -45,10 +50,29 @@ link_login_failed(struct link *l, int fault, const struct proto_error_fields *er
 static void
 login_doom(struct link *l, const char *why)
 {
-	if (l->login->doom != NULL)
+	if (l->login->is_doomed)
 		return;
-	l->login->doom = mem_str(why);
+	l->login->is_doomed = true;
+	l->login->doom = why != NULL ? mem_str(why) : NULL;
 	TAILQ_INSERT_TAIL(&link_worker(l->worker)->doomed, l->login, doomed);
+}
+
+static void login_connect(struct link *);
+
+bool
+link_login_next(struct link *l, const char *why)
+{
+	struct link_login *login = l->login;
+
+	if (login->addresses == NULL || login->is_connected ||
+	    login->next >= login->addresses->count)
+		return (false);
+	log_info("S-%#" PRIx64 ": %s connect failed: %s; trying the next address", l->id,
+	    l->name, why);
+	/* Its stream may be on the stack: the end of the turn goes on. */
+	stream_close(&l->stream);
+	login_doom(l, NULL);
+	return (true);
 }
 
 void
@@ -62,7 +86,13 @@ link_login_turn(struct worker *w)
 	 * with the next tick. */
 	while (!is_last && (login = TAILQ_FIRST(&link_worker(w)->doomed)) != NULL) {
 		is_last = login == last;
-		link_login_failed(login->link, F_LINK_CONNECT, NULL, "%s", login->doom);
+		if (login->doom == NULL) {
+			TAILQ_REMOVE(&link_worker(w)->doomed, login, doomed);
+			login->is_doomed = false;
+			login_connect(login->link);
+		} else
+			link_login_failed(
+			    login->link, F_LINK_CONNECT, NULL, "%s", login->doom);
 	}
 }
 
@@ -76,18 +106,46 @@ link_login_free(struct link *l)
 	l->login = NULL;
 	if (login->resolve != NULL)
 		resolve_cancel(login->resolve);
-	if (login->doom != NULL)
+	if (login->is_doomed)
 		TAILQ_REMOVE(&link_worker(l->worker)->doomed, login, doomed);
 	auth_client_free(login->auth);
 	topo_release(login->topo);
+	free(login->addresses);
 	free(login->doom);
 	free(login->dbname);
 	free(login->role);
 	free(login);
 }
 
+/* To the next address that can be tried at all. */
 static void
-login_resolved(void *arg, const struct sockaddr *sa, socklen_t len, const char *err)
+login_connect(struct link *l)
+{
+	struct link_login *login = l->login;
+	const struct resolved *r = login->addresses;
+	const char *why = "no address";
+
+	while (login->next < r->count) {
+		const struct sockaddr *sa =
+		    (const struct sockaddr *)&r->at[login->next].sa;
+		socklen_t len = r->at[login->next++].len;
+
+		memcpy(&l->peer, sa, len);
+		l->peer_len = len;
+		addr_from_socket(&l->remote, sa, -1);
+		if (stream_connect(&l->stream, l->worker, sa, len, &link_stream_ops) ==
+		    0) {
+			socket_tune(
+			    l->stream.fd, l->stream.is_unix, topo_settings(login->topo));
+			return;
+		}
+		why = strerror(errno);
+	}
+	login_doom(l, why);
+}
+
+static void
+login_resolved(void *arg, const struct resolved *found, const char *err)
 {
 	struct link *l = arg;
 	struct link_login *login = l->login;
@@ -100,14 +158,9 @@ login_resolved(void *arg, const struct sockaddr *sa, socklen_t len, const char *
 		login_doom(l, why);
 		return;
 	}
-	INVARIANT(len <= sizeof(l->peer));
-	memcpy(&l->peer, sa, len);
-	l->peer_len = len;
-	addr_from_socket(&l->remote, sa, -1);
-	if (stream_connect(&l->stream, l->worker, sa, len, &link_stream_ops) != 0)
-		login_doom(l, strerror(errno));
-	else
-		socket_tune(l->stream.fd, l->stream.is_unix, topo_settings(login->topo));
+	login->addresses = mem_alloc(sizeof(*found));
+	*login->addresses = *found;
+	login_connect(l);
 }
 
 void
@@ -124,8 +177,8 @@ link_login_start(struct link *l, const struct link_target *t)
 	login->dbname = mem_str(t->dbname);
 	login->role = mem_str(t->role);
 	login->auth = auth_client_create(t->role, t->secret);
-	login->resolve =
-	    resolve_start(l->worker, host->host, host->port, login_resolved, l);
+	login->resolve = resolve_start(
+	    l->worker, topo_settings(t->topo), host->host, host->port, login_resolved, l);
 }
 
 void
@@ -168,6 +221,7 @@ link_login_connected(struct link *l)
 	socklen_t len = sizeof(ss);
 	struct buf out = {0};
 
+	login->is_connected = true;
 	if (getsockname(l->stream.fd, (struct sockaddr *)&ss, &len) == 0)
 		addr_from_socket(&l->local, (struct sockaddr *)&ss, -1);
 	if (l->tls == NULL || !tls_can_connect(l->tls) || l->stream.is_unix) {

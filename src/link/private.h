@@ -29,7 +29,7 @@ struct cancel {
 	struct worker *worker;
 	struct link *link; /* NULL when it has closed meanwhile */
 	struct tls *tls;   /* NULL: in clear */
-	char host[64];     /* for the server's certificate */
+	char *host;        /* for the server's certificate */
 	uint32_t pid;
 	uint8_t key_len;
 	uint8_t key[32];
@@ -53,6 +53,8 @@ void link_gone(struct link *, const char *why);
 /* Login: begins with the resolved address; bytes until the link is ready. */
 void link_login_start(struct link *, const struct link_target *);
 void link_login_connected(struct link *);
+/* The address did not answer: the next one's turn; false: there is none. */
+bool link_login_next(struct link *, const char *why);
 void link_login_secured(struct link *);
 size_t link_login_bytes(struct link *, const uint8_t *p, size_t len);
 void link_login_free(struct link *);

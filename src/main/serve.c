@@ -377,6 +377,12 @@ static const struct admin_host admin_hooks = {
     .routes_change = stored_routes_change,
 };
 
+static void
+check_names(struct worker *w, int64_t now)
+{
+	net_names_check(w, pool_settings(w), now);
+}
+
 static const struct topo *
 world_of(struct worker *w)
 {
@@ -395,6 +401,7 @@ rooms_init(void)
 	health_init(net_side());
 	catalog_init(net_side(), world_of);
 	replicate_init(net_side());
+	worker_on_tick(net_main(), check_names);
 	admin_set_host(&admin_hooks);
 	session_set_console(&admin_console);
 }
@@ -529,6 +536,7 @@ serve(const struct options *o)
 	events_free();
 	net_listen_close();
 	net_destroy();
+	net_names_free();
 	tls_release(world_tls);
 	topo_release(world);
 	topo_verdicts_free();

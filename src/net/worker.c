@@ -119,15 +119,21 @@ worker_burials(struct worker *w)
 	}
 }
 
+#define DNS_END_TURNS 4
+
 static void
 worker_destroy(struct worker *w)
 {
 	worker_burials(w);
-	if (w->dns != NULL)
-		evdns_base_free(w->dns, 0);
 	event_free(w->wake_event);
 	event_free(w->tick_event);
 	event_free(w->hangup_event);
+	if (w->dns != NULL) {
+		/* Who asked still gets an answer, which frees what was kept for it. */
+		evdns_base_free(w->dns, 1);
+		for (int i = 0; i < DNS_END_TURNS; i++)
+			event_base_loop(w->base, EVLOOP_NONBLOCK);
+	}
 	close(w->hangup_fd);
 	event_base_free(w->base);
 	close(w->wake_fd);

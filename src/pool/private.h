@@ -18,7 +18,6 @@ void pool_publish(struct seat *);
 struct link *pool_take_idle(struct seat *, const struct vars *want);
 void pool_set_idle(struct link *, bool is_idle);
 void pool_refuse(struct waiter *, int fault, const char *sqlstate, const char *message);
-bool pool_is_stale(const struct link *);
 /* An operator lets it drain or keeps it in maintenance: who has a link keeps it, nobody gets
  * one. */
 bool pool_is_closed(const struct seat *);

@@ -112,6 +112,24 @@ tick_averages(struct seat *seat, int64_t now)
 	seat->period_start_us = now;
 }
 
+/* Links to addresses that their names have lost are used up and not replaced by such. */
+static void
+tick_names(struct pool_worker *pw)
+{
+	uint64_t now = net_names_generation();
+	struct seat *seat;
+	struct link *l;
+
+	if (pw->names == now)
+		return;
+	pw->names = now;
+	TAILQ_FOREACH(seat, &pw->seats, entry)
+		TAILQ_FOREACH(l, &seat->links, entry)
+			if (l->peer_len > 0 && !l->wants_close &&
+			    net_names_lost(l->host, (const struct sockaddr *)&l->peer))
+				l->wants_close = true;
+}
+
 /* Nobody has used it for long, and nothing configured names it. */
 static bool
 seat_is_forgotten(const struct seat *seat, int64_t now)
@@ -131,6 +149,7 @@ pool_tick(struct worker *w, int64_t now)
 	struct pool_worker *pw = pool_worker(w);
 	struct seat *seat, *next;
 
+	tick_names(pw);
 	link_cancels_expire(w, now, topo_settings(pw->topo)->cancel_wait_timeout);
 	for (seat = TAILQ_FIRST(&pw->seats); seat != NULL; seat = next) {
 		next = TAILQ_NEXT(seat, entry);

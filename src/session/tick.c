@@ -34,6 +34,11 @@ tick_active(struct session *s, int64_t now)
 			    s, "57014", "server did not answer (server_connect_timeout)");
 		return;
 	}
+	if (s->mode == POOL_SESSION && pool_settings(s->worker)->server_fast_close &&
+	    link_is_at_rest(l) && pool_is_stale(l)) {
+		session_close(s, "57P01", "database configuration changed");
+		return;
+	}
 	if (max->query_timeout > 0 && is_running && l->query_us != 0 &&
 	    now - l->query_us > max->query_timeout)
 		session_close(s, "57014", "query_timeout");

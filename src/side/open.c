@@ -226,18 +226,19 @@ params_add_tls(struct params *p, const struct settings *set)
 	params_add(p, "gssencmode", "disable");
 }
 
-/* address NULL: host is a directory of unix sockets. */
+/* hosts: the name once for each of the addresses, as libpq wants it; it tries them in order.
+ * addresses NULL: host is a directory of unix sockets. */
 static void
-host_connect(struct side *s, const char *address)
+host_connect(struct side *s, const char *hosts, const char *addresses)
 {
 	const struct topo_database *db = s->database;
 	struct params p = {0};
 	char port[8];
 
 	snprintf(port, sizeof(port), "%u", db->hosts[s->host].port);
-	params_add(&p, "host", db->hosts[s->host].host);
-	if (address != NULL)
-		params_add(&p, "hostaddr", address);
+	params_add(&p, "host", hosts);
+	if (addresses != NULL)
+		params_add(&p, "hostaddr", addresses);
 	params_add(&p, "port", port);
 	params_add(&p, "dbname", db->dbname != NULL ? db->dbname : db->name);
 	params_add(&p, "user", db->user);
@@ -264,29 +265,31 @@ host_connect(struct side *s, const char *address)
 }
 
 static void
-host_resolved(void *arg, const struct sockaddr *sa, socklen_t len, const char *err)
+host_resolved(void *arg, const struct resolved *found, const char *err)
 {
 	struct side *s = arg;
-	char text[INET6_ADDRSTRLEN], why[SIDE_ERROR];
-	const void *address = NULL;
+	const char *host = s->database->hosts[s->host].host;
+	struct buf hosts = {0}, addresses = {0};
+	char text[ADDR_TEXT], why[SIDE_ERROR];
+	struct addr addr;
 
-	(void)len;
 	s->resolve = NULL;
 	if (err != NULL) {
-		snprintf(why, sizeof(why), "cannot resolve \"%.200s\": %s",
-		    s->database->hosts[s->host].host, err);
+		snprintf(why, sizeof(why), "cannot resolve \"%.200s\": %s", host, err);
 		host_failed(s, why);
 		return;
 	}
-	if (sa->sa_family == AF_INET)
-		address = &((const struct sockaddr_in *)(const void *)sa)->sin_addr;
-	else if (sa->sa_family == AF_INET6)
-		address = &((const struct sockaddr_in6 *)(const void *)sa)->sin6_addr;
-	if (address == NULL ||
-	    inet_ntop(sa->sa_family, address, text, sizeof(text)) == NULL)
-		host_failed(s, "an address of an unknown kind");
-	else
-		host_connect(s, text);
+	for (unsigned i = 0; i < found->count; i++) {
+		addr_from_socket(&addr, (const struct sockaddr *)&found->at[i].sa, -1);
+		addr_text(&addr, text, sizeof(text));
+		buf_addf(&hosts, "%s%s", i > 0 ? "," : "", host);
+		buf_addf(&addresses, "%s%s", i > 0 ? "," : "", text);
+	}
+	buf_add(&hosts, "", 1);
+	buf_add(&addresses, "", 1);
+	host_connect(s, (const char *)hosts.mem, (const char *)addresses.mem);
+	buf_free(&hosts);
+	buf_free(&addresses);
 }
 
 /* Each host has its share of the time, so that one that is silent does not take it all. */
@@ -298,10 +301,11 @@ host_try(struct side *s)
 
 	side_clock(s, s->timeout_us > 0 && share < 1 ? 1 : share);
 	if (h->host[0] == '/' || h->host[0] == '@') {
-		host_connect(s, NULL);
+		host_connect(s, h->host, NULL);
 		return;
 	}
-	s->resolve = resolve_start(s->worker, h->host, h->port, host_resolved, s);
+	s->resolve = resolve_start(
+	    s->worker, topo_settings(s->topo), h->host, h->port, host_resolved, s);
 }
 
 /* ---- opening ---- */

@@ -603,7 +603,7 @@ static bool
 is_empty_here(const char *view)
 {
 	static const char *const names[] = {
-	    "ACTIVE_SOCKETS", "REPLICAS", "JOBS", "JOB_RUNS"};
+	    "ACTIVE_SOCKETS", "REPLICAS", "JOBS", "JOB_RUNS", "DNS_HOSTS", "DNS_ZONES"};
 
 	for (size_t i = 0; i < ARRAY_LEN(names); i++)
 		if (strcmp(names[i], view) == 0)

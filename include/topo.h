@@ -445,6 +445,7 @@ int topo_route_stored(const struct topo *, const struct topo_route_text *,
 struct topo_limits {
 	enum pool_mode pool_mode;
 	int64_t pool_size, min_pool_size, reserve_pool_size;
+	int64_t max_overflow; /* links above pool_size under load */
 	int64_t max_db_connections, max_db_client_connections;
 	int64_t max_user_connections, max_user_client_connections;
 	int64_t server_lifetime;                   /* µs; 0: a link is used once */

@@ -17,13 +17,13 @@ count_in(_Atomic unsigned *count, int64_t max)
 	return (true);
 }
 
-/* Clients that have waited long may use the reserve. */
+/* The overflow is for whoever waits; the reserve for clients that have waited long. */
 static int64_t
 pool_room(const struct seat *seat)
 {
 	const struct settings *set = pool_settings(seat->worker);
 	const struct waiter *first = TAILQ_FIRST(&seat->waiters);
-	int64_t room = seat->limits.pool_size;
+	int64_t room = seat->limits.pool_size + seat->limits.max_overflow;
 
 	if (seat->limits.reserve_pool_size > 0 && set->reserve_pool_timeout > 0 &&
 	    first != NULL && clock_us() - first->start_us >= set->reserve_pool_timeout)

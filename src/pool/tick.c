@@ -2,6 +2,8 @@
 #include "private.h"
 
 #define RESCUE_US 300000 /* no wake-up takes that long to arrive */
+/* A link above pool_size that nobody has used for so long is not needed now. */
+#define OVERFLOW_IDLE_US 1000000
 
 /* Whether somebody waits although a link is idle, here or elsewhere: a wake-up was lost. */
 static bool
@@ -100,6 +102,24 @@ tick_links(struct seat *seat, int64_t now)
 	}
 }
 
+/* The links above pool_size, from the one that is idle longest. */
+static void
+tick_overflow(struct seat *seat, int64_t now)
+{
+	int64_t excess =
+	    (int64_t)atomic_load(&seat->pool->links) - seat->limits.pool_size;
+	struct link *l;
+
+	if (seat->limits.max_overflow == 0)
+		return;
+	for (; excess > 0; excess--) {
+		l = TAILQ_LAST(&seat->idle, link_list);
+		if (l == NULL || now - l->request_us <= OVERFLOW_IDLE_US)
+			break;
+		link_close(l, "overflow link is idle");
+	}
+}
+
 static void
 tick_averages(struct seat *seat, int64_t now)
 {
@@ -154,6 +174,7 @@ pool_tick(struct worker *w, int64_t now)
 	for (seat = TAILQ_FIRST(&pw->seats); seat != NULL; seat = next) {
 		next = TAILQ_NEXT(seat, entry);
 		tick_waiters(seat, now);
+		tick_overflow(seat, now);
 		tick_links(seat, now);
 		tick_averages(seat, now);
 		if (seat->clients > 0 && seat->database != NULL &&

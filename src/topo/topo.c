@@ -407,6 +407,7 @@ topo_limits(const struct topo *t, const struct topo_database *db,
 	    .min_pool_size = first_said(-1, db->min_pool_size, s->min_pool_size),
 	    .reserve_pool_size = first_said(
 		l->reserve_pool_size, db->reserve_pool_size, s->reserve_pool_size),
+	    .max_overflow = db->max_overflow,
 	    .max_db_connections =
 		first_said(-1, db->max_db_connections, s->max_db_connections),
 	    .max_db_client_connections = first_said(

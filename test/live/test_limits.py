@@ -148,6 +148,27 @@ def test_reserve_pool(proxy, pg):
         b.query("commit")
 
 
+def test_max_overflow(proxy, pg, only_pgweave):
+    """Links above pool_size while they are needed; a second later they are gone."""
+    door = proxy(pg, {"shop": f"host=127.0.0.1 port={pg.port} dbname=shop pool_size=1 max_overflow=2"},
+                 pool_mode="transaction")
+    clients = [Raw(door.port) for _ in range(4)]
+    for c in clients:
+        assert c.login("alice", "shop") is None
+    for c in clients[:3]:
+        c.query("begin")
+        assert c.query("select 1")[0] == [["1"]]
+    clients[3].send(pgproto.query("select 4"))
+    until(lambda: int(door.pool()["cl_waiting"]) == 1, 5, "the fourth client waits")
+    assert backends(pg, "alice") == 3
+    for c in clients[:3]:
+        c.query("commit")
+    until(lambda: backends(pg, "alice") == 1, 5, "the overflow is closed")
+    assert "overflow link is idle" in door.log()
+    for c in clients:
+        c.sock.close()
+
+
 def test_min_pool_size(proxy, pg):
     """Links are opened ahead and opened again when they die, for a database with a user."""
     door = proxy(pg, {"shop": f"host=127.0.0.1 port={pg.port} dbname=shop user=forced"},

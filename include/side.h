@@ -32,6 +32,20 @@ struct side *side_open(struct worker *, const struct topo *, const struct topo_d
 /* Whether there is a role to log in with, and no secret of it that libpq cannot use (a verifier
  * of auth_file, which only links can). */
 bool side_can_login(const struct topo *, const struct topo_database *);
+/* What libpq is told to connect to a host of the database as side_open() does; for rooms with a
+ * thread of their own, which may block. Texts are the snapshot's, and the struct's. */
+#define SIDE_PARAMS_MAX 24
+struct side_params {
+	const char *keys[SIDE_PARAMS_MAX], *values[SIDE_PARAMS_MAX]; /* NULL ends them */
+	unsigned count;
+	char port[8];
+};
+void side_params(struct side_params *, const struct topo *, const struct topo_database *,
+    size_t host, const char *application_name);
+/* Of two of one key the later counts. */
+void side_params_add(struct side_params *, const char *key, const char *value);
+/* What libpq says, in one line and without the words about the place. */
+void side_error_text(const char *message, char *out, size_t size);
 /* At any time, also inside a callback: no callback comes after it. */
 void side_close(struct side *);
 void side_set_timeout(struct side *, int64_t timeout_us);

@@ -35,6 +35,8 @@ void metrics_add(struct metrics *sum, const struct metrics *);
 
 /* Process-wide counters: any thread. */
 void stat_count(enum metric_id, uint64_t n);
+/* Of gauges. */
+void stat_set(enum metric_id, uint64_t n);
 uint64_t stat_value(enum metric_id);
 
 #endif

@@ -171,11 +171,9 @@ side_can_login(const struct topo *topo, const struct topo_database *db)
 }
 
 static const char *
-side_password(const struct side *s)
+side_password(const struct topo *topo, const struct topo_database *db)
 {
-	const char *secret = side_secret(s->topo, s->database);
-
-	return (side_can_login(s->topo, s->database) ? secret : NULL);
+	return (side_can_login(topo, db) ? side_secret(topo, db) : NULL);
 }
 
 static const char *
@@ -190,23 +188,17 @@ root_file(const struct settings *set)
 	return (access(file, R_OK) == 0 ? file : SYSTEM_CA);
 }
 
-#define PARAMS_MAX 20
-struct params {
-	const char *keys[PARAMS_MAX], *values[PARAMS_MAX];
-	unsigned count;
-};
-
 /* libpq takes an empty value for none, and then what the environment says. */
-static void
-params_add(struct params *p, const char *key, const char *value)
+void
+side_params_add(struct side_params *p, const char *key, const char *value)
 {
-	INVARIANT(p->count + 1 < PARAMS_MAX);
+	INVARIANT(p->count + 1 < SIDE_PARAMS_MAX);
 	p->keys[p->count] = key;
 	p->values[p->count++] = value;
 }
 
 static void
-params_add_tls(struct params *p, const struct settings *set)
+params_add_tls(struct side_params *p, const struct settings *set)
 {
 	static const char *const modes[] = {
 	    [SSL_DISABLE] = "disable",
@@ -218,12 +210,34 @@ params_add_tls(struct params *p, const struct settings *set)
 	};
 	bool has_cert = set->server_tls_cert_file[0] != '\0';
 
-	params_add(p, "sslmode", modes[set->server_tls_sslmode]);
-	params_add(p, "sslrootcert", root_file(set));
-	params_add(p, "sslcert", has_cert ? set->server_tls_cert_file : NO_FILE);
-	params_add(p, "sslkey", has_cert ? set->server_tls_key_file : NO_FILE);
-	params_add(p, "sslcrl", NO_FILE);
-	params_add(p, "gssencmode", "disable");
+	side_params_add(p, "sslmode", modes[set->server_tls_sslmode]);
+	side_params_add(p, "sslrootcert", root_file(set));
+	side_params_add(p, "sslcert", has_cert ? set->server_tls_cert_file : NO_FILE);
+	side_params_add(p, "sslkey", has_cert ? set->server_tls_key_file : NO_FILE);
+	side_params_add(p, "sslcrl", NO_FILE);
+	side_params_add(p, "gssencmode", "disable");
+}
+
+void
+side_params(struct side_params *p, const struct topo *topo,
+    const struct topo_database *db, size_t host, const char *application_name)
+{
+	*p = (struct side_params){0};
+	snprintf(p->port, sizeof(p->port), "%u", db->hosts[host].port);
+	side_params_add(p, "host", db->hosts[host].host);
+	side_params_add(p, "port", p->port);
+	side_params_add(p, "dbname", db->dbname != NULL ? db->dbname : db->name);
+	side_params_add(p, "user", db->user);
+	side_params_add(p, "password", side_password(topo, db));
+	side_params_add(p, "passfile", NO_FILE);
+	side_params_add(p, "application_name", application_name);
+	side_params_add(p, "client_encoding", "UTF8");
+	side_params_add(p, "target_session_attrs", "any");
+	/* What runs long has no timeout: a peer that is silently gone is found out by these. */
+	side_params_add(p, "keepalives_idle", "60");
+	side_params_add(p, "keepalives_interval", "10");
+	side_params_add(p, "keepalives_count", "6");
+	params_add_tls(p, topo_settings(topo));
 }
 
 /* hosts: the name once for each of the addresses, as libpq wants it; it tries them in order.
@@ -231,27 +245,13 @@ params_add_tls(struct params *p, const struct settings *set)
 static void
 host_connect(struct side *s, const char *hosts, const char *addresses)
 {
-	const struct topo_database *db = s->database;
-	struct params p = {0};
-	char port[8];
+	struct side_params p;
 
-	snprintf(port, sizeof(port), "%u", db->hosts[s->host].port);
-	params_add(&p, "host", hosts);
-	if (addresses != NULL)
-		params_add(&p, "hostaddr", addresses);
-	params_add(&p, "port", port);
-	params_add(&p, "dbname", db->dbname != NULL ? db->dbname : db->name);
-	params_add(&p, "user", db->user);
-	params_add(&p, "password", side_password(s));
-	params_add(&p, "passfile", NO_FILE);
-	params_add(&p, "application_name", s->application_name);
-	params_add(&p, "client_encoding", "UTF8");
-	params_add(&p, "target_session_attrs", "any");
-	/* What runs long has no timeout: a peer that is silently gone is found out by these. */
-	params_add(&p, "keepalives_idle", "60");
-	params_add(&p, "keepalives_interval", "10");
-	params_add(&p, "keepalives_count", "6");
-	params_add_tls(&p, topo_settings(s->topo));
+	side_params(&p, s->topo, s->database, s->host, s->application_name);
+	if (addresses != NULL) {
+		side_params_add(&p, "host", hosts);
+		side_params_add(&p, "hostaddr", addresses);
+	}
 	s->conn = PQconnectStartParams(p.keys, p.values, 0);
 	if (s->conn == NULL) {
 		host_failed(s, "out of memory");

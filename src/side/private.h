@@ -68,8 +68,6 @@ void side_clock(struct side *, int64_t timeout_us);
 void side_kick(struct side *);
 /* Drops the connection; the task stays. */
 void side_drop(struct side *);
-/* What libpq says, in one line and without the words about the place. */
-void side_error_text(const char *message, char *out, size_t size);
 
 /* ---- run.c ---- */
 

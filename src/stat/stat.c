@@ -23,6 +23,12 @@ stat_count(enum metric_id id, uint64_t n)
 	atomic_fetch_add_explicit(&global[id], n, memory_order_relaxed);
 }
 
+void
+stat_set(enum metric_id id, uint64_t n)
+{
+	atomic_store_explicit(&global[id], n, memory_order_relaxed);
+}
+
 uint64_t
 stat_value(enum metric_id id)
 {

@@ -1,10 +1,12 @@
 /*
- * store: what must outlive the process: keys and jobs, in SQLite. A thread of its own does
- * what blocks; everything here is called from a worker (or the main or side thread), and
- * answered there by mail.
+ * store: what must outlive the process: keys, routes and jobs, in SQLite, or in a PostgreSQL
+ * database that several proxies share. A thread of its own does what blocks; everything here
+ * is called from a worker (or the main or side thread), and answered there by mail.
  *
  * The proxy runs without it: when the file cannot be opened, every call answers F_STORE with
- * the reason, opening is tried again at the next, and the log has said so.
+ * the reason, opening is tried again at the next, and the log has said so. Of a shared store
+ * what was read last is answered while the database cannot be used, also after a restart;
+ * changes are F_STORE_DOWN then.
  */
 #ifndef STORE_H
 #define STORE_H
@@ -13,21 +15,32 @@
 #include "topo.h"
 
 /* Starts the thread and opens the store that the settings name (state_store, state_dir), with
- * its migrations. A store that cannot be opened is no reason not to start: F_STORE and why,
- * and the thread runs all the same. No store at the default place is nothing to speak of: the
- * first that writes makes it, and there is nothing in it until then. */
-int store_start(const struct settings *, char *why, size_t why_len) MUST_USE;
+ * its migrations: that database of the snapshot, or, shared being NULL, a file (the snapshot
+ * may be NULL then). A store that cannot be opened is no reason not to start: of a file F_STORE
+ * and why, of a database the log has said so; the thread runs all the same. No store at the
+ * default place is nothing to speak of: the first that writes makes it, and there is nothing in
+ * it until then. */
+int store_start(const struct topo *, const struct settings *,
+    const struct topo_database *shared, char *why, size_t why_len) MUST_USE;
 /* Finishes what was asked, ends the thread. Answers still on their way are delivered by
  * net_settle(). */
 void store_stop(void);
 
-/* fault: 0 or F_STORE (why is its sentence), F_NOT_FOUND, F_EXISTS, and of keys F_AMBIGUOUS
- * and F_KEY_STATE. */
+/* fault: 0 or F_STORE or F_STORE_DOWN (why is its sentence), F_NOT_FOUND, F_EXISTS, and of keys
+ * F_AMBIGUOUS and F_KEY_STATE. */
 typedef void store_done(struct worker *, void *arg, int fault, const char *why);
-/* For who reads a sentence of F_STORE. */
-#define STORE_HINT                                                                       \
-	"The setting state_dir (or state_store) says where the state store is; its "     \
-	"directory must exist and be writable for the user that runs pgweave."
+/* For who reads a sentence of such a fault; NULL: there is nothing more to say. */
+const char *store_hint(int fault);
+
+/* ---- a store that proxies share ---- */
+
+/* Between store_start() and store_stop(). */
+bool store_is_shared(void);
+/* changed() is called in that thread whenever others have changed something, or the store is
+ * back: what is read then may be new. Until store_stop(). */
+void store_on_change(struct worker *to, void (*changed)(struct worker *));
+/* The words about its database are from now on those of that snapshot. */
+void store_move(struct worker *from, const struct topo *);
 
 /* ---- keys ---- */
 
@@ -108,13 +121,25 @@ void store_run_put(
 void store_runs_load(struct worker *from, const char *job, unsigned limit,
     void (*each)(void *arg, const struct store_run *), store_done *, void *arg);
 
+/* Of proxies that share a store one runs a job at a time. fault 0: it is ours, until
+ * store_job_claim_end(), and this is its run's number. F_EXISTS: another has it, or has had it
+ * less than its interval ago; wait_us: ask again then. F_STORE, F_STORE_DOWN: nobody can say. */
+typedef void store_claimed(
+    struct worker *, void *arg, int fault, const char *why, int64_t run, int64_t wait_us);
+/* run: the number that it has at least. interval_us 0: it is to run at once. */
+void store_job_claim(struct worker *from, const char *name, int64_t interval_us,
+    int64_t run, store_claimed *, void *arg);
+/* done (may be NULL): others may have it now. */
+void store_job_claim_end(
+    struct worker *from, const char *name, int64_t run, store_done *done, void *arg);
+
 /* ---- without a running proxy: `pgweave key …`; the same store, in the calling thread ---- */
 /* A store that is not there yet is made by the first put, and empty until then. */
 
 struct store_direct;
-/* NULL and why. */
-struct store_direct *store_direct_open(
-    const struct settings *, char *why, size_t why_len) MUST_USE;
+/* As store_start(). NULL and why. */
+struct store_direct *store_direct_open(const struct topo *, const struct settings *,
+    const struct topo_database *shared, char *why, size_t why_len) MUST_USE;
 void store_direct_close(struct store_direct *);
 int store_direct_keys(struct store_direct *,
     void (*each)(void *arg, const struct topo_key_text *), void *arg, char *why,

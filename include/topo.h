@@ -370,6 +370,8 @@ const struct topo_database *topo_database_served(const struct topo_database *);
  * be NULL): another that may be it, so that none is to be written; or NULL. Any thread. */
 const struct topo_database *topo_database_primary(
     const struct topo_database *, const struct topo_database **rival);
+/* The one that state_store = database:NAME names; NULL: the store is no database. */
+const struct topo_database *topo_store_database(const struct topo *);
 /* Whether it is that one, by name of the configuration or by promotion. */
 bool topo_database_is_primary(const struct topo_database *);
 /* Whether the group of that database has no primary now but may soon have one: it is down or in

@@ -367,11 +367,9 @@ static void
 key_call_fail(struct key_call *kc)
 {
 	const struct fault_info *info = fault_info(kc->fault);
-	const char *hint = NULL, *sqlstate = info->sqlstate;
+	const char *hint = store_hint(kc->fault), *sqlstate = info->sqlstate;
 	struct call *c = kc->call;
 
-	if (kc->fault == F_STORE)
-		hint = STORE_HINT;
 	if (kc->fault == F_EXISTS)
 		hint = "Choose another name, or REVOKE KEY first.";
 	if (kc->fault == F_CONF) {

@@ -123,7 +123,8 @@ route_home(struct worker *w, struct mail *m)
 {
 	struct route_call *rc = CONTAINER_OF(m, struct route_call, mail);
 	const struct fault_info *info = rc->fault != 0 ? fault_info(rc->fault) : NULL;
-	const char *hint = NULL, *sqlstate = info != NULL ? info->sqlstate : NULL;
+	const char *hint = store_hint(rc->fault),
+		   *sqlstate = info != NULL ? info->sqlstate : NULL;
 
 	(void)w;
 	if (rc->fault == 0) {
@@ -131,8 +132,6 @@ route_home(struct worker *w, struct mail *m)
 		route_call_free(rc);
 		return;
 	}
-	if (rc->fault == F_STORE)
-		hint = STORE_HINT;
 	if (rc->fault == F_CONF) {
 		sqlstate = "55000";
 		hint = "Remove it from the file, then RELOAD.";

@@ -1,6 +1,7 @@
 /* SHOW LISTS, MEM, WORKERS, CONFIG, STATE, VERSION: the process itself. */
 #include "config.h"
 #include "private.h"
+#include "store.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
@@ -214,6 +215,8 @@ view_state_rows(struct show *show)
 	state_row(show, "active", !is_paused);
 	state_row(show, "paused", is_paused);
 	state_row(show, "suspended", false);
+	if (store_is_shared())
+		state_row(show, "state_store", stat_value(M_state_store_up) != 0);
 }
 
 void

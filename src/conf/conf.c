@@ -86,14 +86,14 @@ check_state(struct conf *c)
 	const struct settings *s = &c->settings;
 	const char *store = s->state_store;
 
-	if (strncasecmp(store, "database:", 9) == 0)
+	/* Whether there is such a database is for who knows them. */
+	if (*store != '\0' &&
+	    (strncasecmp(store, "sqlite:", 7) != 0 || store[7] == '\0') &&
+	    (strncasecmp(store, "database:", 9) != 0 || store[9] == '\0'))
 		conf_problem(c->problems, blame(c, "state_store"),
-		    "state_store: \"%s\" is not supported yet, allowed is sqlite:PATH",
+		    "state_store: \"%s\" names no store, allowed are sqlite:PATH and "
+		    "database:NAME",
 		    store);
-	else if (*store != '\0' &&
-		 (strncasecmp(store, "sqlite:", 7) != 0 || store[7] == '\0'))
-		conf_problem(c->problems, blame(c, "state_store"),
-		    "state_store: \"%s\" names no store, allowed is sqlite:PATH", store);
 	if (*store == '\0' && *s->state_dir == '\0')
 		conf_problem(c->problems, blame(c, "state_dir"),
 		    "state_dir: without one, state_store must name the store");

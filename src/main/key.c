@@ -114,7 +114,8 @@ store_of(const struct topo *topo)
 
 	if ((geteuid() == 0 && set->user[0] != '\0' &&
 		become_user(set->user, why, sizeof(why)) != 0) ||
-	    (store = store_direct_open(set, why, sizeof(why))) == NULL)
+	    (store = store_direct_open(
+		 topo, set, topo_store_database(topo), why, sizeof(why))) == NULL)
 		(void)fail(why);
 	return (store);
 }

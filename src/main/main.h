@@ -28,7 +28,7 @@ void world_replace(const struct topo *);
 
 /* Opens the store and reads its keys, waiting for both; before net_start(). What is wrong
  * goes to the log. */
-void stored_keys_start(const struct settings *);
+void stored_keys_start(const struct topo *);
 /* Ends the store's thread. What is still on its way is delivered by net_settle(). */
 void stored_keys_stop(void);
 void stored_keys_free(void);

@@ -14,6 +14,7 @@
 #include "pool.h"
 #include "replicate.h"
 #include "session.h"
+#include "store.h"
 #include <errno.h>
 #include <inttypes.h>
 #include <signal.h>
@@ -135,6 +136,8 @@ host_reload(char *why, size_t why_len)
 	notify("RELOADING=1");
 	topo = world_read(path[0] != '\0' ? path : options->config, true, why, why_len);
 	fault = topo == NULL ? F_CONF : world_swap(topo, why, why_len);
+	if (fault == 0)
+		store_move(net_main(), world);
 	if (fault == 0)
 		log_info("the configuration was read again");
 	else
@@ -474,7 +477,7 @@ start(char *why, size_t why_len)
 	    net_listen(set, session_accept, why, why_len) != 0 ||
 	    pidfile_write(set->pidfile, why, why_len) != 0)
 		return (EXIT_NO_START);
-	stored_keys_start(set);
+	stored_keys_start(world);
 	stored_routes_start();
 	world = stored_routes_apply(stored_keys_apply(world));
 	set = topo_settings(world);

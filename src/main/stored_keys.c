@@ -26,6 +26,7 @@ static struct ring ring;  /* what every world gets */
 static struct ring fresh; /* being read again */
 static struct event *look_event;
 static bool is_looking, is_failing;
+static bool has_news;     /* came while it was being looked at */
 static int64_t looked_us; /* wall clock: all that ended before is known */
 
 /* ---- lists of keys ---- */
@@ -122,27 +123,32 @@ publish(void)
 
 /* ---- what others write ---- */
 
+static void stored_news(struct worker *);
+
 static void
 each_ring(void *arg, const struct topo_key_text *k)
 {
 	ring_add(arg, k);
 }
 
+/* What has come meanwhile is looked at at once. */
+static void
+look_ended(struct worker *w)
+{
+	is_looking = false;
+	if (has_news)
+		stored_news(w);
+}
+
 static void
 loaded(struct worker *w, void *arg, int fault, const char *why)
 {
-	(void)w;
 	(void)arg;
-	is_looking = false;
 	/* Tried again every second: said once. */
 	if (fault != 0 && !is_failing)
 		log_warning("%s; the keys read before stay in force", why);
 	is_failing = fault != 0;
-	if (fault != 0) {
-		ring_free(&fresh);
-		return;
-	}
-	if (!ring_same(&ring, &fresh)) {
+	if (fault == 0 && !ring_same(&ring, &fresh)) {
 		ring_free(&ring);
 		ring = fresh;
 		fresh = (struct ring){0};
@@ -150,6 +156,7 @@ loaded(struct worker *w, void *arg, int fault, const char *why)
 		publish();
 	}
 	ring_free(&fresh);
+	look_ended(w);
 }
 
 /* The routes behind the keys: what is written in between is looked at once more. */
@@ -167,7 +174,18 @@ looked(struct worker *w, void *arg, bool has_changed)
 	if (has_changed)
 		read_again(w);
 	else
-		is_looking = false;
+		look_ended(w);
+}
+
+/* Of a store that is shared: others have told that they changed something. */
+static void
+stored_news(struct worker *w)
+{
+	has_news = is_looking;
+	if (is_looking || look_event == NULL)
+		return;
+	is_looking = true;
+	store_look(w, looked, NULL);
 }
 
 /* ---- what the clock ends ---- */
@@ -339,16 +357,19 @@ stored_keys_rotate(const char *id_or_name, int64_t overlap_us, struct admin_key 
 /* ---- start and stop ---- */
 
 void
-stored_keys_start(const struct settings *set)
+stored_keys_start(const struct topo *topo)
 {
 	struct timeval every = {.tv_sec = LOOK_EVERY_S};
 	char why[512] = "";
 
 	looked_us = clock_wall_us();
-	if (store_start(set, why, sizeof(why)) != 0)
+	if (store_start(topo, topo_settings(topo), topo_store_database(topo), why,
+		sizeof(why)) != 0)
 		log_warning("%s; keys and jobs that stand there are missing", why);
 	else if (store_keys_wait(each_ring, &ring, why, sizeof(why)) != 0)
 		log_warning("%s; its keys are missing", why);
+	if (store_is_shared())
+		store_on_change(net_main(), stored_news);
 	look_event = event_new(net_main()->base, -1, EV_PERSIST, look, NULL);
 	INVARIANT(look_event != NULL && event_add(look_event, &every) == 0);
 }

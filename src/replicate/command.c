@@ -35,7 +35,7 @@ answer_store(replicate_done *done, void *arg, int fault, const char *what,
 	struct replicate_answer a = {.fault = F_JOB,
 	    .sqlstate = fault_info(fault)->sqlstate,
 	    .message = message,
-	    .hint = fault == F_STORE ? STORE_HINT : NULL};
+	    .hint = store_hint(fault)};
 
 	snprintf(message, sizeof(message), "%s job \"%s\": %s", what, name, why);
 	done(arg, &a);

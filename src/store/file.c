@@ -1,6 +1,6 @@
 /*
- * store/file.c: the SQLite file: where it is, opening it, its migrations, and the sentence
- * for what can go wrong.
+ * store/file.c: the SQLite file: where it is, opening it, its statements, and the sentence for
+ * what can go wrong.
  *
  * Durable: journal in WAL mode, synchronous=FULL, so that what was answered is on disk. Its
  * tables carry the names that the configuration uses, for operators with sqlite3 at hand.
@@ -19,28 +19,14 @@
 #define BUSY_MS        5000
 #define APPLICATION_ID INT64_C(0x70677776) /* "pgwv" */
 
-/* Step i leads from version i to i + 1. Never change one that was released. */
-static const char *const migrations[] = {
-    "CREATE TABLE key ("
-    "  id TEXT PRIMARY KEY NOT NULL, secret TEXT NOT NULL, name TEXT, type TEXT,"
-    "  virtual TEXT, databases TEXT, rights TEXT, user_id TEXT, read_only TEXT,"
-    "  networks TEXT, rate TEXT, concurrency TEXT, expires TEXT, roles TEXT,"
-    "  created TEXT, revoked TEXT);"
-    "CREATE TABLE job ("
-    "  name TEXT PRIMARY KEY NOT NULL, source TEXT, targets TEXT, tables TEXT,"
-    "  sync_key TEXT, interval TEXT, enabled TEXT, mode TEXT, overlap TEXT);"
-    "CREATE TABLE run ("
-    "  job TEXT NOT NULL, run INTEGER NOT NULL, started_us INTEGER, ended_us INTEGER,"
-    "  target TEXT, \"table\" TEXT, rows_read INTEGER, rows_written INTEGER,"
-    "  rows_deleted INTEGER, bytes INTEGER, outcome TEXT, error TEXT);"
-    "CREATE INDEX run_of_job ON run (job, run);",
-    "ALTER TABLE key ADD COLUMN former_secret TEXT;"
-    "ALTER TABLE key ADD COLUMN former_until TEXT;",
-    "CREATE TABLE route ("
-    "  virtual TEXT NOT NULL, pattern TEXT NOT NULL, \"database\" TEXT NOT NULL,"
-    "  PRIMARY KEY (virtual, pattern));",
-};
-#define VERSION ((int64_t)ARRAY_LEN(migrations))
+static const struct db_ops file_ops;
+
+static struct store_file *
+of_db(struct store_db *db)
+{
+	INVARIANT(db->ops == &file_ops);
+	return (CONTAINER_OF(db, struct store_file, db));
+}
 
 /* ---- where it is ---- */
 
@@ -49,9 +35,9 @@ file_init(struct store_file *f, const struct settings *set, char *why, size_t wh
 {
 	const char *store = set->state_store;
 
-	*f = (struct store_file){.version = -1};
+	*f = (struct store_file){.db.ops = &file_ops, .read_version = -1};
 	if (store[0] == '\0') {
-		f->is_explicit =
+		f->db.is_explicit =
 		    strcmp(set->state_dir, setting_find("state_dir")->dflt) != 0;
 		f->path = mem_printf("%s/state.db", set->state_dir);
 		return (0);
@@ -63,19 +49,28 @@ file_init(struct store_file *f, const struct settings *set, char *why, size_t wh
 		    store);
 		return (F_STORE);
 	}
-	f->is_explicit = true;
+	f->db.is_explicit = true;
 	/* With a directory before it no name means anything special to SQLite. */
 	f->path = mem_printf("%s%s", store[7] == '/' ? "" : "./", store + 7);
 	return (0);
 }
 
 void
+file_init_copy(struct store_file *f, const char *path)
+{
+	*f = (struct store_file){.db = {.ops = &file_ops, .is_explicit = true},
+	    .is_memory = path == NULL,
+	    .read_version = -1,
+	    .path = mem_str(path != NULL ? path : ":memory:")};
+}
+
+void
 file_close(struct store_file *f)
 {
-	if (f->db != NULL)
-		sqlite3_close_v2(f->db);
-	f->db = NULL;
-	f->version = -1;
+	if (f->sqlite != NULL)
+		sqlite3_close_v2(f->sqlite);
+	f->sqlite = NULL;
+	f->read_version = -1;
 }
 
 void
@@ -112,42 +107,31 @@ is_better_opened_anew(int rc)
 	}
 }
 
-int
+static int
 file_failed(struct store_file *f, char *why, size_t why_len)
 {
-	int rc = sqlite3_errcode(f->db), err = sqlite3_system_errno(f->db);
+	int rc = sqlite3_errcode(f->sqlite), err = sqlite3_system_errno(f->sqlite);
 	bool is_system = rc == SQLITE_IOERR || rc == SQLITE_CANTOPEN;
 	char reason[256];
 
-	snprintf(reason, sizeof(reason), "%s%s%s", sqlite3_errmsg(f->db),
+	snprintf(reason, sizeof(reason), "%s%s%s", sqlite3_errmsg(f->sqlite),
 	    is_system && err != 0 ? ": " : "",
 	    is_system && err != 0 ? strerror(err) : "");
-	if (!sqlite3_get_autocommit(f->db))
-		(void)sqlite3_exec(f->db, "ROLLBACK", NULL, NULL, NULL);
+	if (!sqlite3_get_autocommit(f->sqlite))
+		(void)sqlite3_exec(f->sqlite, "ROLLBACK", NULL, NULL, NULL);
 	if (is_better_opened_anew(rc))
 		file_close(f);
 	return (failed(f, reason, why, why_len));
 }
 
-int
-file_run(struct store_file *f, const char *sql, const char *const *texts, size_t count)
-{
-	sqlite3_stmt *stmt = NULL;
-	int rc = sqlite3_prepare_v2(f->db, sql, -1, &stmt, NULL);
+/* ---- statements ---- */
 
-	for (size_t i = 0; i < count && rc == SQLITE_OK; i++)
-		rc = sqlite3_bind_text(stmt, (int)i + 1, texts[i], -1, SQLITE_TRANSIENT);
-	if (rc == SQLITE_OK && (rc = sqlite3_step(stmt)) == SQLITE_DONE)
-		rc = SQLITE_OK;
-	(void)sqlite3_finalize(stmt);
-	return (rc);
-}
-
-int
+/* A number that SQL answers. */
+static int
 file_number(struct store_file *f, const char *sql, int64_t *out)
 {
 	sqlite3_stmt *stmt = NULL;
-	int rc = sqlite3_prepare_v2(f->db, sql, -1, &stmt, NULL);
+	int rc = sqlite3_prepare_v2(f->sqlite, sql, -1, &stmt, NULL);
 
 	if (rc == SQLITE_OK && (rc = sqlite3_step(stmt)) == SQLITE_ROW) {
 		*out = sqlite3_column_int64(stmt, 0);
@@ -155,6 +139,104 @@ file_number(struct store_file *f, const char *sql, int64_t *out)
 	}
 	(void)sqlite3_finalize(stmt);
 	return (rc);
+}
+
+int
+file_data_version(struct store_file *f, int64_t *out, char *why, size_t why_len)
+{
+	if (file_number(f, "PRAGMA data_version", out) == SQLITE_OK)
+		return (0);
+	return (file_failed(f, why, why_len));
+}
+
+/* A prepared statement with its parameters, or NULL. */
+static sqlite3_stmt *
+file_prepare(
+    struct store_file *f, const char *sql, const char *const *texts, size_t count)
+{
+	sqlite3_stmt *stmt = NULL;
+	int rc = sqlite3_prepare_v2(f->sqlite, sql, -1, &stmt, NULL);
+
+	for (size_t i = 0; i < count && rc == SQLITE_OK; i++)
+		rc = sqlite3_bind_text(stmt, (int)i + 1, texts[i], -1, SQLITE_TRANSIENT);
+	if (rc == SQLITE_OK)
+		return (stmt);
+	(void)sqlite3_finalize(stmt);
+	return (NULL);
+}
+
+static enum db_outcome
+file_run(struct store_db *db, const char *sql, const char *const *texts, size_t count,
+    int64_t *changes)
+{
+	struct store_file *f = of_db(db);
+	sqlite3_stmt *stmt = file_prepare(f, sql, texts, count);
+	bool is_taken;
+	int rc;
+
+	if (stmt == NULL)
+		return (DB_FAILED);
+	rc = sqlite3_step(stmt);
+	(void)sqlite3_finalize(stmt);
+	if (changes != NULL)
+		*changes = sqlite3_changes(f->sqlite);
+	is_taken = rc == SQLITE_CONSTRAINT &&
+		   sqlite3_extended_errcode(f->sqlite) == SQLITE_CONSTRAINT_PRIMARYKEY;
+	return (rc == SQLITE_DONE ? DB_DONE : is_taken ? DB_TAKEN : DB_FAILED);
+}
+
+static const char *
+file_cell(void *arg, size_t column)
+{
+	return ((const char *)sqlite3_column_text(arg, (int)column));
+}
+
+static enum db_outcome
+file_select(struct store_db *db, struct store_rows *rows, const char *rest,
+    const char *const *texts, size_t count)
+{
+	sqlite3_stmt *stmt;
+	struct buf sql = {0};
+	int rc = SQLITE_ERROR;
+
+	buf_addstr(&sql, "SELECT ");
+	kind_columns(rows->kind, &sql);
+	buf_addf(&sql, " FROM %s%s%c", rows->kind->table, rest, '\0');
+	stmt = file_prepare(of_db(db), (const char *)sql.mem, texts, count);
+	buf_free(&sql);
+	while (stmt != NULL && (rc = sqlite3_step(stmt)) == SQLITE_ROW)
+		rows_add(rows, file_cell, stmt);
+	(void)sqlite3_finalize(stmt);
+	if (rc == SQLITE_DONE)
+		return (DB_DONE);
+	rows_free(rows);
+	return (DB_FAILED);
+}
+
+static int
+file_begin(struct store_db *db, const struct store_kind *kind, char *why, size_t why_len)
+{
+	(void)kind;
+	return (file_run(db, "BEGIN IMMEDIATE", NULL, 0, NULL) == DB_DONE
+		    ? 0
+		    : file_failed(of_db(db), why, why_len));
+}
+
+static int
+file_end(struct store_db *db, int fault, char *why, size_t why_len)
+{
+	/* It is rolled back, or the file is closed. */
+	if (is_store_fault(fault))
+		return (fault);
+	if (file_run(db, fault == 0 ? "COMMIT" : "ROLLBACK", NULL, 0, NULL) == DB_DONE)
+		return (fault);
+	return (file_failed(of_db(db), why, why_len));
+}
+
+static int
+file_say_failed(struct store_db *db, char *why, size_t why_len)
+{
+	return (file_failed(of_db(db), why, why_len));
 }
 
 /* ---- opening ---- */
@@ -207,13 +289,8 @@ file_recognise(struct store_file *f, int64_t *version, char *why, size_t why_len
 	if (id != APPLICATION_ID && (id != 0 || *version != 0 || tables != 0))
 		return (failed(
 		    f, "it is a SQLite database of another program", why, why_len));
-	if (*version > VERSION) {
-		snprintf(reason, sizeof(reason),
-		    "a newer pgweave has used it: its schema has version %" PRId64
-		    ", this one knows %" PRId64,
-		    *version, VERSION);
+	if (!version_is_known(*version, reason, sizeof(reason)))
 		return (failed(f, reason, why, why_len));
-	}
 	return (0);
 }
 
@@ -225,22 +302,22 @@ file_migrate(struct store_file *f, char *why, size_t why_len)
 	int fault;
 
 	fault = file_recognise(f, &version, why, why_len);
-	if (fault != 0 || version == VERSION)
+	if (fault != 0 || version == store_version)
 		return (fault);
 	/* Looked at again behind the lock: two may be at it. */
-	if (sqlite3_exec(f->db, "BEGIN IMMEDIATE", NULL, NULL, NULL) != SQLITE_OK)
+	if (sqlite3_exec(f->sqlite, "BEGIN IMMEDIATE", NULL, NULL, NULL) != SQLITE_OK)
 		return (file_failed(f, why, why_len));
 	fault = file_recognise(f, &version, why, why_len);
 	if (fault != 0)
 		return (fault);
-	for (; version < VERSION; version++)
-		if (sqlite3_exec(f->db, migrations[version], NULL, NULL, NULL) !=
-		    SQLITE_OK)
+	for (; version < store_version; version++)
+		if (sqlite3_exec(f->sqlite, store_steps[version].sqlite, NULL, NULL,
+			NULL) != SQLITE_OK)
 			return (file_failed(f, why, why_len));
 	snprintf(done, sizeof(done),
 	    "PRAGMA application_id=%" PRId64 "; PRAGMA user_version=%" PRId64 "; COMMIT",
-	    APPLICATION_ID, VERSION);
-	if (sqlite3_exec(f->db, done, NULL, NULL, NULL) != SQLITE_OK)
+	    APPLICATION_ID, store_version);
+	if (sqlite3_exec(f->sqlite, done, NULL, NULL, NULL) != SQLITE_OK)
 		return (file_failed(f, why, why_len));
 	return (0);
 }
@@ -248,15 +325,17 @@ file_migrate(struct store_file *f, char *why, size_t why_len)
 static int
 file_connect(struct store_file *f, char *why, size_t why_len)
 {
-	if (sqlite3_open_v2(f->path, &f->db, SQLITE_OPEN_READWRITE, NULL) != SQLITE_OK) {
-		if (f->db == NULL)
+	int flags = SQLITE_OPEN_READWRITE | (f->is_memory ? SQLITE_OPEN_MEMORY : 0);
+
+	if (sqlite3_open_v2(f->path, &f->sqlite, flags, NULL) != SQLITE_OK) {
+		if (f->sqlite == NULL)
 			return (failed(f, "out of memory", why, why_len));
 		return (file_failed(f, why, why_len));
 	}
-	if (sqlite3_db_readonly(f->db, "main") == 1)
+	if (sqlite3_db_readonly(f->sqlite, "main") == 1)
 		return (failed(f, "it can only be read", why, why_len));
-	(void)sqlite3_busy_timeout(f->db, BUSY_MS);
-	if (sqlite3_exec(f->db,
+	(void)sqlite3_busy_timeout(f->sqlite, BUSY_MS);
+	if (sqlite3_exec(f->sqlite,
 		"PRAGMA trusted_schema=OFF; PRAGMA journal_mode=WAL; "
 		"PRAGMA synchronous=FULL",
 		NULL, NULL, NULL) != SQLITE_OK)
@@ -264,12 +343,26 @@ file_connect(struct store_file *f, char *why, size_t why_len)
 	return (file_migrate(f, why, why_len));
 }
 
-int
-file_open(struct store_file *f, bool creates, char *why, size_t why_len)
+static int
+memory_open(struct store_file *f, char *why, size_t why_len)
 {
+	int fault = f->sqlite != NULL ? 0 : file_connect(f, why, why_len);
+
+	if (fault != 0)
+		file_close(f);
+	return (fault);
+}
+
+/* Opens it, when it is not open yet or another file stands there now. */
+static int
+file_open(struct store_db *db, bool creates, char *why, size_t why_len)
+{
+	struct store_file *f = of_db(db);
 	struct stat st;
 	int fault, err;
 
+	if (f->is_memory)
+		return (memory_open(f, why, why_len));
 	if (stat(f->path, &st) != 0) {
 		err = errno;
 		file_close(f);
@@ -283,9 +376,9 @@ file_open(struct store_file *f, bool creates, char *why, size_t why_len)
 		if (err != 0)
 			return (failed(f, strerror(err), why, why_len));
 	}
-	if (f->db != NULL && (st.st_dev != f->dev || st.st_ino != f->ino))
+	if (f->sqlite != NULL && (st.st_dev != f->dev || st.st_ino != f->ino))
 		file_close(f);
-	if (f->db != NULL)
+	if (f->sqlite != NULL)
 		return (0);
 	if (!S_ISREG(st.st_mode))
 		return (failed(f, "it is no file", why, why_len));
@@ -298,3 +391,12 @@ file_open(struct store_file *f, bool creates, char *why, size_t why_len)
 	f->ino = st.st_ino;
 	return (0);
 }
+
+static const struct db_ops file_ops = {
+    .open = file_open,
+    .begin = file_begin,
+    .end = file_end,
+    .run = file_run,
+    .select = file_select,
+    .failed = file_say_failed,
+};

@@ -1,5 +1,5 @@
 /*
- * store/key.c: what is done with the keys of the file, in the thread that calls.
+ * store/key.c: what is done with the keys of the store, in the thread that calls.
  *
  * A key is said by its id, or by its name: then it is the one that is not revoked, of which
  * there is one at most in what this program writes; else the newest of that name.
@@ -15,52 +15,33 @@ static void
 time_text(int64_t wall_us, char *out, size_t size)
 {
 	time_t at = (time_t)(wall_us / 1000000);
-	char second[24];
+	char second[24], part[16] = "";
 	struct tm tm;
 
 	out[0] = '\0';
+	if (wall_us % 1000000 != 0)
+		snprintf(part, sizeof(part), ".%06u", (unsigned)(wall_us % 1000000));
 	if (gmtime_r(&at, &tm) != NULL &&
 	    strftime(second, sizeof(second), "%Y-%m-%d %H:%M:%S", &tm) > 0)
-		snprintf(out, size, "%s.%06d+00", second, (int)(wall_us % 1000000));
-}
-
-/* ---- a change, whole or not at all ---- */
-
-static int
-begin(struct store_file *f, char *why, size_t why_len)
-{
-	return (file_run(f, "BEGIN IMMEDIATE", NULL, 0) == SQLITE_OK
-		    ? 0
-		    : file_failed(f, why, why_len));
-}
-
-static int
-end(struct store_file *f, int fault, char *why, size_t why_len)
-{
-	/* After F_STORE it is rolled back, or the file is closed. */
-	if (fault == F_STORE)
-		return (fault);
-	if (file_run(f, fault == 0 ? "COMMIT" : "ROLLBACK", NULL, 0) == SQLITE_OK)
-		return (fault);
-	return (file_failed(f, why, why_len));
+		snprintf(out, size, "%s%s+00", second, part);
 }
 
 /* ---- finding ---- */
 
 /* The rows that the rest of the statement chooses, ?1 being the word. */
 static int
-select_keys(struct store_file *f, struct store_rows *rows, const char *rest,
+select_keys(struct store_db *db, struct store_rows *rows, const char *rest,
     const char *word, char *why, size_t why_len)
 {
 	rows_free(rows);
 	rows->kind = &store_key_kind;
-	if (rows_select(rows, f->db, rest, word) == SQLITE_OK)
+	if (db->ops->select(db, rows, rest, &word, 1) == DB_DONE)
 		return (0);
-	return (file_failed(f, why, why_len));
+	return (db->ops->failed(db, why, why_len));
 }
 
 static int
-find_key(struct store_file *f, struct store_rows *rows, const char *word, char *why,
+find_key(struct store_db *db, struct store_rows *rows, const char *word, char *why,
     size_t why_len)
 {
 	static const char *const rests[] = {
@@ -71,7 +52,7 @@ find_key(struct store_file *f, struct store_rows *rows, const char *word, char *
 	int fault = 0;
 
 	for (size_t i = 0; i < ARRAY_LEN(rests) && fault == 0; i++) {
-		fault = select_keys(f, rows, rests[i], word, why, why_len);
+		fault = select_keys(db, rows, rests[i], word, why, why_len);
 		if (fault == 0 && rows->count == 1)
 			return (0);
 		if (fault == 0 && rows->count > 1) {
@@ -90,16 +71,17 @@ find_key(struct store_file *f, struct store_rows *rows, const char *word, char *
 
 int
 work_key_put(
-    struct store_file *f, const struct topo_key_text *key, char *why, size_t why_len)
+    struct store_db *db, const struct topo_key_text *key, char *why, size_t why_len)
 {
 	struct store_rows rows = {.kind = &store_key_kind};
-	int fault = file_open(f, true, why, why_len);
+	int fault = db->ops->open(db, true, why, why_len);
 
-	if (fault != 0 || (fault = begin(f, why, why_len)) != 0)
+	if (fault != 0 ||
+	    (fault = db->ops->begin(db, &store_key_kind, why, why_len)) != 0)
 		return (fault);
 	if (key->name != NULL && key->name[0] != '\0')
 		fault =
-		    select_keys(f, &rows, " WHERE name = ?1 AND revoked IS NULL LIMIT 1",
+		    select_keys(db, &rows, " WHERE name = ?1 AND revoked IS NULL LIMIT 1",
 			key->name, why, why_len);
 	if (fault == 0 && rows.count > 0) {
 		snprintf(why, why_len, "there is a key \"%s\" already", key->name);
@@ -107,29 +89,31 @@ work_key_put(
 	}
 	rows_free(&rows);
 	if (fault == 0)
-		fault = work_put(f, &store_key_kind, key, why, why_len);
-	return (end(f, fault, why, why_len));
+		fault = work_insert(db, &store_key_kind, key, why, why_len);
+	return (db->ops->end(db, fault, why, why_len));
 }
 
 static int
-revoke(struct store_file *f, const char *id, char *why, size_t why_len)
+revoke(struct store_db *db, const char *id, char *why, size_t why_len)
 {
+	char now[64];
+
+	time_text(clock_wall_us() / 1000000 * 1000000, now, sizeof(now));
 	/* What was opened by its former secret is closed with the key. */
-	if (file_run(f,
+	if (db->ops->run(db,
 		"UPDATE key SET former_secret = NULL, former_until = NULL, "
-		"revoked = coalesce(revoked, strftime('%Y-%m-%d %H:%M:%S+00', 'now')) "
-		"WHERE id = ?1",
-		(const char *const[]){id}, 1) == SQLITE_OK)
+		"revoked = coalesce(revoked, ?2) WHERE id = ?1",
+		(const char *const[]){id, now}, 2, NULL) == DB_DONE)
 		return (0);
-	return (file_failed(f, why, why_len));
+	return (db->ops->failed(db, why, why_len));
 }
 
 static int
-rotate(struct store_file *f, const struct topo_key_text *key,
+rotate(struct store_db *db, const struct topo_key_text *key,
     const struct store_rotation *r, char *why, size_t why_len)
 {
 	char until[64] = "", *verifier;
-	int rc;
+	enum db_outcome outcome;
 
 	if (key->revoked != NULL) {
 		snprintf(why, why_len, "key \"%s\" is revoked", key->id);
@@ -142,54 +126,70 @@ rotate(struct store_file *f, const struct topo_key_text *key,
 	}
 	if (r->overlap_us > 0)
 		time_text(clock_wall_us() + r->overlap_us, until, sizeof(until));
-	rc = file_run(f,
+	outcome = db->ops->run(db,
 	    "UPDATE key SET former_secret = CASE WHEN ?3 = '' THEN NULL ELSE secret END, "
 	    "former_until = nullif(?3, ''), secret = ?2 WHERE id = ?1",
-	    (const char *const[]){key->id, verifier, until}, 3);
+	    (const char *const[]){key->id, verifier, until}, 3, NULL);
 	free(verifier);
-	return (rc == SQLITE_OK ? 0 : file_failed(f, why, why_len));
+	return (outcome == DB_DONE ? 0 : db->ops->failed(db, why, why_len));
 }
 
-int
-work_key_change(struct store_file *f, const char *word, const struct store_rotation *r,
+/* The key as it is then, or no row. */
+static int
+change_key(struct store_db *db, const char *word, const struct store_rotation *r,
     struct store_rows *rows, char *why, size_t why_len)
 {
-	int fault = file_open(f, f->is_explicit, why, why_len);
+	int fault = find_key(db, rows, word, why, why_len);
 	const struct topo_key_text *key;
 	char *id;
 
-	if (fault == F_NOT_FOUND)
-		snprintf(why, why_len, "there is no key \"%s\"", word);
-	if (fault != 0 || (fault = begin(f, why, why_len)) != 0)
-		return (fault);
-	fault = find_key(f, rows, word, why, why_len);
 	if (fault == 0) {
 		key = rows->rows[0];
 		id = mem_str(key->id);
-		fault = r == NULL ? revoke(f, id, why, why_len)
-				  : rotate(f, key, r, why, why_len);
+		fault = r == NULL ? revoke(db, id, why, why_len)
+				  : rotate(db, key, r, why, why_len);
 		if (fault == 0)
-			fault = select_keys(f, rows, " WHERE id = ?1", id, why, why_len);
+			fault = select_keys(db, rows, " WHERE id = ?1", id, why, why_len);
 		free(id);
 	}
 	if (fault != 0)
 		rows_free(rows);
-	return (end(f, fault, why, why_len));
+	return (fault);
 }
 
 int
-work_keys_forget(struct store_file *f, char *why, size_t why_len)
+work_key_change(struct store_db *db, const char *word, const struct store_rotation *r,
+    struct store_rows *rows, char *why, size_t why_len)
 {
-	int fault = file_open(f, false, why, why_len);
+	int fault = db->ops->open(db, db->is_explicit, why, why_len);
+
+	if (fault == F_NOT_FOUND)
+		snprintf(why, why_len, "there is no key \"%s\"", word);
+	if (fault != 0 ||
+	    (fault = db->ops->begin(db, &store_key_kind, why, why_len)) != 0)
+		return (fault);
+	fault = change_key(db, word, r, rows, why, why_len);
+	fault = db->ops->end(db, fault, why, why_len);
+	if (fault != 0)
+		rows_free(rows);
+	return (fault);
+}
+
+int
+work_keys_forget(struct store_db *db, char *why, size_t why_len)
+{
+	int fault = db->ops->open(db, false, why, why_len);
 	char now[64];
 
 	if (fault != 0)
 		return (fault == F_NOT_FOUND ? 0 : fault);
+	if ((fault = db->ops->begin(db, &store_key_kind, why, why_len)) != 0)
+		return (fault);
 	time_text(clock_wall_us(), now, sizeof(now));
-	if (file_run(f,
+	if (db->ops->run(db,
 		"UPDATE key SET former_secret = NULL, former_until = NULL "
 		"WHERE former_until <= ?1",
-		(const char *const[]){now}, 1) == SQLITE_OK)
-		return (0);
-	return (file_failed(f, why, why_len));
+		(const char *const[]){now}, 1, NULL) != DB_DONE)
+		fault = db->ops->failed(db, why, why_len);
+	return (db->ops->end(db, fault, why, why_len));
 }

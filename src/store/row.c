@@ -1,5 +1,7 @@
 /* store/row.c: structs of texts and numbers to rows of a table and back. */
 #include "private.h"
+#include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -131,24 +133,24 @@ row_free(const struct store_kind *kind, void *row)
 }
 
 void
-rows_add(struct store_rows *rows, sqlite3_stmt *stmt)
+rows_add(
+    struct store_rows *rows, const char *(*cell)(void *arg, size_t column), void *arg)
 {
 	const struct store_kind *kind = rows->kind;
 	char *row = mem_alloc(kind->size);
 
 	for (size_t i = 0; i < kind->count; i++) {
 		const struct store_column *c = &kind->columns[i];
-		const unsigned char *text;
+		const char *text = cell(arg, i);
 		int64_t number;
 
-		if (c->type == STORE_INT) {
-			number = sqlite3_column_int64(stmt, (int)i);
-			memcpy(row + c->offset, &number, sizeof(number));
+		if (text == NULL)
 			continue;
-		}
-		text = sqlite3_column_text(stmt, (int)i);
-		if (text != NULL)
-			*text_at(row, c) = mem_str((const char *)text);
+		if (c->type == STORE_INT) {
+			number = strtoll(text, NULL, 10);
+			memcpy(row + c->offset, &number, sizeof(number));
+		} else
+			*text_at(row, c) = mem_str(text);
 	}
 	rows->rows = mem_realloc(rows->rows, (rows->count + 1) * sizeof(*rows->rows));
 	rows->rows[rows->count++] = row;
@@ -164,50 +166,50 @@ rows_free(struct store_rows *rows)
 	rows->count = 0;
 }
 
-int
-rows_select(struct store_rows *rows, sqlite3 *db, const char *rest, const char *word)
+void
+row_texts(const struct store_kind *kind, const void *row, struct row_texts *out)
 {
-	sqlite3_stmt *stmt = NULL;
-	struct buf sql = {0};
-	int rc;
-
-	buf_addstr(&sql, "SELECT ");
-	kind_columns(rows->kind, &sql);
-	buf_addf(&sql, " FROM %s%s%c", rows->kind->table, rest, '\0');
-	rc = sqlite3_prepare_v2(db, (const char *)sql.mem, -1, &stmt, NULL);
-	buf_free(&sql);
-	if (rc == SQLITE_OK && word != NULL)
-		rc = sqlite3_bind_text(stmt, 1, word, -1, SQLITE_TRANSIENT);
-	while (rc == SQLITE_OK && (rc = sqlite3_step(stmt)) == SQLITE_ROW) {
-		rows_add(rows, stmt);
-		rc = SQLITE_OK;
-	}
-	(void)sqlite3_finalize(stmt);
-	if (rc == SQLITE_DONE)
-		return (SQLITE_OK);
-	rows_free(rows);
-	return (rc);
-}
-
-int
-row_bind(const struct store_kind *kind, const void *row, sqlite3_stmt *stmt)
-{
-	int rc = SQLITE_OK;
-
-	for (size_t i = 0; i < kind->count && rc == SQLITE_OK; i++) {
+	INVARIANT(kind->count <= STORE_COLUMNS_MAX);
+	for (size_t i = 0; i < kind->count; i++) {
 		const struct store_column *c = &kind->columns[i];
-		int at = (int)i + 1;
-		const char *text;
 
 		if (c->type == STORE_INT) {
-			rc = sqlite3_bind_int64(stmt, at, int_of(row, c));
+			snprintf(out->numbers[i], sizeof(out->numbers[i]), "%" PRId64,
+			    int_of(row, c));
+			out->texts[i] = out->numbers[i];
 			continue;
 		}
-		text = text_of(row, c);
-		if (text != NULL && text[0] != '\0')
-			rc = sqlite3_bind_text(stmt, at, text, -1, SQLITE_TRANSIENT);
+		out->texts[i] = text_of(row, c);
+		if (out->texts[i] != NULL && out->texts[i][0] == '\0')
+			out->texts[i] = NULL;
 	}
-	return (rc);
+}
+
+static bool
+row_same(const struct store_kind *kind, const void *a, const void *b)
+{
+	struct row_texts x, y;
+
+	row_texts(kind, a, &x);
+	row_texts(kind, b, &y);
+	for (size_t i = 0; i < kind->count; i++) {
+		if ((x.texts[i] == NULL) != (y.texts[i] == NULL))
+			return (false);
+		if (x.texts[i] != NULL && strcmp(x.texts[i], y.texts[i]) != 0)
+			return (false);
+	}
+	return (true);
+}
+
+bool
+rows_same(const struct store_rows *a, const struct store_rows *b)
+{
+	if (a->count != b->count)
+		return (false);
+	for (size_t i = 0; i < a->count; i++)
+		if (!row_same(a->kind, a->rows[i], b->rows[i]))
+			return (false);
+	return (true);
 }
 
 void

@@ -1,4 +1,4 @@
-/* store/work.c: what is done with the file, in the thread that calls. */
+/* store/work.c: what is done with the store, in the thread that calls. */
 #include "private.h"
 #include <inttypes.h>
 #include <stdio.h>
@@ -7,11 +7,26 @@
 
 #define RUNS_KEPT "1000" /* of each job */
 
-/* Opens the file to read. F_NOT_FOUND: there is nothing. */
-static int
-open_to_read(struct store_file *f, char *why, size_t why_len)
+bool
+is_store_fault(int fault)
 {
-	return (file_open(f, f->is_explicit, why, why_len));
+	return (fault == F_STORE || fault == F_STORE_DOWN);
+}
+
+const char *
+store_hint(int fault)
+{
+	if (fault == F_STORE)
+		return (
+		    "The setting state_dir (or state_store) says where the state store "
+		    "is; it must be there and be writable for the user that runs "
+		    "pgweave.");
+	if (fault == F_STORE_DOWN)
+		return (
+		    "Keys, routes and jobs can be changed when the database that "
+		    "state_store names can be used again; SHOW STATE tells whether it "
+		    "can. Until then its last known state is served.");
+	return (NULL);
 }
 
 /* ---- reading ---- */
@@ -20,135 +35,116 @@ open_to_read(struct store_file *f, char *why, size_t why_len)
 static char *
 load_rest(const struct store_kind *kind, bool has_name, int64_t limit)
 {
-	return (mem_printf("%s%s%s ORDER BY %s LIMIT %" PRId64, has_name ? " WHERE " : "",
+	char most[32] = "";
+
+	if (limit >= 0)
+		snprintf(most, sizeof(most), " LIMIT %" PRId64, limit);
+	return (mem_printf("%s%s%s ORDER BY %s%s", has_name ? " WHERE " : "",
 	    has_name ? kind->columns[0].name : "", has_name ? " = ?1" : "",
 	    kind == &store_run_kind   ? "rowid DESC"
 	    : kind == &store_job_kind ? "name"
 				      : "rowid",
-	    limit));
+	    most));
 }
 
 int
-work_load(struct store_file *f, struct store_rows *rows, const char *name, int64_t limit,
+work_load(struct store_db *db, struct store_rows *rows, const char *name, int64_t limit,
     char *why, size_t why_len)
 {
-	int rc, fault = open_to_read(f, why, why_len);
+	int fault = db->ops->open(db, db->is_explicit, why, why_len);
+	enum db_outcome outcome;
 	char *rest;
 
 	if (fault != 0)
 		return (fault == F_NOT_FOUND ? 0 : fault);
-	/* Before the rows: what is changed in between is looked at once more. */
-	if (rows->kind == &store_key_kind &&
-	    file_number(f, "PRAGMA data_version", &f->version) != SQLITE_OK)
-		return (file_failed(f, why, why_len));
 	rest = load_rest(rows->kind, name != NULL, limit);
-	rc = rows_select(rows, f->db, rest, name);
+	outcome = db->ops->select(db, rows, rest, &name, name != NULL);
 	free(rest);
-	return (rc == SQLITE_OK ? 0 : file_failed(f, why, why_len));
-}
-
-bool
-work_look(struct store_file *f)
-{
-	int64_t version = -1;
-	char why[512];
-
-	/* A store that went away leaves the keys that were read from it in force. */
-	if (file_open(f, false, why, sizeof(why)) != 0)
-		return (false);
-	if (file_number(f, "PRAGMA data_version", &version) != SQLITE_OK) {
-		(void)file_failed(f, why, sizeof(why));
-		return (false);
-	}
-	return (version != f->version);
+	return (outcome == DB_DONE ? 0 : db->ops->failed(db, why, why_len));
 }
 
 /* ---- changing ---- */
 
-static int
-insert(
-    struct store_file *f, const char *sql, const struct store_kind *kind, const void *row)
+/* "INSERT INTO job (…) VALUES (…)"; a job replaces that of its name. */
+static void
+insert_sql(const struct store_kind *kind, struct buf *sql)
 {
-	sqlite3_stmt *stmt = NULL;
-	int rc = sqlite3_prepare_v2(f->db, sql, -1, &stmt, NULL);
-
-	if (rc == SQLITE_OK)
-		rc = row_bind(kind, row, stmt);
-	if (rc == SQLITE_OK && (rc = sqlite3_step(stmt)) == SQLITE_DONE)
-		rc = SQLITE_OK;
-	(void)sqlite3_finalize(stmt);
-	return (rc);
+	buf_addf(sql, "INSERT INTO %s (", kind->table);
+	kind_columns(kind, sql);
+	buf_addstr(sql, ") VALUES (");
+	kind_marks(kind, sql);
+	buf_addstr(sql, ")");
+	if (kind == &store_job_kind) {
+		buf_addstr(sql, " ON CONFLICT (name) DO UPDATE SET ");
+		for (size_t i = 1; i < kind->count; i++)
+			buf_addf(sql, "%s%s = excluded.%s", i > 1 ? ", " : "",
+			    kind->columns[i].name, kind->columns[i].name);
+	}
+	buf_add(sql, "", 1);
 }
 
 /* The runs of a job do not grow without end. */
-static int
-runs_trim(struct store_file *f, const char *job)
+static enum db_outcome
+runs_trim(struct store_db *db, const char *job)
 {
-	return (file_run(f,
+	return (db->ops->run(db,
 	    "DELETE FROM run WHERE job = ?1 AND run <= "
 	    "(SELECT max(run) FROM run WHERE job = ?1) - " RUNS_KEPT,
-	    &job, 1));
-}
-
-static int
-run_put(struct store_file *f, const char *sql, const struct store_run *row)
-{
-	int rc = file_run(f, "BEGIN IMMEDIATE", NULL, 0);
-
-	if (rc == SQLITE_OK)
-		rc = insert(f, sql, &store_run_kind, row);
-	if (rc == SQLITE_OK)
-		rc = runs_trim(f, row->job);
-	if (rc == SQLITE_OK)
-		rc = file_run(f, "COMMIT", NULL, 0);
-	return (rc);
+	    &job, 1, NULL));
 }
 
 int
-work_put(struct store_file *f, const struct store_kind *kind, const void *row, char *why,
-    size_t why_len)
+work_insert(struct store_db *db, const struct store_kind *kind, const void *row,
+    char *why, size_t why_len)
 {
-	int rc, fault = file_open(f, true, why, why_len);
+	enum db_outcome outcome;
+	struct row_texts texts;
 	struct buf sql = {0};
 
-	if (fault != 0)
-		return (fault);
-	buf_addf(&sql, "INSERT%s INTO %s (", kind == &store_job_kind ? " OR REPLACE" : "",
-	    kind->table);
-	kind_columns(kind, &sql);
-	buf_addstr(&sql, ") VALUES (");
-	kind_marks(kind, &sql);
-	buf_add(&sql, ")", 2);
-	if (kind == &store_run_kind)
-		rc = run_put(f, (const char *)sql.mem, row);
-	else
-		rc = insert(f, (const char *)sql.mem, kind, row);
+	insert_sql(kind, &sql);
+	row_texts(kind, row, &texts);
+	outcome = db->ops->run(db, (const char *)sql.mem, texts.texts, kind->count, NULL);
 	buf_free(&sql);
-	if (rc == SQLITE_OK)
+	if (outcome == DB_DONE && kind == &store_run_kind)
+		outcome = runs_trim(db, texts.texts[0]);
+	if (outcome == DB_DONE)
 		return (0);
-	if (rc == SQLITE_CONSTRAINT &&
-	    sqlite3_extended_errcode(f->db) == SQLITE_CONSTRAINT_PRIMARYKEY) {
-		snprintf(why, why_len, "there is a key of that id already");
-		return (F_EXISTS);
-	}
-	return (file_failed(f, why, why_len));
+	if (outcome == DB_FAILED)
+		return (db->ops->failed(db, why, why_len));
+	snprintf(why, why_len, "there is a %s of that id already", kind->table);
+	return (F_EXISTS);
 }
 
 int
-work_job_delete(struct store_file *f, const char *name, char *why, size_t why_len)
+work_put(struct store_db *db, const struct store_kind *kind, const void *row, char *why,
+    size_t why_len)
 {
-	int fault = open_to_read(f, why, why_len);
+	int fault = db->ops->open(db, true, why, why_len);
 
-	if (fault != 0 && fault != F_NOT_FOUND)
+	if (fault != 0 || (fault = db->ops->begin(db, kind, why, why_len)) != 0)
 		return (fault);
-	if (fault == 0 &&
-	    file_run(f, "DELETE FROM job WHERE name = ?1", &name, 1) != SQLITE_OK)
-		return (file_failed(f, why, why_len));
-	if (fault == F_NOT_FOUND || sqlite3_changes(f->db) == 0) {
+	fault = work_insert(db, kind, row, why, why_len);
+	return (db->ops->end(db, fault, why, why_len));
+}
+
+int
+work_job_delete(struct store_db *db, const char *name, char *why, size_t why_len)
+{
+	int fault = db->ops->open(db, db->is_explicit, why, why_len);
+	int64_t changes = 0;
+
+	if (fault == F_NOT_FOUND)
 		snprintf(why, why_len, "there is no job \"%s\"", name);
-		return (F_NOT_FOUND);
+	if (fault != 0 ||
+	    (fault = db->ops->begin(db, &store_job_kind, why, why_len)) != 0)
+		return (fault);
+	if (db->ops->run(db, "DELETE FROM job WHERE name = ?1", &name, 1, &changes) !=
+		DB_DONE ||
+	    db->ops->run(db, "DELETE FROM run WHERE job = ?1", &name, 1, NULL) != DB_DONE)
+		fault = db->ops->failed(db, why, why_len);
+	else if (changes == 0) {
+		snprintf(why, why_len, "there is no job \"%s\"", name);
+		fault = F_NOT_FOUND;
 	}
-	/* Behind it: what is left when this fails does no harm, and is not the answer. */
-	(void)!file_run(f, "DELETE FROM run WHERE job = ?1", &name, 1);
-	return (0);
+	return (db->ops->end(db, fault, why, why_len));
 }

@@ -254,6 +254,8 @@ void places_read(struct topo *, struct conf_problems *);
 void keys_read(struct topo *, struct conf_problems *);
 void rules_read(struct topo *, struct conf_problems *);
 void jobs_read(struct topo *, struct conf_problems *);
+/* state.c: looks at state_store; behind virtuals_read(). */
+void store_read(struct topo *, struct conf_problems *);
 void virtual_free(struct virtual_node *);
 
 struct virtual_node *topo_virtual_node(const struct topo *, const char *name);

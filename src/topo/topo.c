@@ -234,6 +234,7 @@ topo_build(struct conf *c, struct conf_problems *problems)
 	keys_read(t, problems);
 	rules_read(t, problems);
 	jobs_read(t, problems);
+	store_read(t, problems);
 	topo_copied(t);
 	if (t->database_count == 0)
 		conf_warning(problems, (struct conf_at){.file = conf_path(c)},

@@ -284,11 +284,3 @@ def test_a_plain_configuration_starts_without_a_word(proxy, base):
     door = proxy(base, state_dir=None)
     assert "state" not in log(door).lower().replace("statement", "")
     assert not os.path.exists("/var/lib/pgweave")
-
-
-def test_database_store_is_refused(only_pgweave, tmp_path):
-    ini = tmp_path / "x.ini"
-    ini.write_text("[pgweave]\nlisten_addr = 127.0.0.1\nstate_store = database:keys\n")
-    said = subprocess.run([program(), "check", str(ini)], capture_output=True, text=True)
-    assert said.returncode == 1
-    assert f"{ini}:3: state_store:" in said.stdout and "not supported yet" in said.stdout

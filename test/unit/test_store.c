@@ -81,7 +81,7 @@ sql(const char *path, const char *text)
 static void
 start(void)
 {
-	assert_int_equal(store_start(&set, why, sizeof(why)), 0);
+	assert_int_equal(store_start(NULL, &set, NULL, why, sizeof(why)), 0);
 }
 
 /* ---- asking, and waiting for the answer ---- */
@@ -535,11 +535,11 @@ test_direct(void **state)
 
 	(void)state;
 	/* Nothing is made by looking. */
-	d = store_direct_open(&set, why, sizeof(why));
+	d = store_direct_open(NULL, &set, NULL, why, sizeof(why));
 	assert_non_null(d);
 	store_direct_close(d);
 	assert_int_equal(access(db_path, F_OK), -1);
-	d = store_direct_open(&set, why, sizeof(why));
+	d = store_direct_open(NULL, &set, NULL, why, sizeof(why));
 	assert_non_null(d);
 	assert_int_equal(store_direct_key_revoke(d, "x", why, sizeof(why)), F_NOT_FOUND);
 	assert_int_equal(store_direct_key_put(d, &key, why, sizeof(why)), 0);
@@ -571,7 +571,7 @@ test_look(void **state)
 	assert_false(look(&a));
 	assert_int_equal(put(&a, &key), 0);
 	assert_false(look(&a));
-	d = store_direct_open(&set, why, sizeof(why));
+	d = store_direct_open(NULL, &set, NULL, why, sizeof(why));
 	assert_non_null(d);
 	assert_int_equal(store_direct_key_put(d, &other, why, sizeof(why)), 0);
 	assert_true(look(&a));
@@ -679,7 +679,7 @@ cannot(const char *reason)
 	struct store_direct *d;
 	struct answer a = {0};
 
-	assert_int_equal(store_start(&set, why, sizeof(why)), F_STORE);
+	assert_int_equal(store_start(NULL, &set, NULL, why, sizeof(why)), F_STORE);
 	assert_non_null(strstr(why, reason));
 	assert_non_null(strstr(why, "the state store cannot be used: /tmp/test_store."));
 	assert_int_equal(load(&a), F_STORE);
@@ -687,7 +687,7 @@ cannot(const char *reason)
 	assert_int_equal(put(&a, &key), F_STORE);
 	assert_non_null(strstr(a.why, reason));
 	assert_false(look(&a));
-	d = store_direct_open(&set, why, sizeof(why));
+	d = store_direct_open(NULL, &set, NULL, why, sizeof(why));
 	if (d != NULL) {
 		assert_int_equal(
 		    store_direct_key_put(d, &key, why, sizeof(why)), F_STORE);
@@ -865,10 +865,6 @@ test_settings(void **state)
 	assert_int_equal(access(state_dir, F_OK), -1);
 	store_stop();
 	free(named);
-	set.state_store = "database:keys";
-	assert_int_equal(store_start(&set, why, sizeof(why)), F_STORE);
-	assert_non_null(strstr(why, "database:keys"));
-	assert_non_null(strstr(why, "sqlite:PATH"));
 	answer_free(&a);
 }
 

@@ -4,6 +4,7 @@
  */
 #include "private.h"
 #include <stdlib.h>
+#include <string.h>
 
 #define RUNS_KEPT 1000 /* rows of JOB_RUNS, of all jobs */
 
@@ -101,6 +102,22 @@ board_run(const struct store_run *run)
 	run_count += run_count < RUNS_KEPT;
 	pthread_mutex_unlock(&lock);
 	run_free(&old);
+}
+
+bool
+board_has_run(const struct store_run *run)
+{
+	bool is_there = false;
+
+	pthread_mutex_lock(&lock);
+	for (size_t i = 0; i < run_count && !is_there; i++)
+		is_there = runs[i].run == run->run &&
+			   runs[i].started_us == run->started_us &&
+			   strcmp(runs[i].job, run->job) == 0 &&
+			   strcmp(runs[i].target, run->target) == 0 &&
+			   strcmp(runs[i].table, run->table) == 0;
+	pthread_mutex_unlock(&lock);
+	return (is_there);
 }
 
 void

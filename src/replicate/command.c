@@ -308,14 +308,20 @@ replicate_drop(struct worker *side, const char *name, replicate_done *done, void
 
 /* ---- PAUSE JOB, RESUME JOB ---- */
 
-static void
-job_enable(struct replicate *r, struct job *job, bool is_enabled)
+void
+job_enable(struct job *job, bool is_enabled)
 {
 	free((void *)(uintptr_t)job->text.enabled);
 	job->text.enabled = mem_str(is_enabled ? "yes" : "no");
 	if (is_enabled && !job->is_enabled && job->interval_us > 0)
 		job->due_us = clock_us();
 	job->is_enabled = is_enabled;
+}
+
+static void
+pause_job(struct replicate *r, struct job *job, bool is_enabled)
+{
+	job_enable(job, is_enabled);
 	if (!job->is_from_file)
 		stored_put(r, &job->text);
 	jobs_publish(r);
@@ -332,8 +338,11 @@ pause_kept(struct worker *w, void *arg, int fault, const char *why)
 		answer_gone(k->done, k->arg);
 	else if (job == NULL)
 		answer(k->done, k->arg, "42704", "job \"%s\" does not exist", k->name);
+	else if (fault == F_STORE_DOWN)
+		/* What the other proxies do not hear would not last. */
+		answer_store(k->done, k->arg, fault, "cannot change", k->name, why);
 	else {
-		job_enable(r, job, k->is_enabled);
+		pause_job(r, job, k->is_enabled);
 		if (fault == 0)
 			answer_well(k->done, k->arg, NULL);
 		else {
@@ -363,7 +372,7 @@ replicate_pause(
 		/* Its words stay those of the configuration: a reload that leaves them as they
 		 * are changes nothing. */
 		job->text.enabled = mem_str(was);
-		job_enable(replicate_of(side), job, !paused);
+		pause_job(replicate_of(side), job, !paused);
 		free((void *)(uintptr_t)job->text.enabled);
 		job->text.enabled = was;
 		answer_well(done, arg,
@@ -383,12 +392,15 @@ void
 replicate_run(struct worker *side, const char *name, replicate_done *done, void *arg)
 {
 	struct job *job = job_named(side, name, done, arg);
+	bool is_asked_for;
 
 	if (job == NULL)
 		return;
-	if (job->run == NULL)
-		job_start(replicate_of(side), job, done, arg);
-	else if (job->run->done == NULL && job->waiter == NULL) {
+	is_asked_for = job->claiming != NULL ? job->is_claimed_for
+					     : job->run != NULL && job->run->done != NULL;
+	if (job->run == NULL && job->claiming == NULL)
+		job_begin(replicate_of(side), job, 0, done, arg);
+	else if (!is_asked_for && job->waiter == NULL) {
 		/* It has run by itself, and may not have seen what is there now. */
 		job->waiter = done;
 		job->waiter_arg = arg;

@@ -164,6 +164,7 @@ int64_t bound_next(struct copy *, const struct bound *, int64_t overlap_us);
 /* ---- job.c ---- */
 
 struct run;
+struct claiming;
 
 struct job {
 	TAILQ_ENTRY(job) entry;       /* of the jobs, or of the loose ones */
@@ -177,6 +178,11 @@ struct job {
 	bool is_loose; /* not one of the jobs: being checked, or run once */
 	bool is_seen;
 	bool is_leaving; /* the store drops it */
+	/* Of a store that proxies share: the question for it that is under way, or NULL, and
+	 * whether somebody wants that run; and the run that it is ours for, or 0. */
+	const struct claiming *claiming;
+	bool is_claimed_for;
+	int64_t claimed_run;
 	struct run *run; /* NULL: none */
 	/* Who has asked for a run while one was under way that nobody had asked for; or NULL. */
 	replicate_done *waiter;
@@ -204,10 +210,11 @@ struct replicate {
 	struct worker *side;
 	struct job_list jobs, loose;
 	/* The store's, as it has them: also those that the configuration hides. */
-	struct topo_job_text *stored;
-	size_t stored_count;
+	struct topo_job_text *stored, *fresh; /* fresh: being read */
+	size_t stored_count, fresh_count;
 	uint64_t generation; /* of the snapshot that the jobs are from */
 	bool is_loading, is_loaded, has_changed;
+	bool has_news;      /* others have changed something in the store */
 	int64_t load_at_us; /* monotonic */
 	int64_t once_number;
 };
@@ -216,6 +223,7 @@ struct job *job_find(struct job_list *, const char *name);
 /* due_us: when, if it runs by itself. */
 void job_add(struct replicate *, struct job *, int64_t due_us);
 void job_start(struct replicate *, struct job *, replicate_done *, void *arg);
+void job_enable(struct job *, bool is_enabled);
 /* Ends the job's run, if there is one: the job is about to go. */
 void job_stop(struct job *, const char *sqlstate, const char *message);
 /* The store's list, kept as the store has it. */
@@ -227,6 +235,21 @@ void jobs_publish(struct replicate *);
 void job_ran(struct job *, struct run *);
 /* Of a loose job: nobody needs it any more. */
 void job_leave(struct worker *, struct job *);
+
+/* ---- shared.c: proxies that share a store ---- */
+
+/* job_start(), when no other proxy has the job. interval_us: nor has had it since then; 0: it is
+ * to run in any case. */
+void job_begin(
+    struct replicate *, struct job *, int64_t interval_us, replicate_done *, void *arg);
+/* Its run is over: others may have it, and then done() (may be NULL) is called. False: it was not
+ * claimed, and done() is not called. */
+bool job_unclaim(struct worker *side, struct job *, store_done *done, void *arg);
+
+/* ---- past.c: runs that this process has not seen ---- */
+
+/* Of earlier processes, and other proxies; name NULL: of all jobs. */
+void past_load(struct replicate *, const char *name);
 
 /* ---- run.c and steps.c ---- */
 
@@ -299,6 +322,7 @@ void leg_copied(struct leg *);
 
 void board_jobs(const struct replicate_status *, size_t count);
 void board_run(const struct store_run *);
+bool board_has_run(const struct store_run *);
 void board_clear(void);
 
 #endif

@@ -10,10 +10,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define FIRST_RUN_US    SECOND_US /* after the start, so that it is not in the way */
-#define LOAD_AGAIN_US   (30 * SECOND_US) /* the store did not answer */
-#define RUNS_AT_ONCE    8                /* that are due; those asked for come on top */
-#define RUNS_REMEMBERED 100              /* of a job, from the store */
+#define FIRST_RUN_US  SECOND_US        /* after the start, so that it is not in the way */
+#define LOAD_AGAIN_US (30 * SECOND_US) /* the store did not answer */
+#define RUNS_AT_ONCE  8                /* that are due; those asked for come on top */
 
 struct replicate *
 replicate_of(struct worker *w)
@@ -159,7 +158,7 @@ job_ran(struct job *job, struct run *run)
 		replicate_done *done = job->waiter;
 
 		job->waiter = NULL;
-		job_start(r, job, done, job->waiter_arg);
+		job_begin(r, job, 0, done, job->waiter_arg);
 	} else
 		jobs_publish(r);
 }
@@ -174,93 +173,12 @@ job_stop(struct job *job, const char *sqlstate, const char *message)
 
 	job->run = NULL;
 	job->waiter = NULL;
-	if (run != NULL)
+	if (run != NULL) {
+		(void)job_unclaim(run->side, job, NULL, NULL);
 		run_abort(run, sqlstate, message);
+	}
 	if (waiter != NULL)
 		waiter(job->waiter_arg, &answer);
-}
-
-/* ---- runs of earlier processes ---- */
-
-struct past {
-	struct worker *side;
-	char *name;
-	struct store_run runs[RUNS_REMEMBERED];
-	size_t count;
-};
-
-static void
-past_each(void *arg, const struct store_run *run)
-{
-	struct past *past = arg;
-	struct store_run *mine;
-
-	if (past->count == RUNS_REMEMBERED)
-		return;
-	mine = &past->runs[past->count++];
-	*mine = *run;
-	mine->job = past->name;
-	mine->target = mem_str(run->target);
-	mine->table = mem_str(run->table);
-	mine->outcome = mem_str(run->outcome);
-	mine->error = run->error != NULL ? mem_str(run->error) : NULL;
-}
-
-/* What the newest of them says of the job, unless it has run meanwhile. */
-static void
-past_apply(struct job *job, const struct store_run *newest)
-{
-	if (job->run_number < newest->run)
-		job->run_number = newest->run;
-	if (job->has_run || job->run != NULL)
-		return;
-	job->has_run = true;
-	job->last_run_us = newest->started_us;
-	job->has_failed = strcmp(newest->outcome, "failed") == 0;
-	if (newest->error != NULL)
-		job->last_error =
-		    mem_printf("target \"%s\": %s", newest->target, newest->error);
-}
-
-static void
-past_done(struct worker *w, void *arg, int fault, const char *why)
-{
-	struct past *past = arg;
-	struct replicate *r = replicate_of(past->side);
-	struct job *job = r != NULL ? job_find(&r->jobs, past->name) : NULL;
-
-	(void)w;
-	if (fault != 0)
-		log_warning("replicate: earlier runs are not known: %s", why);
-	if (job != NULL && past->count > 0)
-		past_apply(job, &past->runs[0]);
-	if (r != NULL && past->count > 0 && strcmp(past->name, ONCE) == 0 &&
-	    r->once_number < past->runs[0].run)
-		r->once_number = past->runs[0].run;
-	for (size_t i = past->count; i-- > 0;) {
-		struct store_run *run = &past->runs[i];
-
-		if (r != NULL)
-			board_run(run);
-		free((void *)(uintptr_t)run->target);
-		free((void *)(uintptr_t)run->table);
-		free((void *)(uintptr_t)run->outcome);
-		free((void *)(uintptr_t)run->error);
-	}
-	if (r != NULL)
-		r->has_changed = true;
-	free(past->name);
-	free(past);
-}
-
-static void
-past_load(struct replicate *r, const char *name)
-{
-	struct past *past = mem_alloc(sizeof(*past));
-
-	past->side = r->side;
-	past->name = mem_str(name);
-	store_runs_load(r->side, past->name, RUNS_REMEMBERED, past_each, past_done, past);
 }
 
 /* ---- which jobs there are ---- */
@@ -291,6 +209,20 @@ job_replace(struct replicate *r, struct job *old, struct job *job)
 	job_destroy(old);
 }
 
+/* Whether the words differ in nothing but whether it is enabled, and are so taken over. */
+static bool
+is_only_enabled(struct job *old, const struct job *job)
+{
+	struct topo_job_text text = job->text;
+
+	text.enabled = old->text.enabled;
+	if (old->is_from_file || job->is_from_file || !job_text_same(&old->text, &text))
+		return (false);
+	job_enable(old, job->is_enabled);
+	old->is_seen = true;
+	return (true);
+}
+
 /* There is to be a job of these words. */
 static void
 want(struct replicate *r, const struct topo_job_text *text, bool is_from_file)
@@ -310,6 +242,10 @@ want(struct replicate *r, const struct topo_job_text *text, bool is_from_file)
 	}
 	job->is_from_file = is_from_file;
 	job->is_seen = true;
+	if (old != NULL && is_only_enabled(old, job)) {
+		job_destroy(job);
+		return;
+	}
 	if (old != NULL) {
 		job_stop(old, "57014", "the job has been changed");
 		job_replace(r, old, job);
@@ -372,12 +308,37 @@ stored_put(struct replicate *r, const struct topo_job_text *text)
 }
 
 static void
-stored_each(void *arg, const struct topo_job_text *text)
+fresh_free(struct replicate *r)
+{
+	while (r->fresh_count > 0)
+		job_text_free(&r->fresh[--r->fresh_count]);
+	free(r->fresh);
+	r->fresh = NULL;
+}
+
+static void
+fresh_each(void *arg, const struct topo_job_text *text)
 {
 	struct replicate *r = replicate_of(arg);
 
-	if (r != NULL)
-		stored_put(r, text);
+	if (r == NULL)
+		return;
+	r->fresh = mem_realloc(r->fresh, (r->fresh_count + 1) * sizeof(*r->fresh));
+	job_text_copy(&r->fresh[r->fresh_count++], text);
+}
+
+/* What was read is what the store has: what came and went here was asked of it in the same
+ * order. */
+static void
+fresh_take(struct replicate *r)
+{
+	while (r->stored_count > 0)
+		stored_remove(r, r->stored[0].name);
+	free(r->stored);
+	r->stored = r->fresh;
+	r->stored_count = r->fresh_count;
+	r->fresh = NULL;
+	r->fresh_count = 0;
 }
 
 static void
@@ -392,8 +353,10 @@ stored_done(struct worker *w, void *arg, int fault, const char *why)
 	if (fault != 0) {
 		log_warning("replicate: the jobs of the store are not known: %s", why);
 		r->load_at_us = clock_us() + LOAD_AGAIN_US;
+		fresh_free(r);
 		return;
 	}
+	fresh_take(r);
 	r->is_loaded = true;
 	settle(r);
 }
@@ -407,12 +370,12 @@ run_due(struct replicate *r, int64_t now_us)
 	unsigned running = 0;
 
 	TAILQ_FOREACH(job, &r->jobs, entry)
-		running += job->run != NULL;
+		running += job->run != NULL || job->claiming != NULL;
 	TAILQ_FOREACH(job, &r->jobs, entry) {
-		if (job->run != NULL || !job->is_enabled || job->due_us == 0 ||
-		    job->due_us > now_us || running >= RUNS_AT_ONCE)
+		if (job->run != NULL || job->claiming != NULL || !job->is_enabled ||
+		    job->due_us == 0 || job->due_us > now_us || running >= RUNS_AT_ONCE)
 			continue;
-		job_start(r, job, NULL, NULL);
+		job_begin(r, job, job->interval_us, NULL, NULL);
 		running++;
 	}
 	if (running > 0 || r->has_changed)
@@ -428,13 +391,25 @@ on_tick(struct worker *w, int64_t now_us)
 		return;
 	if (r->generation != topo_generation(pool_worker(w)->topo))
 		settle(r);
-	if (!r->is_loaded && !r->is_loading && now_us >= r->load_at_us) {
+	if ((r->has_news || !r->is_loaded) && !r->is_loading && now_us >= r->load_at_us) {
 		r->is_loading = true;
-		if (r->load_at_us == 0)
+		if (r->load_at_us == 0 && !r->is_loaded)
 			past_load(r, ONCE);
-		store_jobs_load(w, stored_each, stored_done, w);
+		store_jobs_load(w, fresh_each, stored_done, w);
+		if (r->has_news)
+			past_load(r, NULL);
+		r->has_news = false;
 	}
 	run_due(r, now_us);
+}
+
+static void
+on_news(struct worker *w)
+{
+	struct replicate *r = replicate_of(w);
+
+	if (r != NULL)
+		r->has_news = true;
 }
 
 void
@@ -447,6 +422,8 @@ replicate_init(struct worker *side)
 	TAILQ_INIT(&r->loose);
 	side->slot[WORKER_REPLICATE] = r;
 	worker_on_tick(side, on_tick);
+	if (store_is_shared())
+		store_on_change(side, on_news);
 }
 
 void
@@ -474,6 +451,7 @@ replicate_fini(struct worker *side)
 	while (r->stored_count > 0)
 		stored_remove(r, r->stored[0].name);
 	free(r->stored);
+	fresh_free(r);
 	free(r);
 	board_clear();
 }

@@ -336,11 +336,10 @@ run_answer(struct run *run)
 	free(detail);
 }
 
-/* The last leg has ended. */
 static void
-run_over(struct worker *w, struct mail *m)
+run_end(struct run *run)
 {
-	struct run *run = CONTAINER_OF(m, struct run, mail);
+	struct worker *w = run->side;
 	struct job *job = run->job;
 
 	if (!run->is_aborted && run->complaint.message == NULL && run->checked != NULL)
@@ -355,6 +354,27 @@ run_over(struct worker *w, struct mail *m)
 			job_leave(w, job);
 	}
 	run_let_go(run);
+}
+
+/* Other proxies may have the job. */
+static void
+run_released(struct worker *w, void *arg, int fault, const char *why)
+{
+	(void)w;
+	(void)fault;
+	(void)why;
+	run_end(arg);
+}
+
+/* The last leg has ended. Who is told may ask another proxy for the next run at once. */
+static void
+run_over(struct worker *w, struct mail *m)
+{
+	struct run *run = CONTAINER_OF(m, struct run, mail);
+
+	if (run->is_aborted || run->purpose != PURPOSE_RUN ||
+	    !job_unclaim(w, run->job, run_released, run))
+		run_end(run);
 }
 
 void

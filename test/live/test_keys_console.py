@@ -270,7 +270,7 @@ def test_broken_file(start, state):
     with open(os.path.join(state, "state.db"), "w") as f:
         f.write("no database at all, " * 100)
     door = start()
-    assert "file is not a database" in log(door)
+    until(lambda: "file is not a database" in log(door))  # it listens before it looks
     cannot(door, "file is not a database")
     with door.connect("bank") as c:
         assert c.execute("select 1").fetchone() == (1,)

@@ -106,17 +106,22 @@ tick_links(struct seat *seat, int64_t now)
 static void
 tick_overflow(struct seat *seat, int64_t now)
 {
-	int64_t excess =
-	    (int64_t)atomic_load(&seat->pool->links) - seat->limits.pool_size;
-	struct link *l;
+	struct pool *pool = seat->pool;
+	int64_t excess = (int64_t)atomic_load(&pool->links) - seat->limits.pool_size,
+		trimmed = atomic_load(&pool->trimmed_us);
+	struct link *l = TAILQ_LAST(&seat->idle, link_list);
 
-	if (seat->limits.max_overflow == 0)
+	if (seat->limits.max_overflow == 0 || excess <= 0 || l == NULL ||
+	    now - l->request_us <= OVERFLOW_IDLE_US)
 		return;
-	for (; excess > 0; excess--) {
-		l = TAILQ_LAST(&seat->idle, link_list);
-		if (l == NULL || now - l->request_us <= OVERFLOW_IDLE_US)
-			break;
+	/* Several workers would each close what is too many. */
+	if (now - trimmed < WORKER_TICK_US / 2 ||
+	    !atomic_compare_exchange_strong(&pool->trimmed_us, &trimmed, now))
+		return;
+	for (; excess > 0 && l != NULL && now - l->request_us > OVERFLOW_IDLE_US;
+	     excess--) {
 		link_close(l, "overflow link is idle");
+		l = TAILQ_LAST(&seat->idle, link_list);
 	}
 }
 

@@ -198,6 +198,8 @@ struct sql_facts {
 	const char *value;     /* as text; NULL: DEFAULT, or not a constant */
 	const char *savepoint; /* SQL_SAVEPOINT: its name */
 	bool is_release, is_rollback_to;
+	const char *cursor; /* DECLARE, FETCH, MOVE, CLOSE: its name; NULL: ALL */
+	bool declares_read; /* DECLARE of a query that cannot write or lock rows */
 	/* SQL_EXPLAIN_ROUTE: where the inner statement begins in scan->sql, and whether as JSON. */
 	uint32_t inner_at;
 	bool wants_json;

@@ -2,7 +2,7 @@
 #include "private.h"
 
 /* Utility statements that change nothing but the session: open cursors, prepared statements,
- * channels, SET CONSTRAINTS. DECLARE, PREPARE and EXECUTE run what the facts do not tell. */
+ * channels, SET CONSTRAINTS. PREPARE and EXECUTE run what the facts do not tell. */
 static bool
 is_harmless_utility(const char *verb)
 {
@@ -26,8 +26,8 @@ route_may_write(const struct route_input *in)
 	case SQL_TWO_PHASE:
 		return (true);
 	case SQL_UTILITY:
-		return (
-		    !in->facts->is_plain_read && !is_harmless_utility(in->scan->verb));
+		return (!in->facts->is_plain_read && !in->facts->declares_read &&
+			!is_harmless_utility(in->scan->verb));
 	case SQL_EMPTY:
 	case SQL_READ:
 	case SQL_SET:

@@ -71,21 +71,6 @@ weave_decline(
 	return (GO_REFUSED);
 }
 
-struct leg *
-weave_leg_of_cursors(struct session *s, const char *name)
-{
-	struct weave *w = s->weave;
-	struct leg *leg = s->link != NULL ? leg_note(s, s->link) : NULL;
-
-	/* The unnamed portal is gone with the next statement. */
-	if (name[0] == '\0')
-		return (leg);
-	for (unsigned i = 0; i < w->leg_count && (leg == NULL || !leg->has_portals); i++)
-		if (w->legs[i].has_portals)
-			leg = &w->legs[i];
-	return (leg);
-}
-
 static bool
 is_one_of(const char *verb, const char *const *list)
 {
@@ -115,7 +100,7 @@ leg_for_verb(struct session *s, const struct sense *sense)
 	if (is_one_of(sense->scan.verb, of_session))
 		return (leg_home(w));
 	if (is_one_of(sense->scan.verb, of_cursors))
-		return (weave_leg_of_cursors(s, "?"));
+		return (weave_leg_of_cursors(s, f->cursor != NULL ? f->cursor : "?"));
 	return (f->is_plain_read && s->link != NULL ? leg_note(s, s->link) : NULL);
 }
 
@@ -180,7 +165,11 @@ decide_by_route(struct session *s, const struct sense *sense, const struct bindi
 		plan->is_write |= plan->calls_writer;
 		w->reads_replica = plan->on_replica && !plan->is_write;
 		*seat = weave_seat(s, plan->legs[0].node);
-		return (*seat != NULL ? GO_ONE : GO_REFUSED);
+		if (*seat == NULL ||
+		    (sense->facts->cursor != NULL &&
+			!cursors_may_open(w, sense->facts->cursor, *seat)))
+			return (GO_REFUSED);
+		return (GO_ONE);
 	}
 }
 
@@ -350,6 +339,9 @@ weave_note_relayed(struct session *s, const struct sense *sense)
 		w->unit.saves |= !f->is_release && !f->is_rollback_to;
 		if (w->txn != TXN_NONE || w->unit.is_string)
 			(void)weave_savepoint(s, f);
+		/* Those that were opened since are gone. */
+		if (f->is_rollback_to)
+			cursors_free(w);
 	}
 	if (f->class == SQL_BEGIN)
 		note_begin(w, sense);
@@ -357,8 +349,10 @@ weave_note_relayed(struct session *s, const struct sense *sense)
 		catalog_suspect();
 	w->unit.rolls_back |= f->class == SQL_ROLLBACK;
 	w->unit.resets_all |= f->class == SQL_SET && is_reset_of_all(sense);
-	w->unit.opens |=
-	    sense->scan.verb[0] == 'd' && strcmp(sense->scan.verb, "declare") == 0;
+	if (f->cursor != NULL && strcmp(sense->scan.verb, "declare") == 0)
+		cursors_open(w, f->cursor);
+	else if (f->cursor != NULL && strcmp(sense->scan.verb, "close") == 0)
+		cursors_close(w, f->cursor);
 	w->unit.taints |= is_taint(sense);
 	if (f->class == SQL_SET && f->set_verb != SQL_SET_SHOW)
 		w->unit.taints |= !weave_track_begin(s, f);
@@ -386,6 +380,7 @@ weave_note_leg(struct session *s)
 	leg->has_written |= w->unit.writes;
 	leg->has_savepoints |= w->unit.saves;
 	leg->has_portals |= w->unit.opens;
+	cursors_land(w, leg->seat);
 }
 
 void

@@ -38,6 +38,7 @@ portals_free(struct session *s)
 
 	while ((p = TAILQ_FIRST(&s->weave->portals)) != NULL)
 		portal_free(s, p);
+	cursors_free(s->weave);
 }
 
 /* bind: from the parameter formats on; it has been looked at. */
@@ -288,9 +289,11 @@ weave_bind(struct up *u, uint32_t size)
 		return (weave_say_refusal(u, 'B', size));
 	sense = sense_of_stmt(s->worker, st);
 	go = weave_decide(s, sense, &b, plan, &seat);
+	if (go == GO_ONE && !cursors_may_open(s->weave, portal, seat))
+		go = GO_REFUSED;
 	if (go == GO_ONE) {
 		portal_free(s, portal_find(s->weave, portal));
-		s->weave->unit.opens |= portal[0] != '\0';
+		cursors_open(s->weave, portal);
 		return (take_batch(u, 'B', size, sense, plan, seat));
 	}
 	if (go == GO_REFUSED)
@@ -467,8 +470,13 @@ weave_close(struct up *u, uint32_t size, char what, const char *name)
 	} else {
 		p = portal_find(w, name);
 		if (p == NULL && w->txn == TXN_OPEN &&
-		    weave_leg_of_cursors(s, name) != NULL)
-			return (server_portal(u, 'C', size, name));
+		    weave_leg_of_cursors(s, name) != NULL) {
+			enum up_verdict v = server_portal(u, 'C', size, name);
+
+			if (v == UP_PASS)
+				cursors_close(w, name);
+			return (v);
+		}
 		portal_free(s, p);
 	}
 	proto_message(&out, '3', NULL, 0);
@@ -530,10 +538,12 @@ bind_here(struct session *s, const struct sense *sense, bool writes, const char 
 
 	if (w->txn != TXN_NONE && (writes || saves) && !leg_may_write(w, s->link->place))
 		return (false);
+	if (!cursors_may_open(w, portal, s->link->place))
+		return (false);
 	portal_free(s, portal_find(w, portal));
 	w->is_bound = true;
 	w->unit.writes |= writes;
-	w->unit.opens |= portal[0] != '\0';
+	cursors_open(w, portal);
 	weave_note_relayed(s, sense);
 	if (w->txn != TXN_NONE)
 		weave_note_leg(s);
@@ -645,6 +655,32 @@ relay_statement(struct up *u, char type, uint32_t size)
 	return (v);
 }
 
+/* Describe, Execute and Close within a batch: of a portal that another member has? */
+static enum up_verdict
+relay_portal(struct up *u, char type, uint32_t size)
+{
+	struct session *s = u->s;
+	struct weave *w = s->weave;
+	const char *name = (const char *)u->p + u->used + PROTO_HEAD;
+	char what = 'P';
+
+	if (w->cursor_count == 0 || size > SESSION_WHOLE_MAX)
+		return (UP_PASS);
+	if (!is_whole(u, size))
+		return (UP_STOP);
+	if (type == 'E'
+		? size < 9 || strnlen(name, size - 4) + 5 != size - 4
+		: proto_target_parse((const uint8_t *)name, size - 4, &what, &name) != 0)
+		return (UP_PASS);
+	if (what != 'P')
+		return (UP_PASS);
+	if (cursors_is_elsewhere(w, name, s->link->place))
+		return (w->is_bound ? doom(u, size) : begin_anew(u));
+	if (type == 'C')
+		cursors_close(w, name);
+	return (UP_PASS);
+}
+
 enum up_verdict
 weave_relay(struct up *u, char type, uint32_t size)
 {
@@ -658,6 +694,10 @@ weave_relay(struct up *u, char type, uint32_t size)
 	case 'P':
 	case 'B':
 		return (relay_statement(u, type, size));
+	case 'D':
+	case 'E':
+	case 'C':
+		return (relay_portal(u, type, size));
 	case 'Q':
 	case 'F':
 		/* In the middle of a COPY the server refuses it, and would ignore a Sync. */

@@ -7,6 +7,7 @@
  *   decide.c   what becomes of a statement: answered here, relayed to one link, or scattered
  *   simple.c   simple queries
  *   extended.c extended batches, the statements and portals kept here
+ *   cursors.c  the cursors and portals that servers have
  *   sense.c    what a statement is, and where it goes
  *   legs.c     the links of a transaction or a statement: taking, parking, ending
  *   scatter.c  a statement on several databases
@@ -179,6 +180,12 @@ struct seat_known {
 	struct seat *seat;
 };
 
+/* A cursor or portal with a name, of a transaction. */
+struct weave_cursor {
+	char *name;
+	const struct seat *seat; /* NULL: of the unit that is about to run */
+};
+
 /* One for each worker. */
 struct weave_plan {
 	struct route_plan plan;
@@ -244,6 +251,8 @@ struct weave {
 	struct said_frame *frames; /* savepoints, the oldest first */
 	unsigned frame_count;
 	TAILQ_HEAD(, portal) portals;
+	struct weave_cursor *cursors; /* the oldest first */
+	unsigned cursor_count;
 	char *routed; /* where the last statement went: names of members */
 	/* the unit */
 	bool is_routed;      /* its link is, or will be, s->link */
@@ -363,8 +372,6 @@ enum decision { GO_LOCAL, GO_ONE, GO_MANY, GO_REFUSED };
 /* GO_REFUSED, and the refusal is set. */
 enum decision weave_decline(
     struct weave *, const char *sqlstate, const char *message, const char *hint);
-/* The leg that a portal or cursor of that name is on, as far as is known. */
-struct leg *weave_leg_of_cursors(struct session *, const char *name);
 /* What becomes of a statement. The plan is made for GO_MANY, and for GO_ONE unless the
  * statement belongs to the transaction's link (plan->leg_count 0). */
 enum decision weave_decide(struct session *, const struct sense *, const struct binding *,
@@ -377,6 +384,20 @@ void weave_say_warning(struct session *, const struct route_plan *);
 /* Takes the link that was decided for: as weave_take(). */
 enum up_verdict weave_goes_to(
     struct session *, const struct sense *, const struct route_plan *, struct seat *);
+
+/* ---- cursors.c ---- */
+
+/* The unit opens, closes one; portals with no name are left out. */
+void cursors_open(struct weave *, const char *name);
+void cursors_close(struct weave *, const char *name);
+/* What the unit opens is there. */
+void cursors_land(struct weave *, const struct seat *);
+void cursors_free(struct weave *);
+bool cursors_is_elsewhere(struct weave *, const char *name, const struct seat *);
+/* False: another leg has that name, the refusal is set. */
+bool cursors_may_open(struct weave *, const char *name, const struct seat *);
+/* The leg that a portal or cursor of that name is on, as far as is known. */
+struct leg *weave_leg_of_cursors(struct session *, const char *name);
 
 /* ---- simple.c ---- */
 

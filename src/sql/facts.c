@@ -218,6 +218,35 @@ note_keeps(struct sql_facts *out, const PgQuery__Node *stmt)
 		out->keeps = SQL_KEEPS_CURSOR;
 }
 
+/* The cursor that the statement names. */
+static const char *
+cursor_of(const PgQuery__Node *stmt)
+{
+	switch ((int)stmt->node_case) {
+	case PG_QUERY__NODE__NODE_DECLARE_CURSOR_STMT:
+		return (stmt->declare_cursor_stmt->portalname);
+	case PG_QUERY__NODE__NODE_FETCH_STMT:
+		return (stmt->fetch_stmt->portalname);
+	case PG_QUERY__NODE__NODE_CLOSE_PORTAL_STMT:
+		return (stmt->close_portal_stmt->portalname);
+	default:
+		return (NULL);
+	}
+}
+
+static void
+note_cursor(struct sql_find *f, const PgQuery__Node *stmt)
+{
+	const char *name = cursor_of(stmt);
+
+	/* What protobuf does not carry (CLOSE ALL) is "". */
+	if (name != NULL && name[0] != '\0')
+		f->facts->cursor = sql_arena_str(f->arena, name);
+	f->facts->declares_read =
+	    stmt->node_case == PG_QUERY__NODE__NODE_DECLARE_CURSOR_STMT &&
+	    !f->has_write && !f->facts->has_foreign_function;
+}
+
 static void
 find_in_tree(struct sql_find *f, PgQuery__Node *stmt)
 {
@@ -232,6 +261,7 @@ find_in_tree(struct sql_find *f, PgQuery__Node *stmt)
 	}
 	out->class = class_of(f, stmt);
 	note_keeps(out, stmt);
+	note_cursor(f, stmt);
 	out->is_plain_but_calls = out->class == SQL_READ && !f->has_write && !f->is_bound;
 	out->is_plain_read = out->is_plain_but_calls && !out->has_foreign_function;
 	sql_match_find(f, &stmt->base);

@@ -9,6 +9,8 @@ from ledger import ANSWER, EVENTS, USERS, event, insert, number, written
 from poll import until
 from transcript import SYNC, Client, again, call, run
 
+DIFFERENT = "E(0A000 the statements of one batch belong to different databases)"
+
 
 @pytest.fixture(scope="module")
 def made(pg):
@@ -250,12 +252,77 @@ def test_portal_of_a_leg_that_is_parked(c):
     assert c.ask("rollback") == "C(ROLLBACK) Z(I)"
 
 
+NINE = "select i from generate_series(1, 9) i, (select count(*) from {}) t order by i"
+HERE, THERE = NINE.format("users"), NINE.format("analytics_events")
+
+
+def test_cursors_of_two_members_side_by_side(c):
+    said(c, "begin", f"declare a cursor for {HERE}", f"declare \"B\" cursor for {THERE}")
+    for i in range(1, 4):
+        assert c.ask("fetch a") == f"T D({i}) C(FETCH 1) Z(T)"
+        assert c.ask("fetch from \"B\"") == f"T D({i}) C(FETCH 1) Z(T)"
+    assert c.ask("close \"B\"") == "C(CLOSE CURSOR) Z(T)"
+    assert c.ask("move 2 in a") == "C(MOVE 2) Z(T)"
+    assert c.ask("fetch a") == "T D(6) C(FETCH 1) Z(T)"
+    # the name is free, for any member
+    assert c.ask(f"declare \"B\" cursor for {HERE}") == "C(DECLARE CURSOR) Z(T)"
+    assert c.ask("fetch \"B\"") == "T D(1) C(FETCH 1) Z(T)"
+    assert c.ask("commit") == "C(COMMIT) Z(I)"
+
+
+def test_portals_of_two_members_side_by_side(c):
+    """As a driver reads two results with a fetch size."""
+    c.ask("begin")
+    assert c.say(run(HERE, portal="a", rows=1), SYNC) == "1 2 D(1) s Z(T)"
+    assert c.say(run(THERE, portal="b", rows=1), SYNC) == "1 2 D(1) s Z(T)"
+    for i in range(2, 4):
+        for portal in "ab":
+            assert c.say(pg_.execute(portal, 1), SYNC) == f"D({i}) s Z(T)"
+    # of both in one batch
+    assert c.say(pg_.close("P", "a"), pg_.execute("b", 1), SYNC) == "3 D(4) s Z(T)"
+    assert c.say(pg_.close("P", "b"), run(THERE, portal="a", rows=1), SYNC) == "3 1 2 D(1) s Z(T)"
+    assert c.say(pg_.describe("P", "a"), SYNC) == "T Z(T)"
+    # of both in one batch
+    c.say(run(HERE, portal="b", rows=1), SYNC)
+    assert c.say(pg_.execute("a", 1), pg_.execute("b", 1), SYNC) == f"D(2) s {DIFFERENT} Z(E)"
+    assert c.ask("commit") == "C(ROLLBACK) Z(I)"
+
+
+def test_a_cursor_of_one_member_and_a_write_on_another(c, made, n):
+    said(c, "begin", f"declare a cursor for {THERE}", "fetch a", insert(n))
+    assert c.ask("fetch a") == "T D(2) C(FETCH 1) Z(T)"
+    assert c.ask("commit") == "C(COMMIT) Z(I)"
+    assert written(made, n) == (1, 0)
+
+
+def test_a_name_of_another_members_cursor_is_taken(c):
+    taken = "E(42P03 cursor \"a\" already exists)"
+    said(c, "begin", f"declare a cursor for {HERE}", "savepoint s")
+    assert c.ask(f"declare a cursor for {THERE}") == f"{taken} Z(E)"
+    said(c, "rollback to s")
+    assert c.ask("fetch a") == "T D(1) C(FETCH 1) Z(T)"
+    said(c, "rollback", "begin")
+    assert c.say(run(HERE, portal="a", rows=1), SYNC) == "1 2 D(1) s Z(T)"
+    assert c.say(run(THERE, portal="a", rows=1), SYNC) == f"1 {taken} Z(E)"
+    assert c.ask("rollback") == "C(ROLLBACK) Z(I)"
+
+
+def test_more_cursors_than_are_known_by_name(c):
+    said(c, "begin", f"declare first cursor for {THERE}")
+    for i in range(300):
+        assert c.say(run(THERE, portal=f"p{i}", rows=1), SYNC) == "1 2 D(1) s Z(T)"
+    assert c.ask("fetch first") == "T D(1) C(FETCH 1) Z(T)"
+    assert c.say(pg_.execute("p0", 1), SYNC) == "D(2) s Z(T)"
+    assert c.ask("rollback") == "C(ROLLBACK) Z(I)"
+
+
 # ---- waiting for each other ----
 
 @pytest.mark.parametrize("timeout", [3, 0])
 def test_of_two_that_wait_for_each_other_one_gives_way(proxy, made, timeout):
     """With query_wait_timeout and without: the other one goes on."""
-    door = proxy(made, sections=bank.sections(made), default_pool_size=1, query_wait_timeout=timeout)
+    door = proxy(made, sections=bank.sections(made), default_pool_size=1, query_wait_timeout=timeout,
+                 query_wait_notify=0)
     with Client(door.port, seconds=15) as a, Client(door.port, seconds=15) as b:
         said(a, "begin", USERS)
         said(b, "begin", EVENTS)

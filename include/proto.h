@@ -133,6 +133,7 @@ void proto_terminate(struct buf *);
 struct proto_error_fields {
 	const char *severity; /* the V field where present (never translated), else S */
 	const char *sqlstate, *message, *detail, *hint;
+	const char *routine; /* of PostgreSQL's source; "": not said */
 };
 int proto_error_parse(
     const uint8_t *body, size_t len, struct proto_error_fields *out) MUST_USE;

@@ -4,6 +4,7 @@
  * has the same name for it, and a link that moves takes its statements along.
  */
 #include "link.h"
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -11,9 +12,27 @@ struct prepared_entry {
 	struct table_node node;
 	struct hash128 id;
 	uint32_t batch; /* of the Parse */
+	unsigned age;   /* see ages */
 	bool is_sure;   /* the server has confirmed it */
 	TAILQ_ENTRY(prepared_entry) lru;
 };
+
+/* A statement whose result has another form since it was prepared is refused by the server on
+ * every link that has it, until it is prepared anew. One that learns it tells the others: what
+ * was prepared at another age is out of date. Statements share ages, which costs a Parse. */
+static atomic_uint ages[64];
+
+static atomic_uint *
+age_of(struct hash128 id)
+{
+	return (&ages[id.lo % ARRAY_LEN(ages)]);
+}
+
+void
+prepared_renew(struct hash128 id)
+{
+	atomic_fetch_add(age_of(id), 1);
+}
 
 void
 prepared_name(struct hash128 id, char out[PREPARED_NAME])
@@ -61,11 +80,17 @@ prepared_touch(struct prepared_set *set, struct hash128 id)
 {
 	struct prepared_entry *e = entry_find(set, id);
 
-	if (e == NULL)
+	if (e == NULL || e->age != atomic_load_explicit(age_of(id), memory_order_relaxed))
 		return (false);
 	TAILQ_REMOVE(&set->lru, e, lru);
 	TAILQ_INSERT_TAIL(&set->lru, e, lru);
 	return (true);
+}
+
+bool
+prepared_is_old(const struct prepared_set *set, struct hash128 id)
+{
+	return (entry_find(set, id) != NULL);
 }
 
 void
@@ -75,11 +100,13 @@ prepared_add(struct prepared_set *set, struct hash128 id, uint32_t batch)
 
 	if (prepared_touch(set, id))
 		return;
+	prepared_forget(set, id);
 	if (set->table.size == 0)
 		TAILQ_INIT(&set->lru);
 	e = mem_alloc(sizeof(*e));
 	e->id = id;
 	e->batch = batch;
+	e->age = atomic_load(age_of(id));
 	table_add(&set->table, &e->node, id.lo);
 	TAILQ_INSERT_TAIL(&set->lru, e, lru);
 }

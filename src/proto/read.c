@@ -39,7 +39,7 @@ proto_error_parse(const uint8_t *body, size_t len, struct proto_error_fields *ou
 	const char *text, *untranslated = NULL;
 	size_t n;
 
-	*out = (struct proto_error_fields){"", "", "", "", ""};
+	*out = (struct proto_error_fields){"", "", "", "", "", ""};
 	while (r.len > 0 && *r.p != '\0') {
 		char field = (char)*r.p++;
 
@@ -65,6 +65,9 @@ proto_error_parse(const uint8_t *body, size_t len, struct proto_error_fields *ou
 			break;
 		case 'H':
 			out->hint = text;
+			break;
+		case 'R':
+			out->routine = text;
 			break;
 		default: /* other fields are passed on, not looked at */
 			break;

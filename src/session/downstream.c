@@ -238,6 +238,10 @@ down_error(struct down *d, const uint8_t *body, uint32_t size)
 		 strcmp(error.sqlstate, "42P05") == 0) ||
 		(r->renames && strcmp(error.sqlstate, "26000") == 0)))
 		l->is_dirty = true;
+	/* "cached plan must not change result type", in whatever language. */
+	if (r != NULL && r->renames && strcmp(error.sqlstate, "0A000") == 0 &&
+	    strcmp(error.routine, "RevalidateCachedQuery") == 0)
+		prepared_renew(((const struct stmt_name *)r->arg)->stmt->id);
 	l->is_copying_in = false;
 	if (d->s->weave != NULL)
 		d->s->weave->unit.has_failed = true;

@@ -48,21 +48,27 @@ up_owe(struct up *u, enum request_kind kind, enum request_act act)
 
 /* ---- prepared statements ---- */
 
+static void
+up_close(struct up *u, struct hash128 id)
+{
+	char name[PREPARED_NAME];
+
+	prepared_name(id, name);
+	proto_close_statement(batch_make(&u->batch), name);
+	batch_made(&u->batch);
+	up_owe(u, REQ_CLOSE, ACT_SKIP)->id = id;
+}
+
 /* Statements used longest ago make room. */
 static void
 up_evict(struct up *u)
 {
 	struct link *l = u->s->link;
 	int64_t max = pool_settings(u->s->worker)->max_prepared_statements;
-	char name[PREPARED_NAME];
 	struct hash128 id;
 
-	while (prepared_count(&l->prepared) > max && prepared_evict(&l->prepared, &id)) {
-		prepared_name(id, name);
-		proto_close_statement(batch_make(&u->batch), name);
-		batch_made(&u->batch);
-		up_owe(u, REQ_CLOSE, ACT_SKIP)->id = id;
-	}
+	while (prepared_count(&l->prepared) > max && prepared_evict(&l->prepared, &id))
+		up_close(u, id);
 }
 
 static void
@@ -71,6 +77,8 @@ up_prepare(struct up *u, const struct stmt *st, const char *sql, enum request_ac
 	struct link *l = u->s->link;
 	char name[PREPARED_NAME];
 
+	if (prepared_is_old(&l->prepared, st->id))
+		up_close(u, st->id);
 	prepared_name(st->id, name);
 	proto_parse(
 	    batch_make(&u->batch), name, sql, st->data + st->sql_len + 1, st->types_len);

@@ -82,6 +82,27 @@ def test_transaction_shares_links(proxy, pg):
         assert pid(a) == one
 
 
+def test_statement_whose_result_has_changed(proxy, pg, only_pgweave):
+    """As on PostgreSQL it fails when the table's form has changed, but once: from then on it is
+    prepared anew, on every link that has it."""
+    door = proxy(pg, pool_mode="transaction", default_pool_size=2)
+    sql = "select * from t_changed where v = %s"
+    with pg.connect() as direct, door.connect() as a, door.connect() as b:
+        direct.execute("drop table if exists t_changed")
+        direct.execute("create table t_changed (v int)")
+        direct.execute("grant all on t_changed to public")
+        a.prepare_threshold = b.prepare_threshold = 0
+        with a.transaction(), b.transaction():
+            for c in (a, b):
+                assert len(c.execute(sql, [1]).description) == 1
+        direct.execute("alter table t_changed add w int")
+        with pytest.raises(psycopg.errors.FeatureNotSupported, match="cached plan"):
+            a.execute(sql, [1])
+        with a.transaction(), b.transaction():
+            for c in (a, b, a, b):
+                assert len(c.execute(sql, [1]).description) == 2
+
+
 def test_statement_mode(proxy, pg):
     door = proxy(pg, pool_mode="statement", default_pool_size=1)
     with door.connect() as a, door.connect() as b:

@@ -389,6 +389,7 @@ file_open(struct store_db *db, bool creates, char *why, size_t why_len)
 	}
 	f->dev = st.st_dev;
 	f->ino = st.st_ino;
+	f->openings++;
 	return (0);
 }
 

@@ -113,9 +113,8 @@ copy_open(struct store *st, const struct settings *set)
 
 /* ---- reading ---- */
 
-/* The rows of that kind are those of the server. False: they cannot be read. */
 static bool
-refresh(struct store *st, const struct store_kind *kind)
+refresh_kind(struct store *st, const struct store_kind *kind)
 {
 	struct store_rows now = {.kind = kind}, was = {.kind = kind};
 	char why[600];
@@ -132,6 +131,25 @@ refresh(struct store *st, const struct store_kind *kind)
 	}
 	rows_free(&now);
 	rows_free(&was);
+	return (is_read);
+}
+
+/* The rows of that kind are those of the server, and all of them when another file stands where
+ * the copy was. False: they cannot be read. */
+static bool
+refresh(struct store *st, const struct store_kind *kind)
+{
+	bool is_read = true, is_other;
+	char why[512];
+
+	is_other = st->file.db.ops->open(&st->file.db, true, why, sizeof(why)) != 0 ||
+		   st->file.openings != st->copy_openings;
+	if (!is_other)
+		return (refresh_kind(st, kind));
+	for (size_t i = 0; i < COPIED && is_read; i++)
+		is_read = refresh_kind(st, kinds[i]);
+	if (is_read)
+		st->copy_openings = st->file.openings;
 	return (is_read);
 }
 

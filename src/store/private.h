@@ -123,6 +123,7 @@ struct store_file {
 	dev_t dev;       /* which file that was */
 	ino_t ino;
 	int64_t read_version; /* data_version when the keys were read; -1: never */
+	uint64_t openings;    /* how often it was opened */
 };
 /* Only says where it is. F_STORE and why when the settings name what cannot be. */
 int file_init(
@@ -202,6 +203,7 @@ struct store {
 	/* Of a shared store: counts up when the copy changes; as it was when the keys were
 	 * read, -1: never. */
 	int64_t generation, read_generation;
+	uint64_t copy_openings; /* of the file, when the copy was whole */
 	/* The reason for being down that the log has; "": that it is up. */
 	char said[600];
 	bool is_said;

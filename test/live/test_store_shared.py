@@ -472,6 +472,15 @@ def test_the_copy_is_the_owners_alone(start, keeper, tmp_path):
     assert os.stat(path).st_mode & 0o777 == 0o600
     with sqlite3.connect(path) as c:
         assert c.execute("select id from key").fetchall() == [(row["key"],)]
+    # one that somebody takes away is made anew, whole
+    console(door, "ALTER ROUTE bank ADD notes TO analytics")
+    for file in (tmp_path / "state").glob("keeper.copy.db*"):
+        file.unlink()
+    second = create(door)
+    with sqlite3.connect(path) as c:
+        assert c.execute("select id from key").fetchall() == [(row["key"],), (second["key"],)]
+        assert c.execute("select pattern from route").fetchall() == [("notes",)]
+    assert opens(door, row) and routes(door) == [("notes", "analytics")]
 
 
 def test_metrics(start, own_keeper):

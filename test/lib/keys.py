@@ -5,7 +5,23 @@ import re
 import psycopg
 import pytest
 
+import bank
+
 numbers = itertools.count(1)
+
+
+@pytest.fixture
+def start(proxy, made, state):
+    """start(setting=value…): a proxy in front of the bank, with a store of the test's own."""
+    def start(**settings):
+        return proxy(made, sections=bank.sections(made), **dict(
+            {"auth_type": "scram-sha-256", "state_dir": state, "workers": 4}, **settings))
+    return start
+
+
+@pytest.fixture
+def door(start):
+    return start()
 
 
 def console(door, sql, user="admin", **options):
@@ -16,7 +32,7 @@ def console(door, sql, user="admin", **options):
             if cur.description else cur.statusmessage
 
 
-def made(rows):
+def issued(rows):
     """The one row that CREATE KEY and ROTATE KEY answer."""
     row, = rows
     assert list(row) == ["key", "secret"]
@@ -27,7 +43,7 @@ def made(rows):
 def create(door, rest="TYPE server VIRTUAL bank", name=None, **options):
     """A key, under a name of its own."""
     name = name or f"test {next(numbers)}"
-    return made(console(door, f"CREATE KEY '{name}' {rest}", **options))
+    return issued(console(door, f"CREATE KEY '{name}' {rest}", **options))
 
 
 def login(door, row, **options):

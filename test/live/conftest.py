@@ -6,9 +6,13 @@ import tempfile
 import psycopg
 import pytest
 
+import activity
+import bank
 import certs as certs_module
 import cluster as cluster_module
 import fetch
+import ledger
+import transcript
 from proxy import Proxy, auth_file, config, free_port, is_standin
 
 SECRETS = {name: f"pw-{name}" for name in cluster_module.ROLES}
@@ -58,6 +62,15 @@ def own_pg():
     c = cluster_module.Cluster("15")
     yield c
     c.remove()
+
+
+@pytest.fixture(scope="module")
+def made(pg):
+    """The shared cluster with the databases of the bank."""
+    if is_standin():
+        pytest.skip("what PgBouncer does not do")
+    bank.create(pg)
+    return pg
 
 
 class Door:
@@ -190,6 +203,32 @@ def proxy(request):
 def module_proxy(request):
     """The same for a proxy that the tests of a module share."""
     yield from _doors(request, _kept)
+
+
+# ---- in front of the bank, where a module has no other ----
+
+@pytest.fixture(scope="module")
+def door(module_proxy, made):
+    return module_proxy(made, sections=bank.sections(made), default_pool_size=4)
+
+
+@pytest.fixture
+def c(door, made):
+    with transcript.Client(door.port) as c:
+        yield c
+    activity.await_rest(made)
+
+
+@pytest.fixture
+def n():
+    """A number that no other test writes."""
+    return ledger.number()
+
+
+@pytest.fixture
+def state(tmp_path):
+    """A directory for what must outlive a proxy."""
+    return str(tmp_path / "state")
 
 
 @pytest.hookimpl(hookwrapper=True)

@@ -8,38 +8,12 @@ import psycopg
 import pytest
 
 import bank
-from keys import console, create, login, refused
+from keys import console, create, door, login, refused, start  # noqa: F401
 from poll import until
-from proxy import is_standin, program
+from proxy import program
 
 COLUMNS = ("key name type virtual databases rights user_id read_only networks rate expires created "
            "last_used status")
-
-
-@pytest.fixture(scope="module")
-def base(pg):
-    if is_standin():
-        pytest.skip("what PgBouncer does not do")
-    bank.create(pg)
-    return pg
-
-
-@pytest.fixture
-def state(tmp_path):
-    return str(tmp_path / "state")
-
-
-@pytest.fixture
-def start(proxy, base, state):
-    def run(**settings):
-        return proxy(base, sections=bank.sections(base), **dict(
-            {"auth_type": "scram-sha-256", "state_dir": state}, **settings))
-    return run
-
-
-@pytest.fixture
-def door(start):
-    return start()
 
 
 def status(door):
@@ -278,9 +252,9 @@ def test_broken_file(start, state):
     assert said.returncode == 1 and "file is not a database" in said.stderr
 
 
-def test_a_plain_configuration_starts_without_a_word(proxy, base):
+def test_a_plain_configuration_starts_without_a_word(proxy, made):
     if os.path.exists("/var/lib/pgweave"):
         pytest.skip("this machine has a state directory")
-    door = proxy(base, state_dir=None)
+    door = proxy(made, state_dir=None)
     assert "state" not in log(door).lower().replace("statement", "")
     assert not os.path.exists("/var/lib/pgweave")

@@ -10,41 +10,15 @@ import psycopg
 import pytest
 
 import bank
-from keys import console, create, login, made, opens, refused, shown
+from keys import console, create, door, issued, login, opens, refused, shown, start  # noqa: F401
 from poll import until
-from proxy import free_port, is_standin, program
-
-
-@pytest.fixture(scope="module")
-def base(pg):
-    if is_standin():
-        pytest.skip("what PgBouncer does not do")
-    bank.create(pg)
-    return pg
-
-
-@pytest.fixture
-def state(tmp_path):
-    return str(tmp_path / "state")
-
-
-@pytest.fixture
-def start(proxy, base, state):
-    def run(**settings):
-        return proxy(base, sections=bank.sections(base), **dict(
-            {"auth_type": "scram-sha-256", "state_dir": state, "workers": 4}, **settings))
-    return run
-
-
-@pytest.fixture
-def door(start):
-    return start()
+from proxy import free_port, program
 
 
 def rotate(door, row, overlap=None, **options):
     """The key with its new secret."""
     end = f" OVERLAP '{overlap}'" if overlap else ""
-    new = made(console(door, f"ROTATE KEY '{row['key']}'{end}", **options))
+    new = issued(console(door, f"ROTATE KEY '{row['key']}'{end}", **options))
     assert new["key"] == row["key"] and new["secret"] != row["secret"]
     return new
 
@@ -122,7 +96,7 @@ def test_at_the_same_time(door):
 
     def run():
         for _ in range(4):
-            got.append(made(console(door, f"ROTATE KEY '{row['key']}' OVERLAP '1h'")))
+            got.append(issued(console(door, f"ROTATE KEY '{row['key']}' OVERLAP '1h'")))
 
     threads = [threading.Thread(target=run) for _ in range(4)]
     for t in threads:
@@ -219,10 +193,10 @@ def test_names(door):
     assert [r["status"] for r in console(door, "SHOW KEYS") if r["name"] == "it's"] == ["revoked"] * 2
 
 
-def test_a_name_of_the_file(proxy, base):
+def test_a_name_of_the_file(proxy, made):
     """It is not given again, and is not taken for a key of the store."""
     name = f"[key {list(bank.KEYS)[0]}]"
-    door = proxy(base, sections=bank.sections(base).replace(name, f"{name}\nname = filed"),
+    door = proxy(made, sections=bank.sections(made).replace(name, f"{name}\nname = filed"),
                  auth_type="scram-sha-256")
     for sql, code in (("CREATE KEY filed TYPE server VIRTUAL bank", "42710"),
                       ("ROTATE KEY filed", "55000"), ("REVOKE KEY filed", "55000")):

@@ -9,22 +9,19 @@ import psycopg
 import pytest
 
 import bank
-from keys import console, create, login, opens, refused, shown
+from keys import create, login, opens, refused, shown
 from poll import until
-from proxy import is_standin, program
+from proxy import program
 
 SERVER = "TYPE server VIRTUAL bank"
 
 
 @pytest.fixture(scope="module")
-def base(pg):
-    if is_standin():
-        pytest.skip("what PgBouncer does not do")
-    bank.create(pg)
-    with pg.connect("bank_p", user="alice") as c:
+def base(made):
+    with made.connect("bank_p", user="alice") as c:
         c.execute("create table of_bob (n int)")
         c.execute("grant all on of_bob to bob")
-    return pg
+    return made
 
 
 @pytest.fixture(scope="module")

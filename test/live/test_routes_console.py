@@ -23,11 +23,6 @@ def base(pg):
 
 
 @pytest.fixture
-def state(tmp_path):
-    return str(tmp_path / "state")
-
-
-@pytest.fixture
 def start(proxy, base, state):
     def run(**settings):
         return proxy(base, sections=bank.sections(base), state_dir=state, **settings)

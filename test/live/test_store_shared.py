@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 import bank
-from keys import console, create, login, made, opens, refused
+from keys import console, create, issued, login, opens, refused
 from poll import until
 from proxy import free_port, is_standin, program
 
@@ -123,9 +123,9 @@ def test_a_rotated_key_has_its_new_secret_everywhere(two):
     a, b = two
     row = create(a, name="turned")
     soon(lambda: opens(b, row))
-    new = made(console(b, "ROTATE KEY 'turned'"))
+    new = issued(console(b, "ROTATE KEY 'turned'"))
     soon(lambda: opens(a, new) and not opens(a, row))
-    newer = made(console(a, "ROTATE KEY 'turned' OVERLAP '1h'"))
+    newer = issued(console(a, "ROTATE KEY 'turned' OVERLAP '1h'"))
     soon(lambda: opens(b, newer))
     assert opens(b, new)
 
@@ -311,7 +311,7 @@ def test_on_a_newer_postgresql(start, pg18):
         c.execute("create database keeper")
     door = start(Keeper(pg18))
     row = create(door)
-    made(console(door, f"ROTATE KEY '{row['key']}' OVERLAP '1 h'"))
+    issued(console(door, f"ROTATE KEY '{row['key']}' OVERLAP '1 h'"))
     console(door, "ALTER ROUTE bank ADD notes TO analytics")
     assert opens(door, row) and routes(door) == [("notes", "analytics")]
 

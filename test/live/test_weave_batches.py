@@ -13,7 +13,7 @@ import pytest
 import activity
 import bank
 import pgproto as pg_
-from ledger import ANSWER, EVENTS, USERS, event, insert, number, written
+from ledger import ANSWER, EVENTS, USERS, event, insert, written
 from poll import until
 from proxy import is_sanitized
 from transcript import FLUSH, SYNC, Client, again, call, run
@@ -22,30 +22,6 @@ BOTH = "/* pgweave: databases=primary,secondary */ "
 COUNT = BOTH + "select count(*) from users"
 DIFFERENT = "E(0A000 the statements of one batch belong to different databases)"
 MB = 1 << 20
-
-
-@pytest.fixture(scope="module")
-def made(pg):
-    bank.create(pg)
-    return pg
-
-
-@pytest.fixture(scope="module")
-def door(module_proxy, made):
-    return module_proxy(made, sections=bank.sections(made), default_pool_size=4)
-
-
-@pytest.fixture
-def c(door, made):
-    with Client(door.port) as c:
-        yield c
-    activity.await_rest(made)
-
-
-@pytest.fixture
-def n():
-    """A number that no other test writes."""
-    return number()
 
 
 # ---- without a Sync ----

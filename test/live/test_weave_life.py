@@ -19,24 +19,6 @@ FEDERATED = "set pgweave.databases = 'primary, secondary'"
 CANCELLED = "E(57014 canceling statement due to user request)"
 
 
-@pytest.fixture(scope="module")
-def made(pg):
-    bank.create(pg)
-    return pg
-
-
-@pytest.fixture(scope="module")
-def door(module_proxy, made):
-    return module_proxy(made, sections=bank.sections(made), default_pool_size=4)
-
-
-@pytest.fixture
-def c(door, made):
-    with Client(door.port) as c:
-        yield c
-    activity.await_rest(made)
-
-
 @pytest.fixture
 def start(proxy, made):
     """start(setting=value…): a proxy in front of the bank."""

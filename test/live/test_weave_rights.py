@@ -41,12 +41,6 @@ def c(door, made):
     activity.await_rest(made)
 
 
-@pytest.fixture
-def n():
-    """A number that no other test writes."""
-    return number()
-
-
 def noted(pg, n):
     with pg.connect("bank_p") as p:
         return p.execute("select count(*) from noted where n = %s", [n]).fetchone()[0]

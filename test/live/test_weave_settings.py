@@ -13,12 +13,6 @@ MEMBERS = ["primary", "secondary", "analytics"]
 
 
 @pytest.fixture(scope="module")
-def made(pg):
-    bank.create(pg)
-    return pg
-
-
-@pytest.fixture(scope="module")
 def door(module_proxy, made):
     """One link a member, so that whoever comes next gets the same one."""
     return module_proxy(made, sections=bank.sections(made), default_pool_size=1,

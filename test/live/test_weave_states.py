@@ -67,11 +67,6 @@ def made(pg):
     return pg
 
 
-@pytest.fixture(scope="module")
-def door(module_proxy, made):
-    return module_proxy(made, sections=bank.sections(made), default_pool_size=4)
-
-
 def played(port, database, statements, is_extended):
     with Client(port, database) as c:
         return [c.say(run(sql), SYNC) if is_extended else c.ask(sql) for sql in statements]

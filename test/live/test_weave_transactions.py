@@ -5,35 +5,11 @@ import pytest
 import activity
 import bank
 import pgproto as pg_
-from ledger import ANSWER, EVENTS, USERS, event, insert, number, written
+from ledger import ANSWER, EVENTS, USERS, event, insert, written
 from poll import until
 from transcript import SYNC, Client, again, call, run
 
 DIFFERENT = "E(0A000 the statements of one batch belong to different databases)"
-
-
-@pytest.fixture(scope="module")
-def made(pg):
-    bank.create(pg)
-    return pg
-
-
-@pytest.fixture(scope="module")
-def door(module_proxy, made):
-    return module_proxy(made, sections=bank.sections(made), default_pool_size=4)
-
-
-@pytest.fixture
-def c(door, made):
-    with Client(door.port) as c:
-        yield c
-    activity.await_rest(made)
-
-
-@pytest.fixture
-def n():
-    """A number that no other test writes."""
-    return number()
 
 
 def said(c, *statements):

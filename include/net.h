@@ -279,9 +279,9 @@ typedef void net_accept(int fd, const struct sockaddr *, socklen_t);
 void net_listen_given(int fd);
 /* Opens what listen_addr, listen_port and unix_socket_dir name. F_SYSTEM and why. */
 int net_listen(const struct settings *, net_accept *, char *why, size_t why_len) MUST_USE;
-/* Stops accepting from the network, so that another process on the port gets all; the unix
- * socket stays. */
-void net_listen_local(void);
+/* Stops accepting from the network; the unix socket stays. is_shared: another process listens
+ * on the port, too; then none of those who connect meanwhile is cut off. */
+void net_listen_local(bool is_shared);
 /* Stops accepting for good and removes the unix socket. */
 void net_listen_close(void);
 /* Leaves new connections in the kernel's queue for a while: no file descriptors left. */

@@ -78,6 +78,22 @@ struct session {
 
 /* What the room has in each worker. */
 TAILQ_HEAD(session_list, session);
+/* A cancel request for a peer. */
+struct forward {
+	struct burial burial;
+	struct stream stream;
+	struct worker *worker;
+	TAILQ_ENTRY(forward) entry;
+	struct resolve *resolve;
+	uint32_t peer, pid, secret;
+	bool is_active; /* counted in what the peer may have; otherwise it waits */
+	bool is_sent;
+	bool has_failed;
+	int64_t start_us;
+	void (*done)(void *arg);
+	void *arg;
+};
+
 struct session_worker {
 	unsigned held; /* sessions whose next statement waits for a primary */
 	struct session_list sessions[SESSION_STATES]; /* by state */
@@ -92,6 +108,8 @@ struct session_worker {
 	uint64_t tokens;         /* given to unnamed statements */
 	struct buf scratch[2];   /* new bytes of a batch: to the server, to the client */
 	bool is_draining;        /* shutdown: sessions close at their next rest */
+	uint32_t peer_id;        /* as it was at the start; 0: none */
+	TAILQ_HEAD(, forward) forwards; /* cancel requests on their way to peers */
 };
 static inline struct session_worker *
 session_worker(const struct worker *w)

@@ -418,6 +418,16 @@ const struct topo_key *topo_key_find(const struct topo *, const char *id);
 const struct topo_key *topo_key_of_file(const struct topo *, const char *id_or_name);
 size_t topo_key_count(const struct topo *);
 const struct topo_key *topo_key(const struct topo *, size_t i);
+/* Another process of the group, for cancel requests; the process itself is not among them. */
+struct topo_peer {
+	uint32_t id;
+	const char *host;
+	uint16_t port;
+	int64_t pool_size; /* requests under way to it at a time */
+};
+size_t topo_peer_count(const struct topo *);
+const struct topo_peer *topo_peer(const struct topo *, size_t i);
+const struct topo_peer *topo_peer_find(const struct topo *, uint32_t id);
 size_t topo_job_count(const struct topo *);
 const struct topo_job *topo_job(const struct topo *, size_t i);
 /* Whether the words of a job are right, given the databases of the snapshot; false: why. */

@@ -51,10 +51,10 @@ view_lists_rows(struct show *show)
 		databases += !topo_database(topo, i)->is_auto;
 	lists_row(show, "databases", databases);
 	lists_row(show, "users", topo_login_count(topo));
-	lists_row(show, "peers", 0);
+	lists_row(show, "peers", topo_peer_count(topo));
 	/* The console has a pool, and the sum of the rest is none. */
 	lists_row(show, "pools", show->sums.count);
-	lists_row(show, "peer_pools", 0);
+	lists_row(show, "peer_pools", topo_peer_count(topo));
 	lists_row(show, "free_clients", 0);
 	lists_row(show, "used_clients", sum->count[SUM_CL_ACTIVE]);
 	lists_row(show, "login_clients", sum->count[SUM_CL_LOGIN]);

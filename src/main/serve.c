@@ -251,7 +251,7 @@ stop_begin(enum stopping how)
 	notify("STOPPING=1");
 	/* The console, and cancel requests that a peer brings, still have the unix socket. */
 	session_close_doors();
-	net_listen_local();
+	net_listen_local(topo_settings(world)->so_reuseport);
 	if (stopping == RUNNING) {
 		stop_event = event_new(net_main()->base, -1, EV_PERSIST, stop_look, NULL);
 		INVARIANT(stop_event != NULL && event_add(stop_event, &every) == 0);

@@ -15,6 +15,7 @@
 #define LISTEN_MAX   64
 #define ACCEPT_BATCH 64
 #define REST_US      200000
+#define LEAVE_US     100000
 /* How long the kernel keeps a connection without bytes to itself, as in PgBouncer. */
 #define DEFER_ACCEPT_S 45
 
@@ -27,7 +28,7 @@ static unsigned listener_count;
 static int given[LISTEN_MAX];
 static unsigned given_count;
 static net_accept *on_accept;
-static struct event *rest_event;
+static struct event *rest_event, *leave_event;
 static struct sockaddr_un unix_addr;
 static bool resting;
 
@@ -324,16 +325,46 @@ listen_end(bool keep_unix)
 	listener_count = kept;
 }
 
-void
-net_listen_local(void)
+/* Clients whom the kernel has connected to us would be cut off by closing. */
+static void
+listen_leave(evutil_socket_t fd, short what, void *arg)
 {
+	(void)fd;
+	(void)what;
+	(void)arg;
+	for (unsigned i = 0; i < listener_count && !resting; i++)
+		if (!listeners[i].is_unix)
+			listen_ready(listeners[i].fd, EV_READ, NULL);
 	listen_end(true);
+}
+
+void
+net_listen_local(bool is_shared)
+{
+	struct timeval after = {.tv_usec = LEAVE_US};
+	int off = 0;
+
+	if (!is_shared || listener_count == 0) {
+		listen_leave(-1, 0, NULL);
+		return;
+	}
+	/* Those that have not said anything yet are to be shown now. */
+	for (unsigned i = 0; i < listener_count; i++)
+		if (!listeners[i].is_unix)
+			(void)setsockopt(listeners[i].fd, IPPROTO_TCP, TCP_DEFER_ACCEPT,
+			    &off, sizeof(off));
+	if (leave_event == NULL)
+		leave_event = evtimer_new(net_main()->base, listen_leave, NULL);
+	INVARIANT(leave_event != NULL && evtimer_add(leave_event, &after) == 0);
 }
 
 void
 net_listen_close(void)
 {
 	listen_end(false);
+	if (leave_event != NULL)
+		event_free(leave_event);
+	leave_event = NULL;
 	if (rest_event != NULL)
 		event_free(rest_event);
 	rest_event = NULL;

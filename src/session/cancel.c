@@ -39,7 +39,7 @@ session_key_create(struct session *s)
 		random_bytes(random, sizeof(random));
 		s->pid = (uint32_t)s->worker->index << 23 | (random[0] & 0x7fffff);
 	} while (s->pid == 0 || key_find(s->worker, s->pid) != NULL);
-	s->secret = random[1];
+	s->secret = peer_secret(session_worker(s->worker)->peer_id, random[1]);
 	table_add(&session_worker(s->worker)->keys, &s->key_node, s->pid);
 }
 
@@ -131,7 +131,7 @@ session_cancel_order(struct session *s, const struct proto_startup *st)
 	struct cancel_order *o;
 
 	session_move(s, SESSION_CANCELLING);
-	if (st->key_len != 4 || index >= s->worker->count) {
+	if (st->key_len != 4) {
 		session_end(s, "cancel request for nobody");
 		return;
 	}
@@ -142,5 +142,15 @@ session_cancel_order(struct session *s, const struct proto_startup *st)
 	o->pid = st->pid;
 	o->secret = proto_get32(st->key);
 	s->order = o;
+	if (peer_forward(s->worker, o->pid, o->secret, order_done, o))
+		return;
+	if (index >= s->worker->count) {
+		session_order_forget(s);
+		free(o);
+		session_end(s, "cancel request for nobody");
+		return;
+	}
+	if (session_worker(s->worker)->peer_id != 0)
+		o->secret = peer_secret_plain(o->secret);
 	worker_post(net_worker(index), &o->mail);
 }

@@ -236,7 +236,9 @@ startup_client(struct session *s)
 		    fault_info(F_TOO_MANY_CLIENTS)->text);
 		return;
 	}
-	if (session_doors_closed() && !is_console) {
+	/* Who came by the network was there before the port was closed. */
+	if (session_doors_closed() && !is_console &&
+	    (s->stream.is_unix || session_worker(s->worker)->is_draining)) {
 		session_close(s, "57P03", "pooler is shutting down");
 		return;
 	}

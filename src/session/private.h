@@ -189,6 +189,20 @@ void session_emit_fakes(struct session *, struct batch *);
 /* The session will not see the answers any more; the requests stay owed to nobody. */
 void session_disown_requests(struct session *, struct link *);
 
+/* ---- peer.c: cancel requests for other processes ---- */
+
+/* The secret of a key that peer_id gives out; 0: it has no peers. */
+uint32_t peer_secret(uint32_t peer_id, uint32_t random);
+uint32_t peer_of_secret(uint32_t secret);
+/* Without the count of those who have passed it on. */
+uint32_t peer_secret_plain(uint32_t secret);
+/* Takes a request of another's to it; done() is called once, later, when it is over. False: it
+ * is nobody's that is known. */
+bool peer_forward(struct worker *, uint32_t pid, uint32_t secret, void (*done)(void *arg),
+    void *arg) MUST_USE;
+void peer_tick(struct worker *, int64_t now_us);
+void peer_end_all(struct worker *);
+
 /* ---- cancel.c ---- */
 
 void session_key_create(struct session *);

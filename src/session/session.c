@@ -203,6 +203,8 @@ session_init(struct worker *w)
 
 	for (unsigned i = 0; i < SESSION_STATES; i++)
 		TAILQ_INIT(&sw->sessions[i]);
+	TAILQ_INIT(&sw->forwards);
+	sw->peer_id = (uint32_t)pool_settings(w)->peer_id;
 	w->slot[WORKER_SESSION] = sw;
 	worker_on_tick(w, session_tick);
 	pool_on_world(w, session_on_world);
@@ -214,6 +216,7 @@ session_end_all(struct worker *w)
 	struct session_worker *sw = session_worker(w);
 	struct session *s;
 
+	peer_end_all(w);
 	for (unsigned i = 0; i < SESSION_CLOSED; i++)
 		while ((s = TAILQ_FIRST(&sw->sessions[i])) != NULL)
 			session_close(s, "57P01", "pooler is shutting down");
@@ -386,7 +389,9 @@ static void
 act_drain(struct session *s)
 {
 	s->is_draining = true;
-	if ((s->state == SESSION_IDLE &&
+	/* A login may wait for a server that never answers. */
+	if (s->state == SESSION_WELCOME ||
+	    (s->state == SESSION_IDLE &&
 		(s->weave == NULL || s->weave->txn == TXN_NONE)) ||
 	    (s->state == SESSION_ACTIVE && s->link != NULL &&
 		s->link->state == LINK_LENT && link_is_at_rest(s->link)))
@@ -396,8 +401,19 @@ act_drain(struct session *s)
 void
 session_drain(struct worker *w)
 {
-	session_worker(w)->is_draining = true;
+	struct session_worker *sw = session_worker(w);
+	static const enum session_state begins[] = {SESSION_STARTUP, SESSION_AUTH};
+	struct session *s, *next;
+
+	sw->is_draining = true;
 	session_each(w, NULL, act_drain);
+	/* Who has not begun yet will not; the unix socket is the console's. */
+	for (size_t i = 0; i < ARRAY_LEN(begins); i++)
+		for (s = TAILQ_FIRST(&sw->sessions[begins[i]]); s != NULL; s = next) {
+			next = TAILQ_NEXT(s, entry);
+			if (!s->stream.is_unix)
+				session_close(s, "57P03", "pooler is shutting down");
+		}
 }
 
 static void

@@ -158,6 +158,7 @@ session_tick(struct worker *w, int64_t now)
 	tick_each(&sw->sessions[SESSION_WAITING], now, tick_waiting);
 	tick_each(&sw->sessions[SESSION_WEAVING], now, tick_weaving);
 	weave_hold_tick(w);
+	peer_tick(w, now);
 	if (has_idle_timeout(w))
 		tick_each(&sw->sessions[SESSION_IDLE], now, tick_idle);
 }

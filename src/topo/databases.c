@@ -1,6 +1,6 @@
 /*
  * topo/databases.c: [databases] in PgBouncer's one-line form, [database x] a key a line, and
- * the form of [peers].
+ * hosts.
  */
 #include "inner.h"
 
@@ -356,72 +356,6 @@ databases_read(struct topo *t, struct conf_problems *problems)
 		     k++)
 			read_one_line(t, &s->keys[k], problems);
 	}
-}
-
-/* ---- [peers]: only their form, they have no effect yet ---- */
-
-/* One word of a peer's line; label begins the sentence. */
-static void
-peer_word(const char *label, const char *key, const char *value, struct conf_at at,
-    struct conf_problems *problems)
-{
-	static const char *const words[] = {"host", "port", "pool_size"};
-	const char *near, *row = NULL;
-	char why[256];
-	int64_t n;
-
-	if (strcmp(key, "host") == 0)
-		return;
-	if (strcmp(key, "port") == 0)
-		row = "listen_port";
-	else if (strcmp(key, "pool_size") == 0)
-		row = "default_pool_size";
-	if (row != NULL) {
-		if (setting_number(setting_find(row), value, &n, why, sizeof(why)) !=
-		    F_OK)
-			conf_problem(problems, at, "%s: %s: %s", label, key, why);
-		return;
-	}
-	near = text_nearest(key, words, ARRAY_LEN(words));
-	conf_problem(problems, at,
-	    "%s: %s: no such key, allowed are host, port, pool_size%s%s%s", label, key,
-	    near != NULL ? ", did you mean \"" : "", near != NULL ? near : "",
-	    near != NULL ? "\"?" : "");
-}
-
-static void
-read_peer(const struct conf_key *k, struct conf_problems *problems)
-{
-	char *copy = mem_str(k->value), *p = copy, *key, *value, why[256];
-	const char *wrong = "";
-	bool has_host = false;
-	int64_t id;
-	int r;
-
-	if (setting_number(setting_find("peer_id"), k->key, &id, why, sizeof(why)) !=
-	    F_OK)
-		conf_problem(problems, k->at, "peer_id: %s", why);
-	while ((r = line_next(&p, &key, &value, &wrong)) == 1) {
-		has_host |= strcmp(key, "host") == 0;
-		peer_word(k->key, key, value, k->at, problems);
-	}
-	if (r < 0)
-		conf_problem(problems, k->at, "%s: %s", k->key, wrong);
-	else if (!has_host)
-		conf_problem(problems, k->at, "%s: host is missing", k->key);
-	free(copy);
-}
-
-void
-peers_read(struct topo *t, struct conf_problems *problems)
-{
-	const struct conf_section *s = conf_section_find(t->conf, "peers", "");
-
-	if (s == NULL)
-		return;
-	for (size_t i = 0; i < s->key_count; i++)
-		read_peer(&s->keys[i], problems);
-	conf_warning(problems, s->at, "[peers]: " CONF_LATER);
 }
 
 const struct topo_database *

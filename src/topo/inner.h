@@ -78,6 +78,8 @@ struct topo {
 	size_t rule_count;
 	struct topo_job *jobs;
 	size_t job_count;
+	struct topo_peer *peers;
+	size_t peer_count;
 };
 
 /* Virtual databases with the routes of the store: copies of the root's, which share with them

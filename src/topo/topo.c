@@ -196,6 +196,7 @@ topo_free(struct topo *t)
 	free(t->virtuals);
 	free(t->rules);
 	free(t->jobs);
+	free(t->peers);
 	table_free(&t->by_database);
 	table_free(&t->by_login);
 	table_free(&t->by_virtual);

@@ -356,8 +356,7 @@ what_is_accepted_with_a_word(void **state)
 	    "t.ini:6: b: target_session_attrs: accepted so that an existing pgbouncer.ini "
 	    "starts; has no effect yet\n"
 	    "t.ini:6: b: auth_type = any needs a user for each database, this one has none\n"
-	    "t.ini:7: [peers]: accepted so that an existing pgbouncer.ini starts; has no "
-	    "effect yet\n");
+	    "t.ini:7: [peers]: without a peer_id no cancel request is passed on\n");
 
 	(void)state;
 	assert_int_equal(topo_database_count(t), 2);

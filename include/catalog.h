@@ -114,6 +114,11 @@ void catalog_release(struct catalog *);
 
 /* ---- reading the databases ---- */
 
+/* For `pgweave check`: asks the members of virtual databases that have routes or shards which
+ * tables they have, and warns of those that are named and are not there, of tables that several
+ * have, and of databases that could not be asked. Blocks for some seconds at most. */
+void catalog_check(const struct topo *, struct conf_problems *);
+
 /* On net_side(), before net_start(); world: the snapshot in use. */
 void catalog_init(struct worker *side, const struct topo *(*world)(struct worker *));
 /* When the threads have ended. */

@@ -469,8 +469,10 @@ void topo_limits(const struct topo *, const struct topo_database *,
     const struct topo_login *, struct topo_limits *out);
 
 /* What `pgweave check` does: loads the file, builds a snapshot, prints a line for each
- * problem and warning, and when all is well "path: ok, N databases, M logins". 0, or 1 when
+ * problem and warning, and when all is well "path: ok, N databases, M logins". more (or NULL) may
+ * add to them when the file is fine. 0, or 1 when
  * there is a problem. */
-int topo_check_file(const char *path, FILE *out) MUST_USE;
+int topo_check_file(const char *path, FILE *out,
+    void (*more)(const struct topo *, struct conf_problems *)) MUST_USE;
 
 #endif

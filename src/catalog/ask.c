@@ -28,7 +28,7 @@ static const char begin_sql[] =
     "BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY";
 
 /* Fingerprint, schema: a row for each schema of the search path, at least one. */
-static const char fingerprint_sql[] =
+const char ask_fingerprint_sql[] =
     "SELECT md5(concat_ws(' ', current_schemas(false)::text, " //
     ROWS_OF("c.oid, c.xmin", "pg_class c WHERE" OF_USERS) ", " ROWS_OF(
 	"a.attrelid, a.attnum, a.xmin",
@@ -44,7 +44,7 @@ static const char fingerprint_sql[] =
 /* OID, schema, name, whether it is a view, whether a simple one (PostgreSQL would update it by
  * itself), its columns: of views those are plain that are not computed and not renamed; and
  * whether a view calls a function of PostgreSQL's own that is for a primary alone. */
-static const char relations_sql[] =
+const char ask_relations_sql[] =
     "SELECT c.oid, n.nspname, c.relname, c.relkind = 'v', c.relkind = 'v'"
     " AND pg_relation_is_updatable(c.oid, false) & 16 <> 0 AND NOT EXISTS (SELECT"
     " FROM pg_catalog.pg_rewrite w WHERE w.ev_class = c.oid AND w.ev_type <> '1'),"
@@ -118,6 +118,14 @@ take_limit(struct catalog_draft *d, const PGresult *r)
 {
 	if (PQntuples(r) >= CATALOG_ROWS_MAX)
 		catalog_draft_cut(d);
+}
+
+void
+ask_take_path(struct catalog_draft *d, const PGresult *r)
+{
+	for (int i = 0; i < PQntuples(r); i++)
+		if (!PQgetisnull(r, i, 1))
+			catalog_draft_path(d, value(r, i, 1));
 }
 
 void
@@ -255,10 +263,8 @@ answered_fingerprint(
 		return;
 	}
 	a->draft = catalog_draft_create(a->name, CATALOG_BYTES_MAX);
-	for (int i = 0; i < PQntuples(r); i++)
-		if (!PQgetisnull(r, i, 1))
-			catalog_draft_path(a->draft, value(r, i, 1));
-	side_query(s, relations_sql, NULL, 0, answered_relations, a);
+	ask_take_path(a->draft, r);
+	side_query(s, ask_relations_sql, NULL, 0, answered_relations, a);
 }
 
 static void
@@ -271,7 +277,7 @@ answered_begin(
 	if (r == NULL)
 		asking_end(a, NULL, 0, err);
 	else
-		side_query(s, fingerprint_sql, NULL, 0, answered_fingerprint, a);
+		side_query(s, ask_fingerprint_sql, NULL, 0, answered_fingerprint, a);
 }
 
 static void

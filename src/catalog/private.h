@@ -6,6 +6,7 @@
  *   ask.c       one database: its rows, over a connection
  *   catalog.c   which databases, when; and the way to the workers
  *   warn.c      tables that are not where they should be
+ *   check.c     the same for `pgweave check`, before there is a proxy
  */
 #ifndef CATALOG_PRIVATE_H
 #define CATALOG_PRIVATE_H
@@ -66,7 +67,9 @@ struct asking *asking_start(struct worker *, const struct topo *,
 /* No callback comes after it; not inside the callback, which ends it too. */
 void asking_cancel(struct asking *);
 
-/* Rows of the three queries into a draft. */
+/* Two of its queries, and the rows of all of them into a draft. */
+extern const char ask_fingerprint_sql[], ask_relations_sql[];
+void ask_take_path(struct catalog_draft *, const PGresult *);
 void ask_take_relations(struct catalog_draft *, const PGresult *);
 void ask_take_reads(struct catalog_draft *, const PGresult *);
 void ask_take_functions(struct catalog_draft *, const PGresult *);

@@ -1,5 +1,6 @@
 /* The command line. */
 #include "main.h"
+#include "catalog.h"
 #include "config.h"
 #include <getopt.h>
 #include <stdio.h>
@@ -16,7 +17,7 @@ static const struct {
 	const char *name, *usage, *doc;
 	int (*run)(int argc, char **argv);
 } command_table[] = {
-    {"check", "check CONFIG.ini",
+    {"check", "check [--offline] CONFIG.ini",
 	"say what is wrong in a configuration, with file and line", command_check},
     {"init", "init", "print a commented configuration to start from", command_init},
     {"key", "key create|list|rotate|revoke",
@@ -29,11 +30,16 @@ static const struct {
 static int
 command_check(int argc, char **argv)
 {
-	if (argc != 1) {
-		fprintf(stderr, "usage: pgweave check CONFIG.ini\n");
+	bool is_offline = argc == 2 && strcmp(argv[0], "--offline") == 0;
+
+	if (argc != 1 + is_offline) {
+		fprintf(stderr, "usage: pgweave check [--offline] CONFIG.ini\n");
 		return (EXIT_BAD_CONFIG);
 	}
-	return (topo_check_file(argv[0], stdout) == 0 ? EXIT_FINE : EXIT_BAD_CONFIG);
+	return (topo_check_file(
+		    argv[argc - 1], stdout, is_offline ? NULL : catalog_check) == 0
+		    ? EXIT_FINE
+		    : EXIT_BAD_CONFIG);
 }
 
 static int

@@ -29,7 +29,8 @@ print_counts(FILE *out, const struct topo *t)
 }
 
 int
-topo_check_file(const char *path, FILE *out)
+topo_check_file(const char *path, FILE *out,
+    void (*more)(const struct topo *, struct conf_problems *))
 {
 	struct conf_problems problems = {0};
 	struct conf *c = conf_load(path, &problems);
@@ -37,6 +38,8 @@ topo_check_file(const char *path, FILE *out)
 	int r = problems.count > 0;
 
 	INVARIANT((t != NULL) == (r == 0));
+	if (t != NULL && more != NULL)
+		more(t, &problems);
 	for (size_t i = 0; i < problems.count; i++)
 		fprintf(out, "%s\n", problems.lines[i]);
 	for (size_t i = 0; i < problems.warning_count; i++)

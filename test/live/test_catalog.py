@@ -1,9 +1,12 @@
 """What the members' own catalogs say, and what becomes of statements by it."""
+import subprocess
+
 import psycopg
 import pytest
 
 import bank
 from poll import until
+from proxy import program
 
 
 def make(pg):
@@ -128,6 +131,29 @@ def test_views(c):
     assert n == c.execute("select count(*) from accounts where balance::int = 141").fetchone()
     plan = "\n".join(r[0] for r in c.execute("explain (route) select * from recent"))
     assert "view recent reads analytics_events = analytics" in plan
+
+
+def test_check_asks_the_databases(door, pg):
+    """pgweave check warns of tables that are not there, and says which database it could not ask."""
+    def check(*options):
+        done = subprocess.run([program(), "check", *options, door.proxy.ini],
+                              capture_output=True, text=True, timeout=30)
+        assert done.returncode == 0, done.stdout
+        assert done.stderr == ""
+        return done.stdout
+
+    said = check()
+    assert 'user_activity: no such table in database "analytics", nor in another\n' in said
+    assert 'old_*: no such table in database "analytics", nor in another\n' in said
+    assert "analytics_events:" not in said and "accounts:" not in said
+    assert ": ok, " in said.splitlines()[-1]
+    assert "no such table" not in check("--offline")
+    with pg.connect("bank_s", user="alice") as c:
+        c.execute("alter table moves rename to gone")
+        try:
+            assert 'moves: no such table in database "secondary"\n' in check()
+        finally:
+            c.execute("alter table gone rename to moves")
 
 
 def test_warnings(door):

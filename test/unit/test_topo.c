@@ -600,7 +600,7 @@ expect_printed(const char *text, int result, const char *want)
 	FILE *f = open_memstream(&out, &len);
 
 	write_file("t.ini", text);
-	assert_int_equal(topo_check_file(path, f), result);
+	assert_int_equal(topo_check_file(path, f, NULL), result);
 	assert_int_equal(fclose(f), 0);
 	remove_file("t.ini");
 	/* As if the file stood in the root. */
@@ -637,7 +637,7 @@ check_says_all_of_it(void **state)
 	    0,
 	    "t.ini: ok, 2 databases, 0 logins, 1 virtual database, 2 routes, 1 sharded "
 	    "table, 1 job\n");
-	assert_int_equal(topo_check_file("/nowhere/t.ini", f), 1);
+	assert_int_equal(topo_check_file("/nowhere/t.ini", f, NULL), 1);
 	fclose(f);
 	assert_true(topo_is_console("pgweave"));
 	assert_true(topo_is_console("pgbouncer"));

@@ -65,7 +65,7 @@ struct pool {
 	_Atomic int64_t
 	    failed_us; /* when a login last failed; 0: the last one was fine */
 	_Atomic bool
-	    failed_unheard; /* that one found no server, or none that was ready */
+	    failed_unheard;         /* that one found no server, or none that was ready */
 	_Atomic int64_t trimmed_us; /* when links of the overflow were closed last */
 	_Atomic unsigned next_host;
 	pthread_mutex_t lock; /* for what follows; not on the path of a query */

@@ -4,6 +4,8 @@ unix socket; made from a template once per version, run as user postgres when we
 Roles: alice, bob, admin, stats, forced (trust, password pw-NAME) and md5_user, scram_user,
 plain_user, whose name says how they log in (by TCP). Database: shop, owned by alice;
 database tls_only can be reached by TLS alone."""
+import functools
+import hashlib
 import os
 import pwd
 import shutil
@@ -11,6 +13,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+import time
 
 import psycopg
 
@@ -66,41 +69,52 @@ def _run(cmd, env=None, **options):
         raise RuntimeError(f"{cmd}: {done.stdout.decode()}")
 
 
-_templates = {}
-
-
+@functools.lru_cache(None)
 def _template(version):
-    """A stopped data directory of that version with the roles and databases in it."""
-    if version not in _templates:
-        base = tempfile.mkdtemp(prefix="pgweave-template-")
-        os.chmod(base, 0o755)
-        _give(base)
-        data = os.path.join(base, "data")
-        _run([fetch.binary(version, "initdb"), "-D", data, "-U", "postgres", "-A", "trust", "-N",
-              "-E", "UTF8", "--locale=C"], env=fetch.environment(version))
-        with open(os.path.join(data, "postgresql.conf"), "a") as f:
-            f.write(CONF)
-        with open(os.path.join(data, "pg_hba.conf"), "w") as f:
-            f.write(HBA)
-        cluster = Cluster(version, base=base)
-        with cluster.connect("postgres") as c:
-            for name in ROLES:
-                how = "md5" if name == "md5_user" else "scram-sha-256"
-                c.execute(f"set password_encryption = '{how}'")
-                c.execute(f"create role {name} login password 'pw-{name}'")
-            c.execute("create database shop owner alice")
-            c.execute("create database tls_only owner alice")
-        with cluster.connect("shop") as c:
-            c.execute("grant all on schema public to public")
-        cluster.halt()
-        os.unlink(os.path.join(data, "postmaster.opts"))
-        _templates[version] = base
-    return _templates[version]
+    """A stopped data directory of that version with the roles and databases in it; made once, and
+    kept among what the tests fetch."""
+    made_of = repr((ROLES, HBA, CONF, os.stat(fetch.binary(version, "postgres")).st_mtime_ns))
+    name = f"template-{version}-"
+    path = os.path.join(fetch.cache(), name + hashlib.sha256(made_of.encode()).hexdigest()[:12])
+    with fetch.locked("template"):
+        if not os.path.exists(path):
+            _drop_old(name)
+            with tempfile.TemporaryDirectory(prefix="making-", dir=fetch.cache()) as made:
+                os.chmod(made, 0o755)
+                os.rename(_make_template(version, os.path.join(made, "template")), path)
+    return path
 
 
-def drop_templates():
-    for base in _templates.values():
-        shutil.rmtree(base, ignore_errors=True)
+def _drop_old(name):
+    """Those of before, but for what another run may copy just now."""
+    for other in os.scandir(fetch.cache()):
+        if other.name.startswith(name) and time.time() - other.stat().st_mtime > 86400:
+            shutil.rmtree(other.path, ignore_errors=True)
+
+
+def _make_template(version, base):
+    os.mkdir(base, 0o755)
+    _give(base)
+    data = os.path.join(base, "data")
+    _run([fetch.binary(version, "initdb"), "-D", data, "-U", "postgres", "-A", "trust", "-N",
+          "-E", "UTF8", "--locale=C"], env=fetch.environment(version))
+    with open(os.path.join(data, "postgresql.conf"), "a") as f:
+        f.write(CONF)
+    with open(os.path.join(data, "pg_hba.conf"), "w") as f:
+        f.write(HBA)
+    cluster = Cluster(version, base=base)
+    with cluster.connect("postgres") as c:
+        for name in ROLES:
+            how = "md5" if name == "md5_user" else "scram-sha-256"
+            c.execute(f"set password_encryption = '{how}'")
+            c.execute(f"create role {name} login password 'pw-{name}'")
+        c.execute("create database shop owner alice")
+        c.execute("create database tls_only owner alice")
+    with cluster.connect("shop") as c:
+        c.execute("grant all on schema public to public")
+    cluster.halt()
+    os.unlink(os.path.join(data, "postmaster.opts"))
+    return base
 
 
 class Cluster:

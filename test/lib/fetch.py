@@ -21,11 +21,18 @@ def cache():
     return path
 
 
+@contextlib.contextmanager
+def locked(name):
+    """Tests that run side by side do this one after the other."""
+    with open(os.path.join(cache(), name + ".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def _npm(packages, *present):
     """Installs the packages unless these files stand in node_modules; None, or why it failed.
     Tests run side by side, and npm is for one at a time."""
-    with open(os.path.join(cache(), "lock"), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked("npm"):
         if all(os.path.exists(os.path.join(cache(), "node_modules", p)) for p in present):
             return None
         return _install(packages)

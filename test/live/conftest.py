@@ -26,12 +26,6 @@ def certs():
     shutil.rmtree(directory, ignore_errors=True)
 
 
-@pytest.fixture(scope="session", autouse=True)
-def templates():
-    yield
-    cluster_module.drop_templates()
-
-
 @pytest.fixture(scope="session")
 def pg(certs):
     """The cluster that most tests share (PostgreSQL 15)."""

@@ -84,7 +84,7 @@ def test_shards_that_disagree(c):
 def test_columns_change(c, pg):
     """What DDL changes is known soon, whether it comes through the proxy or not."""
     for database in ("primary", "secondary"):
-        c.execute(f"/* pgweave: database={database} */ alter table moves rename to gone")
+        c.execute(f"/* pgweave: database={database} */ alter table moves rename to elsewhere")
         c.execute(f"/* pgweave: database={database} */ create table moves (note text, user_id int)")
     until(lambda: c.execute("insert into moves values ('x', 43)"), 5, "the new columns are known")
     assert c.execute("/* pgweave: database=secondary */ select user_id from moves").fetchall() == [(43,)]
@@ -149,11 +149,11 @@ def test_check_asks_the_databases(door, pg):
     assert ": ok, " in said.splitlines()[-1]
     assert "no such table" not in check("--offline")
     with pg.connect("bank_s", user="alice") as c:
-        c.execute("alter table moves rename to gone")
+        c.execute("alter table moves rename to elsewhere")
         try:
             assert 'moves: no such table in database "secondary"\n' in check()
         finally:
-            c.execute("alter table gone rename to moves")
+            c.execute("alter table elsewhere rename to moves")
 
 
 def test_warnings(door):

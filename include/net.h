@@ -208,6 +208,7 @@ struct stream {
 	bool tells_hangup : 1; /* lost() also while paused */
 	bool wants_offer : 1;  /* what was left over is to be offered again */
 	bool tls_ended : 1;    /* TLS brings no more bytes */
+	bool holds_end : 1;    /* the end of what the peer sends is not told yet */
 	bool is_unix : 1;
 };
 
@@ -240,6 +241,9 @@ void stream_pause(struct stream *);
 void stream_resume(struct stream *);
 /* Whether lost() comes at once when the peer has hung up although the stream is paused. */
 void stream_tell_hangup(struct stream *, bool);
+/* While held, the orderly end of what the peer sends is not told, whose answers are perhaps
+ * still wanted; a reset is, and a peer that has gone in both directions. */
+void stream_hold_end(struct stream *, bool hold);
 /* Bytes that bytes() has consumed come once more, before all that follows. Not from within
  * bytes() of this stream. */
 void stream_unread(struct stream *, const void *p, size_t len);

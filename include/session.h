@@ -73,6 +73,8 @@ struct session {
 	struct weave *weave;         /* on a virtual database; NULL: on a plain one */
 	int64_t connect_us,
 	    request_us; /* monotonic; request: the last message or answer */
+	int64_t
+	    hung_up_us; /* the client sends no more, and is still worked for; 0: it does */
 	struct addr addr;
 };
 

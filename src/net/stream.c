@@ -404,6 +404,11 @@ stream_read(struct stream *s)
 			     : stream_recv(s, to, size);
 	if (s->fd < 0)
 		return (false);
+	if (n < 0 && s->holds_end && s->err == 0 && !s->cannot_send) {
+		s->has_hung_up = true;
+		s->has_more = false;
+		return (false);
+	}
 	if (n < 0) {
 		stream_tell_lost(s, s->err);
 		return (false);
@@ -503,6 +508,11 @@ stream_hangups(evutil_socket_t fd, short what, void *arg)
 			continue;
 		s->has_hung_up = true;
 		s->has_more = true;
+		if (events[i].events & (EPOLLHUP | EPOLLERR)) {
+			/* Nobody is there to hear anything. */
+			s->holds_end = false;
+			s->tells_hangup = true;
+		}
 		/* A connection that fails to come up is told by its write event. */
 		if (!s->is_connecting)
 			stream_serve(s);
@@ -524,6 +534,16 @@ stream_resume(struct stream *s)
 	s->wants_offer = true;
 	if (s->in.len > 0 || s->has_more || s->is_lost)
 		stream_make_ready(s);
+}
+
+void
+stream_hold_end(struct stream *s, bool hold)
+{
+	if (s->holds_end && !hold && s->has_hung_up) {
+		s->has_more = true;
+		stream_make_ready(s);
+	}
+	s->holds_end = hold;
 }
 
 void

@@ -15,10 +15,24 @@ const struct link_user session_link_user = {
     .lost = session_link_lost,
 };
 
+bool
+session_is_at_work(const struct session *s)
+{
+	const struct link *l = s->link;
+
+	if (s->state == SESSION_WAITING || s->state == SESSION_WEAVING)
+		return (true);
+	if (s->state != SESSION_ACTIVE || l == NULL || s->body_left > 0 ||
+	    l->is_copying_in)
+		return (false);
+	return (l->state != LINK_LENT || (l->requests.count > 0 && !l->wants_sync));
+}
+
 void
 session_flow(struct session *s)
 {
 	struct link *l = s->link;
+	bool is_at_work = session_is_at_work(s);
 	bool hold_client =
 	    s->state == SESSION_WAITING || s->state == SESSION_WELCOME ||
 	    s->state == SESSION_WEAVING || stream_is_full(&s->stream) || s->is_leaving ||
@@ -43,9 +57,10 @@ session_flow(struct session *s)
 		else
 			stream_resume(&l->stream);
 	}
-	/* A client that hangs up while it waits gives up its place in the queue. */
-	stream_tell_hangup(
-	    &s->stream, hold_client && !stream_is_full(&s->stream) && !s->is_leaving);
+	/* One that hangs up may still want the answers: session_tick() gives it up. */
+	stream_hold_end(&s->stream, is_at_work);
+	stream_tell_hangup(&s->stream,
+	    hold_client && !stream_is_full(&s->stream) && !s->is_leaving && !is_at_work);
 }
 
 static void

@@ -1,6 +1,8 @@
 /* What time does to sessions. */
 #include "weave.h"
 
+#define HUNG_UP_US 2000000 /* how long the work of a client goes on that has hung up */
+
 static void
 tick_logins(struct session_worker *sw, enum session_state state, int64_t now, int64_t max)
 {
@@ -81,6 +83,19 @@ tick_waiting(struct session *s, int64_t now)
 	    s, "No server connection available in postgres backend, client being queued");
 }
 
+/* A client that sends no more, but has asked for something, may be there to read the answer, or
+ * may be gone: one cannot tell. */
+static void
+tick_hung_up(struct session *s, int64_t now)
+{
+	if (!s->stream.has_hung_up || s->is_leaving || !session_is_at_work(s))
+		return;
+	if (s->hung_up_us == 0)
+		s->hung_up_us = now;
+	else if (now - s->hung_up_us > HUNG_UP_US)
+		session_end(s, "client unexpected eof");
+}
+
 static void
 tick_weaving(struct session *s, int64_t now)
 {
@@ -154,6 +169,9 @@ session_tick(struct worker *w, int64_t now)
 	tick_logins(sw, SESSION_AUTH, now, max);
 	tick_logins(sw, SESSION_WELCOME, now, max);
 	tick_logins(sw, SESSION_CANCELLING, now, max);
+	tick_each(&sw->sessions[SESSION_ACTIVE], now, tick_hung_up);
+	tick_each(&sw->sessions[SESSION_WAITING], now, tick_hung_up);
+	tick_each(&sw->sessions[SESSION_WEAVING], now, tick_hung_up);
 	tick_each(&sw->sessions[SESSION_ACTIVE], now, tick_active);
 	tick_each(&sw->sessions[SESSION_WAITING], now, tick_waiting);
 	tick_each(&sw->sessions[SESSION_WEAVING], now, tick_weaving);

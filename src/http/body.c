@@ -177,6 +177,52 @@ write_again(struct json *j, const json_t *v)
 		json_text(j, json_string_value(v));
 }
 
+static void
+put_quoted(struct buf *out, const char *s, size_t len)
+{
+	buf_add(out, "\"", 1);
+	for (size_t i = 0; i < len; i++) {
+		if (s[i] == '"' || s[i] == '\\')
+			buf_add(out, "\\", 1);
+		buf_add(out, s + i, 1);
+	}
+	buf_add(out, "\"", 1);
+}
+
+/* An array as PostgreSQL reads it: {1,NULL,"a"}, arrays within it too. Objects in it are their
+ * JSON. */
+static void
+put_array(struct buf *out, const json_t *list)
+{
+	const json_t *v;
+	size_t i;
+
+	buf_add(out, "{", 1);
+	json_array_foreach(list, i, v)
+	{
+		if (i > 0)
+			buf_add(out, ",", 1);
+		if (json_is_array(v))
+			put_array(out, v);
+		else if (json_is_null(v))
+			buf_addstr(out, "NULL");
+		else if (json_is_string(v))
+			put_quoted(out, json_string_value(v), json_string_length(v));
+		else {
+			struct buf text = {0};
+			struct json j = {.out = &text};
+
+			write_again(&j, v);
+			if (json_is_object(v))
+				put_quoted(out, (const char *)text.mem, text.len);
+			else
+				buf_add(out, text.mem, text.len);
+			buf_free(&text);
+		}
+	}
+	buf_add(out, "}", 1);
+}
+
 /* What a value is as a parameter; NULL: null. Arrays and objects are their JSON. */
 static char *
 param_text(const json_t *v)
@@ -193,6 +239,21 @@ param_text(const json_t *v)
 	return ((char *)text.mem);
 }
 
+static void
+param_set(struct statement *s, unsigned i, unsigned count, const json_t *v)
+{
+	struct buf text = {0};
+
+	s->params[i] = param_text(v);
+	if (!json_is_array(v))
+		return;
+	if (s->arrays == NULL)
+		s->arrays = mem_alloc((count + 1) * sizeof(*s->arrays));
+	put_array(&text, v);
+	buf_add(&text, "", 1);
+	s->arrays[i] = (char *)text.mem;
+}
+
 static int
 params_by_number(
     const json_t *list, const char *where, struct statement *s, struct refusal *why)
@@ -204,7 +265,7 @@ params_by_number(
 		    where, BODY_PARAMS_MAX));
 	s->params = mem_alloc((count + 1) * sizeof(*s->params));
 	for (size_t i = 0; i < count; i++)
-		s->params[i] = param_text(json_array_get(list, i));
+		param_set(s, (unsigned)i, (unsigned)count, json_array_get(list, i));
 	s->count = (unsigned)count;
 	return (0);
 }
@@ -231,7 +292,7 @@ params_by_name(
 			    "\"%sparams\" has no \"%.60s\", which the query uses", where,
 			    name);
 		else
-			s->params[i] = param_text(v);
+			param_set(s, i, s->count, v);
 	}
 	buf_free(&sql);
 	buf_free(&names);
@@ -271,7 +332,10 @@ body_statement_free(struct statement *s)
 {
 	for (unsigned i = 0; s->params != NULL && i < s->count; i++)
 		free(s->params[i]);
+	for (unsigned i = 0; s->arrays != NULL && i < s->count; i++)
+		free(s->arrays[i]);
 	free(s->params);
+	free(s->arrays);
 	free(s->sql);
 	*s = (struct statement){0};
 }

@@ -35,6 +35,8 @@ int body_names(const json_t *, const char *field, char **out, struct refusal *) 
 struct statement {
 	char *sql;     /* with $n for each :name */
 	char **params; /* NULL: null */
+	char **arrays; /* NULL: no parameter is an array; else of each that is one, how
+			  PostgreSQL reads it, beside its JSON */
 	unsigned count;
 };
 /* The fields "query" and "params" of the object; what stands before the field's name in a

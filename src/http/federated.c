@@ -264,9 +264,7 @@ set_end(void *arg, const struct inner_end *end)
 	if (!end->ok)
 		job_fault(f->job, &end->error);
 	else if (--f->sets_left == 0)
-		inner_ask(f->inner, f->statement.sql,
-		    (const char *const *)f->statement.params, f->statement.count,
-		    &federated_reader, f);
+		statement_ask(f->inner, &f->statement, &federated_reader, f);
 }
 
 static const struct inner_reader set_reader = {

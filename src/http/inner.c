@@ -17,6 +17,8 @@
 #define INNER_MAGIC   0x494e4e52U
 #define COLUMNS_MAX   1664 /* PostgreSQL's MaxTupleAttributeNumber */
 #define TAG_MAX       128
+#define OID_JSON      114
+#define OID_JSONB     3802
 #define COPY_REFUSED  "COPY FROM STDIN and TO STDOUT cannot be used here"
 #define CLIENT_GONE   "the connection was closed while the statement ran"
 #define TOO_LONG_HINT "fetch fewer or shorter values, or raise http_max_result"
@@ -28,6 +30,8 @@ struct ask {
 	void *arg;
 	struct buf error; /* body of its ErrorResponse */
 	bool has_columns;
+	struct inner_params params; /* while it is the one that looks */
+	struct buf bind;            /* the rest of what is sent for it */
 	char tag[TAG_MAX];
 };
 
@@ -39,6 +43,9 @@ struct inner {
 	struct stream stream;
 	STAILQ_HEAD(, ask) asks;
 	struct buf unsent; /* before the greeting */
+	struct ask
+	    *looks; /* the one that asks for the types of its parameters; or NULL */
+	struct buf behind; /* unsent, behind that one */
 	size_t max_message;
 	bool wants_utf8; /* client_encoding is another one */
 	char status;
@@ -53,6 +60,7 @@ static void
 ask_free(struct ask *a)
 {
 	buf_free(&a->error);
+	buf_free(&a->bind);
 	free(a);
 }
 
@@ -67,6 +75,7 @@ inner_bury(struct burial *b)
 		ask_free(a);
 	}
 	buf_free(&in->unsent);
+	buf_free(&in->behind);
 	free(in->columns);
 	free(in->values);
 	free(in);
@@ -130,6 +139,86 @@ inner_broken(struct inner *in, const char *sqlstate, const char *what, const cha
 	const struct inner_message error = {"FATAL", sqlstate, what, "", hint};
 
 	inner_lost(in, &error);
+}
+
+/* ---- parameters ---- */
+
+static void
+put_16(struct buf *b, unsigned n)
+{
+	const uint8_t bytes[] = {(uint8_t)(n >> 8), (uint8_t)n};
+
+	buf_add(b, bytes, sizeof(bytes));
+}
+
+/* Bind of the unnamed statement to the unnamed portal, all in text, and the rest. types: of the
+ * parameters, as ParameterDescription has them; type_count 0: not known. */
+static void
+put_rest(struct buf *out, const struct inner_params *params, const uint8_t *types,
+    unsigned type_count)
+{
+	struct buf body = {0};
+	uint8_t size[4];
+
+	buf_add(&body, "\0", 2); /* portal and statement */
+	put_16(&body, 0);
+	put_16(&body, params->count);
+	for (unsigned i = 0; i < params->count; i++) {
+		uint32_t type = i < type_count ? proto_get32(types + 4 * (size_t)i) : 0;
+		const char *text = params->texts[i];
+		size_t len;
+
+		if (params->arrays != NULL && params->arrays[i] != NULL &&
+		    type != OID_JSON && type != OID_JSONB)
+			text = params->arrays[i];
+		len = text != NULL ? strlen(text) : 0;
+		proto_put32(size, text != NULL ? (uint32_t)len : UINT32_MAX);
+		buf_add(&body, size, sizeof(size));
+		buf_add(&body, text, len);
+	}
+	put_16(&body, 0);
+	proto_message(out, 'B', body.mem, body.len);
+	buf_free(&body);
+	proto_message(out, 'D', "P", 2);
+	proto_message(out, 'E', "\0\0\0\0", 5);
+	proto_sync(out);
+}
+
+/* ParameterDescription */
+static bool
+got_types(struct inner *in, const uint8_t *p, size_t len)
+{
+	struct ask *a = in->looks;
+	unsigned count = len >= 2 ? proto_get16(p) : 0;
+
+	if (a == NULL || a != STAILQ_FIRST(&in->asks) || len != 2 + 4 * (size_t)count)
+		return (false);
+	put_rest(&a->bind, &a->params, p + 2, count);
+	return (true);
+}
+
+/* The types are known, or there is an error; what has waited goes out. */
+static void
+look_over(struct inner *in, bool has_failed)
+{
+	struct buf sync = {0};
+	struct ask *a = in->looks;
+
+	in->looks = NULL;
+	if (has_failed) {
+		proto_sync(&sync);
+		stream_write(&in->stream, sync.mem, sync.len);
+	} else
+		stream_write(&in->stream, a->bind.mem, a->bind.len);
+	buf_free(&sync);
+	stream_write(&in->stream, in->behind.mem, in->behind.len);
+	buf_free(&in->behind);
+}
+
+static bool
+is_looking(const struct inner *in)
+{
+	return (in->looks != NULL && in->looks == STAILQ_FIRST(&in->asks));
 }
 
 /* ---- messages ---- */
@@ -213,6 +302,8 @@ got_error(struct inner *in, const uint8_t *p, size_t len)
 	/* The first one is the reason, what follows its consequence. */
 	if (a != NULL && a->error.len == 0)
 		buf_add(&a->error, p, len);
+	if (is_looking(in))
+		look_over(in, true);
 	return (true);
 }
 
@@ -309,7 +400,13 @@ got_ready(struct inner *in, const uint8_t *p, size_t len)
 static bool
 got_message(struct inner *in, char type, const uint8_t *p, size_t len)
 {
+	if (is_looking(in) && (type == 'T' || type == 'n')) {
+		look_over(in, false);
+		return (true);
+	}
 	switch (type) {
+	case 't':
+		return (got_types(in, p, len));
 	case 'T':
 		return (got_columns(in, p, len));
 	case 'D':
@@ -336,7 +433,6 @@ got_message(struct inner *in, char type, const uint8_t *p, size_t len)
 	case '2':
 	case 'I':
 	case 's':
-	case 't':
 	case 'A':
 		return (true);
 	default:
@@ -405,7 +501,7 @@ inner_open(struct worker *w, const char *login, const char *database,
 	return (in);
 }
 
-static void
+static struct ask *
 inner_send(
     struct inner *in, struct buf *message, const struct inner_reader *reader, void *arg)
 {
@@ -415,56 +511,37 @@ inner_send(
 	a->reader = reader;
 	a->arg = arg;
 	STAILQ_INSERT_TAIL(&in->asks, a, entry);
-	if (in->state == GREETING)
+	if (in->looks != NULL)
+		buf_add(&in->behind, message->mem, message->len);
+	else if (in->state == GREETING)
 		buf_add(&in->unsent, message->mem, message->len);
 	else
 		stream_write(&in->stream, message->mem, message->len);
 	buf_free(message);
-}
-
-static void
-put_16(struct buf *b, unsigned n)
-{
-	const uint8_t bytes[] = {(uint8_t)(n >> 8), (uint8_t)n};
-
-	buf_add(b, bytes, sizeof(bytes));
-}
-
-/* Bind of the unnamed statement to the unnamed portal, all in text. */
-static void
-put_bind(struct buf *out, const char *const *params, unsigned count)
-{
-	struct buf body = {0};
-	uint8_t size[4];
-
-	buf_add(&body, "\0", 2); /* portal and statement */
-	put_16(&body, 0);
-	put_16(&body, count);
-	for (unsigned i = 0; i < count; i++) {
-		size_t len = params[i] != NULL ? strlen(params[i]) : 0;
-
-		proto_put32(size, params[i] != NULL ? (uint32_t)len : UINT32_MAX);
-		buf_add(&body, size, sizeof(size));
-		buf_add(&body, params[i], len);
-	}
-	put_16(&body, 0);
-	proto_message(out, 'B', body.mem, body.len);
-	buf_free(&body);
+	return (a);
 }
 
 void
-inner_ask(struct inner *in, const char *sql, const char *const *params, unsigned count,
+inner_ask(struct inner *in, const char *sql, const struct inner_params *params,
     const struct inner_reader *reader, void *arg)
 {
 	static const uint8_t no_types[2];
+	bool looks = params->arrays != NULL;
 	struct buf out = {0};
+	struct ask *a;
 
+	INVARIANT(!looks || in->looks == NULL);
 	proto_parse(&out, "", sql, no_types, sizeof(no_types));
-	put_bind(&out, params, count);
-	proto_message(&out, 'D', "P", 2);
-	proto_message(&out, 'E', "\0\0\0\0", 5);
-	proto_sync(&out);
-	inner_send(in, &out, reader, arg);
+	if (looks) {
+		proto_message(&out, 'D', "S", 2);
+		proto_message(&out, 'H', NULL, 0);
+	} else
+		put_rest(&out, params, NULL, 0);
+	a = inner_send(in, &out, reader, arg);
+	if (!looks)
+		return;
+	in->looks = a;
+	a->params = *params;
 }
 
 void
@@ -473,5 +550,5 @@ inner_say(struct inner *in, const char *sql, const struct inner_reader *reader, 
 	struct buf out = {0};
 
 	proto_query(&out, sql);
-	inner_send(in, &out, reader, arg);
+	(void)inner_send(in, &out, reader, arg);
 }

@@ -43,8 +43,15 @@ struct inner_reader {
 /* NULL: no descriptors left. max_message: longer ones end the client (54000). */
 struct inner *inner_open(struct worker *, const char *login, const char *database,
     const struct addr *peer, size_t max_message);
-/* One statement with text parameters (extended protocol). */
-void inner_ask(struct inner *, const char *sql, const char *const *params, unsigned count,
+/* Text parameters. arrays (or NULL): of some, what goes to the server unless it takes them for
+ * JSON. All stay until the end. */
+struct inner_params {
+	const char *const *texts, *const *arrays;
+	unsigned count;
+};
+/* One statement with parameters (extended protocol). With arrays, what is asked behind it must
+ * have none. */
+void inner_ask(struct inner *, const char *sql, const struct inner_params *,
     const struct inner_reader *, void *arg);
 /* One without (simple protocol). */
 void inner_say(struct inner *, const char *sql, const struct inner_reader *, void *arg);

@@ -155,6 +155,12 @@ void health_fields(struct json *, const struct topo_database *);
 /* The database where a statement without tables goes; NULL: nowhere, with the refusal. */
 const struct topo_database *database_routed(const struct job *, struct refusal *);
 
+/* ---- statements (query.c) ---- */
+
+/* The statement stays until its end. */
+void statement_ask(
+    struct inner *, const struct statement *, const struct inner_reader *, void *arg);
+
 /* ---- results (result.c) ---- */
 
 /* One statement's answer, as JSON as it comes. */

@@ -153,12 +153,23 @@ query_end(void *arg, const struct inner_end *end)
 static const struct inner_reader query_reader = {
     query_columns, query_row, query_notice, query_end};
 
+void
+statement_ask(struct inner *inner, const struct statement *s,
+    const struct inner_reader *reader, void *arg)
+{
+	const struct inner_params params = {.texts = (const char *const *)s->params,
+	    .arrays = (const char *const *)s->arrays,
+	    .count = s->count};
+
+	inner_ask(inner, s->sql, &params, reader, arg);
+}
+
 static void
 statement_send(struct query *q, const struct inner_reader *reader)
 {
 	const struct statement *s = &q->list[q->at];
 
-	inner_ask(q->inner, s->sql, (const char *const *)s->params, s->count, reader, q);
+	statement_ask(q->inner, s, reader, q);
 }
 
 /* ---- transactions ---- */

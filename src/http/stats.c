@@ -170,7 +170,7 @@ stats_start(struct stats_part *p)
 	if (p->inner == NULL)
 		return (stats_refused(p, &full));
 	p->stats->running++;
-	inner_ask(p->inner, stats_sql, NULL, 0, &stats_reader, p);
+	inner_ask(p->inner, stats_sql, &(struct inner_params){0}, &stats_reader, p);
 	return (true);
 }
 
@@ -380,7 +380,7 @@ stats_schema(struct job *job)
 		    NULL, NULL);
 		return;
 	}
-	inner_ask(s->inner, schema_sql, NULL, 0, &reader, s);
+	inner_ask(s->inner, schema_sql, &(struct inner_params){0}, &reader, s);
 	if (s->is_virtual)
 		inner_say(s->inner, "SHOW pgweave.routed", &routed, s);
 }

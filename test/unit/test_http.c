@@ -283,8 +283,11 @@ expect_statement(const char *text, const char *wanted)
 	if (body_statement(body, "", &s, &why) != 0)
 		fail_msg("%s: %s", text, why.message);
 	buf_addstr(&b, s.sql);
-	for (unsigned i = 0; i < s.count; i++)
+	for (unsigned i = 0; i < s.count; i++) {
 		buf_addf(&b, "|%s", s.params[i] != NULL ? s.params[i] : "NULL");
+		if (s.arrays != NULL && s.arrays[i] != NULL)
+			buf_addf(&b, "=%s", s.arrays[i]);
+	}
 	body_statement_free(&s);
 	json_decref(body);
 	expect_text(&b, wanted);
@@ -305,7 +308,11 @@ params_become_texts(void **state)
 	    "q|0.1|1e-07|1e+22|9223372036854775807");
 	expect_statement(
 	    "{\"query\":\"q\",\"params\":[[1,[\"ü\\n\"],{}],{\"a\":0.1,\"b\":null}]}",
-	    "q|[1,[\"ü\\n\"],{}]|{\"a\":0.1,\"b\":null}");
+	    "q|[1,[\"ü\\n\"],{}]={1,{\"ü\n\"},\"{}\"}|{\"a\":0.1,\"b\":null}");
+	expect_statement(
+	    "{\"query\":\"q\",\"params\":[[], [1,null,\"NULL\",\"a\\\"b\\\\\",\"\",true,0.1,[],{\"k\":\"v\"}]]}",
+	    "q|[]={}|[1,null,\"NULL\",\"a\\\"b\\\\\",\"\",true,0.1,[],{\"k\":\"v\"}]"
+	    "={1,NULL,\"NULL\",\"a\\\"b\\\\\",\"\",true,0.1,{},\"{\\\"k\\\":\\\"v\\\"}\"}");
 	expect_statement(
 	    "{\"query\":\"a :x b :y c :x\",\"params\":{\"y\":2,\"x\":\"1\",\"z\":3}}",
 	    "a $1 b $2 c $1|1|2");

@@ -15,7 +15,12 @@
  *              and a later run looks again.
  *
  * A prepared transaction hides when it began: while there is one, nothing moves. Where the
- * role may not see other sessions, keys that are times go back by the overlap instead.
+ * role may not see other sessions, or the source is a replica, where those that write are not
+ * to be seen, keys that are times go back by the overlap instead.
+ *
+ * All of this holds on one timeline. A promotion begins another: its clock may be behind, and
+ * what the old primary had not sent is lost, so that keys come again. A watermark of another
+ * timeline than the source's counts for nothing: all rows are read once more.
  */
 #include "private.h"
 #include <inttypes.h>
@@ -34,10 +39,12 @@ const char *const bound_sql =
     " 'pgweave replication' AND backend_xid IS NULL))"
     " SELECT floor(extract(epoch FROM now()) * 1000000)::bigint,"
     " floor(extract(epoch FROM min(o.xact_start)) * 1000000)::bigint,"
-    " pg_has_role('pg_read_all_stats', 'USAGE') OR count(*) = count(o.backend_type),"
+    " (pg_has_role('pg_read_all_stats', 'USAGE') OR count(*) = count(o.backend_type))"
+    " AND NOT pg_is_in_recovery(),"
     " (SELECT format('process %s (%s), open for %s', b.pid, b.application_name,"
     " date_trunc('second', now() - b.xact_start)) FROM o b WHERE b.xact_start IS NOT NULL"
-    " ORDER BY b.xact_start LIMIT 1) FROM o";
+    " ORDER BY b.xact_start LIMIT 1), CASE WHEN NOT pg_is_in_recovery() THEN"
+    " substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) END FROM o";
 const char *const bound_prepared_sql =
     "SELECT count(*) > 0 FROM pg_catalog.pg_prepared_xacts WHERE database = current_database()";
 

@@ -270,9 +270,10 @@ struct leg {
 	char *tables; /* as an array */
 	struct buf sql;
 	struct bound bound;
-	bool is_reading, is_writing; /* halves of a copy under way */
-	bool without_triggers;       /* replacing rows: those of the target rest */
-	bool has_watermarks;
+	bool is_reading, is_writing;        /* halves of a copy under way */
+	bool without_triggers;              /* replacing rows: those of the target rest */
+	bool has_watermarks, has_timelines; /* in the target: the table, its column */
+	char timeline[9];                   /* of the source; "": it is in recovery */
 	char *read_error;
 	char read_state[6];
 	int64_t whole_us;

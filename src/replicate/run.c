@@ -171,12 +171,31 @@ leg_opened(struct side *s, void *arg, const char *err)
 		leg_walk(leg);
 }
 
+/* The one that answers for it now: of a primary and its replicas the one that takes the writes,
+ * whatever the configuration calls it. NULL: the leg has ended. */
+static const struct topo_database *
+leg_node(struct leg *leg, const struct topo_database *db)
+{
+	const struct topo_database *rival = NULL, *node = db;
+
+	/* A replica that is named is meant. */
+	if (db->replica_of == NULL)
+		node = topo_database_primary(db, &rival);
+	if (rival == NULL)
+		return (node);
+	leg_fail(leg, "57P03",
+	    "Stop the one that is not to be written, or make it a replica of the other.",
+	    "databases \"%s\" and \"%s\" both claim to be the primary", node->name,
+	    rival->name);
+	return (NULL);
+}
+
 /* The database, or NULL and the leg has ended. */
 static const struct topo_database *
-leg_database(struct leg *leg, const struct topo *topo, const char *name)
+leg_database(struct leg *leg, const struct topo *topo, const char *name, bool is_written)
 {
-	const struct topo_database *db = topo_database_find(topo, name);
-	struct topo_verdict *v = db != NULL ? db->verdict : NULL;
+	const struct topo_database *db = topo_database_find(topo, name), *node;
+	struct topo_verdict *v;
 	char reason[256] = "";
 
 	if (db == NULL || db->is_auto) {
@@ -188,13 +207,20 @@ leg_database(struct leg *leg, const struct topo *topo, const char *name)
 		    "database \"%s\" is not configured: it has no host", name);
 		return (NULL);
 	}
+	if (is_written && (db->is_read_only || db->replica_of != NULL)) {
+		leg_fail(leg, "25006", NULL,
+		    "database \"%s\" is read-only: it cannot be a target", name);
+		return (NULL);
+	}
+	node = leg_node(leg, db);
+	v = node != NULL ? node->verdict : NULL;
 	if (v == NULL || topo_verdict_is_up(v))
-		return (db);
+		return (node);
 	pthread_mutex_lock(&v->lock);
 	(void)text_copy(reason, sizeof(reason), v->reason);
 	pthread_mutex_unlock(&v->lock);
 	leg_fail(leg, "57P03", reason[0] != '\0' ? reason : NULL, "database \"%s\" is %s",
-	    name, topo_status_name((enum topo_status)v->status));
+	    node->name, topo_status_name((enum topo_status)v->status));
 	return (NULL);
 }
 
@@ -205,15 +231,10 @@ leg_open(struct leg *leg)
 	const struct topo *topo = pool_worker(w)->topo;
 	const struct topo_database *from, *to;
 
-	from = leg_database(leg, topo, leg->run->job->text.source);
-	to = from != NULL ? leg_database(leg, topo, leg->target) : NULL;
+	from = leg_database(leg, topo, leg->run->job->text.source, false);
+	to = from != NULL ? leg_database(leg, topo, leg->target, true) : NULL;
 	if (to == NULL)
 		return;
-	if (to->is_read_only || to->replica_of != NULL) {
-		leg_fail(leg, "25006", NULL,
-		    "database \"%s\" is read-only: it cannot be a target", leg->target);
-		return;
-	}
 	leg->opening = 2;
 	leg->from = side_open(w, topo, from, APPLICATION_NAME, OPEN_US, leg_opened, leg);
 	leg->to = side_open(w, topo, to, APPLICATION_NAME, OPEN_US, leg_opened, leg);

@@ -29,7 +29,8 @@ const char *const sql_watermark_table =
     " CREATE TABLE IF NOT EXISTS pgweave.watermark (job text, table_name text,"
     " source text NOT NULL, sync_key text NOT NULL, value text, pending text,"
     " pending_us bigint, written_at timestamptz NOT NULL DEFAULT now(),"
-    " PRIMARY KEY (job, table_name)); COMMIT";
+    " PRIMARY KEY (job, table_name));"
+    " ALTER TABLE pgweave.watermark ADD COLUMN IF NOT EXISTS timeline text; COMMIT";
 
 void
 sql_name(struct buf *b, const char *name)

@@ -301,6 +301,7 @@ take_look(struct leg *leg, const PGresult *r)
 	bool is_first = leg == TAILQ_FIRST(&leg->run->legs);
 
 	take_bound(leg, r);
+	(void)text_copy(leg->timeline, sizeof(leg->timeline), PQgetvalue(r, 0, 4));
 	for (size_t i = 0; i < leg->copy_count; i++) {
 		leg->copies[i].is_blind = !leg->bound.sees_all;
 		if (is_first && (is_check(leg) || leg->run->job->is_once))
@@ -308,7 +309,7 @@ take_look(struct leg *leg, const PGresult *r)
 	}
 	if (is_check(leg) && is_first && !leg->bound.sees_all)
 		buf_addf(out,
-		    "the role at database \"%s\" may not see other sessions (pg_read_all_stats): each run begins some time before the last one ended, and rows of transactions that are open longer may be missed\n",
+		    "the role at database \"%s\" may not see other sessions (pg_read_all_stats), or it is a replica: each run begins some time before the last one ended, and rows of transactions that are open longer may be missed\n",
 		    source);
 }
 
@@ -318,7 +319,10 @@ static void
 ask_has_watermarks(struct leg *leg, struct buf *sql)
 {
 	(void)leg;
-	buf_addstr(sql, "SELECT to_regclass('pgweave.watermark') IS NOT NULL");
+	buf_addstr(sql,
+	    "SELECT to_regclass('pgweave.watermark') IS NOT NULL, EXISTS (SELECT FROM"
+	    " pg_catalog.pg_attribute WHERE attrelid = to_regclass('pgweave.watermark')"
+	    " AND attname = 'timeline')");
 }
 
 /* A check looks for those of an older job of that name. */
@@ -332,6 +336,7 @@ static void
 take_has_watermarks(struct leg *leg, const PGresult *r)
 {
 	leg->has_watermarks = PQgetvalue(r, 0, 0)[0] == 't';
+	leg->has_timelines = PQgetvalue(r, 0, 1)[0] == 't';
 }
 
 static bool
@@ -343,7 +348,7 @@ wants_forget(const struct leg *leg)
 static bool
 wants_make_watermarks(const struct leg *leg)
 {
-	return (keeps_watermark(leg) && !leg->has_watermarks);
+	return (keeps_watermark(leg) && (!leg->has_watermarks || !leg->has_timelines));
 }
 
 static void
@@ -373,8 +378,22 @@ ask_watermarks(struct leg *leg, struct buf *sql)
 {
 	(void)leg;
 	buf_addstr(sql,
-	    "SELECT table_name, value, pending, pending_us FROM pgweave.watermark"
+	    "SELECT table_name, value, pending, pending_us, timeline FROM pgweave.watermark"
 	    " WHERE job = $1 AND source = $2 AND sync_key = $3");
+}
+
+/* The source has been promoted since: what it left before is not to be relied on. */
+static bool
+is_of_another_timeline(struct leg *leg, const PGresult *r, int row)
+{
+	const char *was = PQgetvalue(r, row, 4);
+
+	if (was[0] == '\0' || leg->timeline[0] == '\0' || strcmp(was, leg->timeline) == 0)
+		return (false);
+	buf_addf(&leg->run->notices,
+	    "target \"%s\", table %s: database \"%s\" was promoted since the last run, and all rows are read\n",
+	    leg->target, PQgetvalue(r, row, 0), leg->run->job->text.source);
+	return (true);
 }
 
 static void
@@ -385,7 +404,8 @@ take_watermarks(struct leg *leg, const PGresult *r)
 			struct copy *c = &leg->copies[i];
 
 			if (strcmp(c->source.sql, PQgetvalue(r, row, 0)) != 0 ||
-			    c->watermark != NULL || c->pending != NULL)
+			    c->watermark != NULL || c->pending != NULL ||
+			    is_of_another_timeline(leg, r, row))
 				continue;
 			if (!PQgetisnull(r, row, 1))
 				c->watermark = mem_str(PQgetvalue(r, row, 1));
@@ -704,10 +724,11 @@ ask_watermark(struct leg *leg, struct buf *sql)
 	(void)leg;
 	buf_addstr(sql,
 	    "INSERT INTO pgweave.watermark AS w (job, table_name, source, sync_key, value,"
-	    " pending, pending_us) VALUES ($1, $2, $3, $4, $5, $6, $7)"
+	    " pending, pending_us, timeline) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)"
 	    " ON CONFLICT (job, table_name) DO UPDATE SET source = excluded.source,"
 	    " sync_key = excluded.sync_key, value = excluded.value,"
 	    " pending = excluded.pending, pending_us = excluded.pending_us,"
+	    " timeline = excluded.timeline,"
 	    " written_at = now()");
 }
 
@@ -726,7 +747,8 @@ params_watermark(const struct leg *leg, const char **p)
 	p[4] = c->next;
 	p[5] = c->next_pending;
 	p[6] = c->next_pending != NULL ? pending : NULL;
-	return (7);
+	p[7] = leg->timeline;
+	return (8);
 }
 
 /* In mode full the next table follows in the same transaction; then, backwards, what is gone

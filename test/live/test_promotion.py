@@ -21,7 +21,7 @@ SETTINGS = dict(QUICK, health_interval="300ms")
 def pair():
     p = Pair()
     with p.primary.connect("shop") as c:
-        c.execute("create table ledger (id bigint primary key, at timestamptz default now())")
+        c.execute("create table ledger (id bigint primary key, at timestamptz not null default now())")
     yield p
     p.remove()
 
@@ -253,3 +253,110 @@ def test_a_server_that_does_not_tell_which_it_is(proxy, own_pg):
     row = when(door, "healthy")
     assert row["role"] == "primary" and row["version"]
     assert "permission denied" not in door.log()
+
+
+# ---- replication jobs ----
+
+def console(door, text):
+    """What it says, and its notices."""
+    notices = []
+    with door.connect("pgweave", "admin") as c:
+        c.add_notice_handler(lambda d: notices.append(d.message_primary))
+        c.prepare_threshold = None
+        c.execute(text)
+    return notices
+
+
+def job_refused(door, text):
+    with pytest.raises(psycopg.Error) as e:
+        console(door, text)
+    return e.value
+
+
+def ids(pg, database="shop"):
+    with pg.connect(database) as c:
+        return [r[0] for r in c.execute("select id from ledger order by id")]
+
+
+@pytest.fixture
+def other(pg):
+    with pg.connect("shop") as c:
+        c.execute("drop table if exists ledger; drop schema if exists pgweave cascade")
+        c.execute("create table ledger (id bigint primary key, at timestamptz not null default now())")
+    return pg
+
+
+def with_job(proxy, pair, other, tmp_path, source, target):
+    tmp_path.chmod(0o755)
+    door = group(proxy, pair, other, state_dir=str(tmp_path))
+    console(door, f"CREATE JOB j FROM {source} TO {target} TABLES (ledger) SYNC KEY at DISABLED")
+    return door
+
+
+def taken_over(door, pair):
+    promote(pair.replica)
+    until(lambda: writes_to(door) == pair.replica.port, 20 * SLOW, "copy takes the writes")
+
+
+def test_a_job_goes_on_with_the_promoted_source(proxy, pair, other, tmp_path):
+    """All rows are read once more: the new primary's clock may be behind the old one's, and rows
+    that it had not got are gone, keys of theirs come again."""
+    door = with_job(proxy, pair, other, tmp_path, "main", "other")
+    with pair.primary.connect("shop") as c:
+        c.execute("insert into ledger select i from generate_series(1, 5) i")
+    console(door, "RUN JOB j")
+    assert ids(other) == [1, 2, 3, 4, 5]
+    until(lambda: ids(pair.replica) == [1, 2, 3, 4, 5], 10, "the replica has all")
+    os.kill(pair.primary.process.pid, signal.SIGQUIT)
+    until(lambda: health(door, "main")["status"] == "down", 20 * SLOW)
+    assert job_refused(door, "RUN JOB j").sqlstate in ("57P03", "08006")
+    taken_over(door, pair)
+    with pair.replica.connect("shop") as c:
+        c.execute("insert into ledger values (6, now() - interval '2 hours'), (7, now())")
+    notices = console(door, "RUN JOB j")
+    assert ids(other) == [1, 2, 3, 4, 5, 6, 7]
+    assert any('database "main" was promoted since the last run' in n for n in notices)
+    # And then only what is new.
+    with pair.replica.connect("shop") as c:
+        c.execute("insert into ledger values (8, now() - interval '2 hours'), (9, now())")
+    notices = console(door, "RUN JOB j")
+    assert ids(other) == [1, 2, 3, 4, 5, 6, 7, 9]
+    assert not any("promoted" in n for n in notices)
+
+
+def test_a_job_goes_on_with_the_promoted_target(proxy, pair, other, tmp_path):
+    door = with_job(proxy, pair, other, tmp_path, "other", "main")
+    with other.connect("shop") as c:
+        c.execute("insert into ledger select i from generate_series(1, 3) i")
+    console(door, "RUN JOB j")
+    until(lambda: ids(pair.replica) == [1, 2, 3], 10, "the replica has all")
+    os.kill(pair.primary.process.pid, signal.SIGQUIT)
+    taken_over(door, pair)
+    with other.connect("shop") as c:
+        c.execute("insert into ledger values (4, now())")
+    console(door, "RUN JOB j")
+    assert ids(pair.replica) == [1, 2, 3, 4]
+
+
+def test_a_source_that_dies_in_a_run(proxy, pair, other, tmp_path):
+    door = with_job(proxy, pair, other, tmp_path, "main", "other")
+    with pair.primary.connect("shop") as c:
+        c.execute("insert into ledger select i from generate_series(1, 2000) i")
+    until(lambda: len(ids(pair.replica)) == 2000, 10, "the replica has all")
+    errors = []
+    holder = pair.primary.connect("shop")
+    holder.execute("begin; lock table ledger in access exclusive mode")
+    run = threading.Thread(target=lambda: errors.append(job_refused(door, "RUN JOB j")))
+    run.start()
+    with pair.primary.connect("shop") as c:
+        until(lambda: c.execute("select count(*) from pg_stat_activity where application_name = "
+                                "'pgweave replication' and wait_event_type = 'Lock'")
+              .fetchone()[0] == 1, 10, "the run waits")
+    os.kill(pair.primary.process.pid, signal.SIGQUIT)
+    run.join(30)
+    assert errors[0].sqlstate in ("57P01", "57P02", "57P03", "08006"), errors
+    assert [r["outcome"] for r in door.rows("JOB_RUNS j")] == ["failed"]
+    until(lambda: health(door, "main")["status"] == "down", 20 * SLOW)
+    taken_over(door, pair)
+    console(door, "RUN JOB j")
+    assert len(ids(other)) == 2000

@@ -424,3 +424,18 @@ route_leg_node(struct route_work *w, const struct topo_database *member)
 		return (node);
 	return (is_down(w, primary) ? NULL : primary);
 }
+
+const struct topo_database *
+route_leg_fallback(struct route_work *w, const struct topo_database *member)
+{
+	const struct topo_database *served = topo_database_served(member), *rival,
+				   *primary = primary_of(served, &rival);
+
+	for (int hops = 0; is_down(w, primary); hops++) {
+		served = fallback_of(w, served);
+		if (served == NULL || hops == HOPS_MAX)
+			return (NULL);
+		primary = primary_of(served, &rival);
+	}
+	return (rival == NULL || !w->out->is_write ? primary : NULL);
+}

@@ -370,6 +370,31 @@ refuse_unmerged(struct route_work *w)
 	return (false);
 }
 
+/* What answers for a member that is down, with a warning: its fallback, where that is allowed and
+ * answers for nobody else, or its rows would come twice. NULL: nothing. */
+static const struct topo_database *
+stand_in(struct route_work *w, const struct route_members *m,
+    const struct topo_database *member)
+{
+	struct route_plan *out = w->out;
+	const struct topo_database *node = route_leg_fallback(w, member);
+
+	if (node == NULL)
+		return (NULL);
+	for (unsigned i = 0; i < m->count; i++)
+		if (identity(m->at[i]) == identity(node))
+			return (NULL);
+	for (unsigned i = 0; i < out->leg_count; i++)
+		if (identity(out->legs[i].node) == identity(node))
+			return (NULL);
+	route_append(out->warning, sizeof(out->warning),
+	    "%sdatabase \"%s\" %s, \"%s\" answers", out->warning[0] == '\0' ? "" : "; ",
+	    member->name,
+	    route_down_word(topo_database_primary(topo_database_served(member), NULL)),
+	    node->name);
+	return (node);
+}
+
 /* The legs of those that are up; the others are left out, or the end of it. */
 static bool
 add_legs(struct route_work *w, const struct route_members *m)
@@ -381,20 +406,24 @@ add_legs(struct route_work *w, const struct route_members *m)
 
 		note_member(w, m->at[i]);
 		node = route_leg_node(w, m->at[i]);
+		if (node == NULL)
+			node = stand_in(w, m, m->at[i]);
 		if (node != NULL) {
 			out->legs[out->leg_count++] = (struct route_leg){m->at[i], node};
 			continue;
 		}
 		if (!w->skips) {
 			out->leg_count = 0;
+			out->warning[0] = '\0';
 			return (route_refuse_down(w, topo_database_served(m->at[i])));
 		}
 		route_append(out->skipped, sizeof(out->skipped), "%s%s",
 		    out->skipped[0] == '\0' ? "" : ", ", m->at[i]->name);
 	}
 	if (out->skipped[0] != '\0')
-		route_put(out->warning, sizeof(out->warning),
-		    "left out, because they are down: %s", out->skipped);
+		route_append(out->warning, sizeof(out->warning),
+		    "%sleft out, because they are down: %s",
+		    out->warning[0] == '\0' ? "" : "; ", out->skipped);
 	if (out->leg_count > 0)
 		return (true);
 	route_refuse(w, "57P03", "no database can answer");

@@ -211,6 +211,9 @@ bool route_node(
 /* The node of a leg, or NULL when it is down. */
 const struct topo_database *route_leg_node(
     struct route_work *, const struct topo_database *member);
+/* What answers for a member that is down, by fallback_on_down; or NULL. */
+const struct topo_database *route_leg_fallback(
+    struct route_work *, const struct topo_database *member);
 /* "is down", "is draining", "is in maintenance". */
 const char *route_down_word(const struct topo_database *);
 /* 57P03 for that database, with what health knows of it. */

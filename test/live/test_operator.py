@@ -168,6 +168,15 @@ def test_its_fallback_takes_over(proxy, own_pg):
         order(door, "MAINTENANCE second")
         c.execute("insert into notes values (1)")
         assert said == ['database "second" is in maintenance, "main" answers']
+        # Of a statement on several databases too, but not beside itself.
+        c.execute("set pgweave.federation = 'tag'; set pgweave.databases = 'second'")
+        assert c.execute("select a from notes").fetchall() == [("second", 1)]
+        assert said.pop() == said[0]
+        c.execute("set pgweave.databases = 'main, second'")
+        with pytest.raises(psycopg.OperationalError) as e:
+            c.execute("select a from notes")
+        assert e.value.sqlstate == "57P03"
+        c.execute("set pgweave.databases = ''")
         order(door, "ENABLE second")
         c.execute("insert into notes values (2)")
         assert len(said) == 1

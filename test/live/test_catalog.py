@@ -84,7 +84,7 @@ def test_shards_that_disagree(c):
 def test_columns_change(c, pg):
     """What DDL changes is known soon, whether it comes through the proxy or not."""
     for database in ("primary", "secondary"):
-        c.execute(f"/* pgweave: database={database} */ alter table moves rename to elsewhere")
+        c.execute(f"/* pgweave: database={database} */ alter table moves rename to gone")
         c.execute(f"/* pgweave: database={database} */ create table moves (note text, user_id int)")
     until(lambda: c.execute("insert into moves values ('x', 43)"), 5, "the new columns are known")
     assert c.execute("/* pgweave: database=secondary */ select user_id from moves").fetchall() == [(43,)]

@@ -93,7 +93,8 @@ chatter_several(const char *sql)
 		command = is_chatter ? command_find(&st) : NULL;
 		if (is_chatter && chatter_is_set(&st))
 			tag = "SET";
-		else if (command == NULL || command->effect != EFFECT_DRIVER)
+		else if (command == NULL || (command->effect != EFFECT_DRIVER &&
+						command->run != admin_select))
 			is_chatter = is_chatter && st.count == 0;
 		else if (command->run != admin_select ||
 			 (chatter_select(&st, &column) && column == NULL))
@@ -160,7 +161,7 @@ admin_select(struct call *c)
 	const char *value;
 
 	if (!chatter_select(&c->st, &column)) {
-		call_invalid(c);
+		select_start(c);
 		return;
 	}
 	if (column != NULL) {

@@ -47,7 +47,7 @@ admin_worker(struct worker *w)
 	return (aw);
 }
 
-static void
+void
 show_free(struct show *show)
 {
 	if (show == NULL)
@@ -71,6 +71,7 @@ call_free(struct call *c)
 	if (c->timer != NULL)
 		event_free(c->timer);
 	show_free(c->show);
+	select_free(c->select);
 	statement_free(&c->st);
 	free(c->database);
 	free(c->key);
@@ -272,6 +273,7 @@ static bool
 console_describe(struct session *s, const char *sql, const struct rows_column **columns,
     unsigned *count)
 {
+	const char *whole = sql;
 	struct statement st;
 	const struct command *command = NULL;
 	const struct view *view;
@@ -294,6 +296,8 @@ console_describe(struct session *s, const char *sql, const struct rows_column **
 	} else if (command != NULL && command->run == admin_select) {
 		is_known = chatter_select(&st, columns);
 		*count = *columns != NULL;
+		if (!is_known)
+			is_known = select_describe(whole, columns, count);
 	} else if (command != NULL && (command->run == admin_create_key ||
 					  command->run == admin_rotate_key)) {
 		*columns = admin_key_columns(count);

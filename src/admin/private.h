@@ -15,7 +15,7 @@ struct word {
 	enum word_kind kind;
 	const char *text; /* without its quotes */
 };
-#define WORDS_MAX 128
+#define WORDS_MAX 512
 struct statement {
 	struct word words[WORDS_MAX];
 	unsigned count;
@@ -64,7 +64,9 @@ struct call {
 	uint64_t id;   /* KILL_CLIENT: whom */
 	bool found;    /* KILL_CLIENT: there was one */
 	struct show *show;
-	struct mail mail; /* to the main thread and back */
+	void (*made)(struct call *); /* what comes when show has its rows */
+	struct select *select;       /* SELECT over views; or NULL */
+	struct mail mail;            /* to the main thread and back */
 	char *key, *value;
 	int fault;
 	char why[1024];
@@ -156,6 +158,19 @@ struct show {
 };
 #define VALUE_MISSING (-2)
 #define VALUE_NULL    (-1)
+
+/* Makes the rows of a view (only: see struct show; may be NULL) in c->show, then calls made(). */
+void show_make(
+    struct call *, const struct view *, const char *only, void (*made)(struct call *));
+void show_free(struct show *);
+
+/* ---- select.c: SQL over the views ---- */
+
+void select_start(struct call *);
+/* The columns that it would answer, valid in this thread until the next call; false: it is not
+ * understood. */
+bool select_describe(const char *sql, const struct rows_column **, unsigned *count);
+void select_free(struct select *);
 
 /* Values of the row being made; each column once, then row_end(). */
 void row_text(struct show *, enum view_column, const char *value_or_null);

@@ -163,15 +163,39 @@ show_visit(struct worker *w, void *arg)
 }
 
 static void
-show_done(struct worker *w, void *arg)
+show_visited(struct worker *w, void *arg)
 {
 	struct call *c = arg;
+
+	(void)w;
+	c->show->view->rows(c->show);
+	c->made(c);
+}
+
+void
+show_make(struct call *c, const struct view *view, const char *only,
+    void (*made)(struct call *))
+{
+	show_free(c->show);
+	c->show = mem_alloc(sizeof(*c->show));
+	c->show->call = c;
+	c->show->view = view;
+	c->show->only = only;
+	c->made = made;
+	row_clear(c->show);
+	if (view->visit == view_no_visit)
+		show_visited(c->worker, c);
+	else
+		call_visit(c, show_visit, show_visited);
+}
+
+static void
+show_made(struct call *c)
+{
 	struct show *show = c->show;
 	const struct rows_column *first;
 	unsigned count;
 
-	(void)w;
-	show->view->rows(show);
 	first = view_columns(show->view, &count);
 	c->sink->ops->begin(c->sink, first, count);
 	rows_list_play(&show->rows, count, c->sink);
@@ -208,13 +232,5 @@ admin_show(struct call *c)
 		call_invalid(c);
 		return;
 	}
-	c->show = mem_alloc(sizeof(*c->show));
-	c->show->call = c;
-	c->show->view = view;
-	c->show->only = args == 2 ? call_arg(c, 1) : NULL;
-	row_clear(c->show);
-	if (view->visit == view_no_visit)
-		show_done(c->worker, c);
-	else
-		call_visit(c, show_visit, show_done);
+	show_make(c, view, args == 2 ? call_arg(c, 1) : NULL, show_made);
 }

@@ -449,3 +449,46 @@ def test_big_view(door):
     for c in clients:
         c.sock.close()
     until(lambda: not [r for r in door.rows("CLIENTS") if r["user"] == "alice"], 5, "they are gone")
+
+
+# ---- SQL over the views
+
+def test_sql(door, only_pgweave):
+    """SELECT over the views, by the simple and the extended protocol, with types."""
+    with door.connect() as held, door.connect("pgbouncer", "stats") as c:
+        held.execute("select 1")
+        cur = c.execute("select database, sum(cl_active), count(*) from pools group by 1 order by 1")
+        assert [d.name for d in cur.description][:1] == ["database"]
+        assert [d.type_code for d in cur.description] == [25, 20, 20]
+        assert dict((r[0], r[1]) for r in cur.fetchall())["shop"] == 1
+        assert c.execute('select p."user", d.pool_size from pools p join databases d on d.name = p.database '
+                         "where p.database = 'shop'").fetchall() == [("alice", int(door.rows("DATABASES shop")[0]["pool_size"]))]
+        assert c.execute("with x as (select * from lists) select items from x where list = 'databases'"
+                         ).fetchone()[0] >= 2
+        assert c.execute("SELECT value FROM config WHERE key = 'pool_mode';").fetchone() == ("transaction",)
+        assert c.execute("select avg(items) > 0 from lists").fetchone() == (1,)
+        assert c.execute("select name from databases where name = 'none'").fetchall() == []
+    with door.console() as k:
+        columns, rows, tag = k.command("select list, items from lists order by list limit 2")
+        assert (columns, len(rows), tag) == (["list", "items"], 2, "SELECT 2")
+
+
+@pytest.mark.parametrize("sql,code", [
+    ("select * from missing", "42P01"),
+    ("select missing from pools", "42703"),
+    ("select missing() from pools", "42883"),
+    ("select * from pools where", "42601"),
+    ("select * from sqlite_master", "42501"),
+    ("select load_extension('x')", "42501"),
+    ("with recursive x(n) as (select 1 union all select n + 1 from x) select count(*) from x", "57014"),
+    ("with recursive x(n) as (select 1 union all select n + 1 from x) select hex(zeroblob(900000)) from x", "5"),
+    ("with x as (select 1) delete from pools", "42501"),
+    ("select hex(zeroblob(100000000))", "54000"),
+])
+def test_sql_refused(door, only_pgweave, sql, code):
+    with Raw(door.port) as c:
+        assert c.login("stats", "pgbouncer") is None
+        _, error = c.query(sql)
+        assert error["C"].startswith(code), error
+        assert c.query("show version")[0]
+    assert door.is_running()

@@ -142,6 +142,27 @@ enum sql_keeps {
 	SQL_KEEPS_LISTENER /* LISTEN */
 };
 
+/* COPY … FROM STDIN: how rows stand in what the client sends. */
+enum sql_copy_format { SQL_COPY_TEXT, SQL_COPY_CSV, SQL_COPY_BINARY };
+enum sql_copy_header { SQL_COPY_NO_HEADER, SQL_COPY_HEADER, SQL_COPY_HEADER_MATCH };
+struct sql_copy {
+	enum sql_copy_format format;
+	enum sql_copy_header header;
+	char delimiter, quote, escape; /* quote and escape: of CSV */
+	const char *null;
+	const char *dflt; /* what stands for the column's default; NULL: nothing does */
+	const char *encoding; /* NULL: the client's */
+	const char *const *columns;
+	unsigned column_count; /* 0: all, in the order of the table */
+	/* Whether empty text is NULL although it is quoted, or none although it is not: of these
+	 * columns, or of all. */
+	const char *const *force_null, *const *force_not_null;
+	unsigned force_null_count, force_not_null_count;
+	bool force_null_all, force_not_null_all;
+	const char
+	    *unknown; /* an option whose meaning is not known; NULL: there is none */
+};
+
 /* A function that is not PostgreSQL's own. */
 struct sql_call {
 	const char *schema, *name; /* schema NULL: not said */
@@ -175,7 +196,9 @@ struct sql_facts {
 	bool chains;                           /* COMMIT/ROLLBACK AND CHAIN */
 	enum sql_keeps keeps;
 	bool copies_in, copies_out; /* COPY FROM STDIN, COPY TO STDOUT */
-	bool has_foreign_function;  /* calls a function that is not PostgreSQL's own */
+	const struct sql_copy
+	    *copy;                 /* of COPY FROM STDIN; NULL: it is another statement */
+	bool has_foreign_function; /* calls a function that is not PostgreSQL's own */
 	bool
 	    has_nameless_call; /* one that `calls` does not tell: an operator's, or too many */
 	const struct sql_call *calls; /* each name once */

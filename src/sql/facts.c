@@ -55,6 +55,8 @@ class_of_copy(struct sql_find *f, const PgQuery__CopyStmt *c)
 
 	f->facts->copies_in = is_ours && c->is_from;
 	f->facts->copies_out = is_ours && !c->is_from;
+	if (f->facts->copies_in)
+		f->facts->copy = sql_copy_find(f, c);
 	/* A file or program is the server's: let it be the primary's. */
 	if (c->is_from || !is_ours || f->has_write)
 		return (SQL_WRITE);

@@ -204,6 +204,7 @@ note_first(struct pass *s, const struct sql_token *t)
 	s->creates = sql_token_is(l, t, "create");
 	s->out->wants_values = sql_token_is(l, t, "set") || sql_token_is(l, t, "show") ||
 			       sql_token_is(l, t, "reset") ||
+			       sql_token_is(l, t, "copy") ||
 			       sql_token_is(l, t, "explain");
 }
 

@@ -69,6 +69,8 @@ void sql_level_find(struct sql_find *, const PgQuery__RangeVar *target, size_t c
     PgQuery__Node *const *from, const PgQuery__Node *where);
 /* Finds what conditions, VALUES and SET say of tables' columns, everywhere below m. */
 void sql_match_find(struct sql_find *, const ProtobufCMessage *m);
+/* What COPY … FROM STDIN says of its stream. */
+const struct sql_copy *sql_copy_find(struct sql_find *, const PgQuery__CopyStmt *);
 /* Finds the shape of the whole statement; why_not of what has none. */
 extern const char sql_shape_not_select[];
 void sql_shape_find(struct sql_find *, const PgQuery__Node *stmt);

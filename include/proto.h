@@ -80,6 +80,9 @@ void proto_message(struct buf *, char type, const void *body, size_t len);
  * NOTICE. detail and hint may be NULL. */
 void proto_error(struct buf *, const char *severity, const char *sqlstate,
     const char *message, const char *detail, const char *hint);
+/* The same with what it was about: "COPY t, line 3" (NULL: nothing). */
+void proto_error_in(struct buf *, const char *severity, const char *sqlstate,
+    const char *message, const char *detail, const char *hint, const char *context);
 /* The same, from a fault: its SQLSTATE, and the text given or the fault's own (NULL). */
 void proto_fault(struct buf *, const char *severity, int fault, const char *message);
 void proto_auth_ok(struct buf *);
@@ -134,6 +137,7 @@ struct proto_error_fields {
 	const char *severity; /* the V field where present (never translated), else S */
 	const char *sqlstate, *message, *detail, *hint;
 	const char *routine; /* of PostgreSQL's source; "": not said */
+	const char *context; /* the W field */
 };
 int proto_error_parse(
     const uint8_t *body, size_t len, struct proto_error_fields *out) MUST_USE;

@@ -51,7 +51,8 @@ link_run_over(struct link *l)
 	    .sqlstate = "XX000",
 	    .message = "malformed error",
 	    .detail = "",
-	    .hint = ""};
+	    .hint = "",
+	    .context = ""};
 
 	if (run->failed && proto_error_parse(run->error.mem, run->error.len, &error) != 0)
 		log_warning("S-%#" PRIx64 ": %s malformed ErrorResponse", l->id, l->name);

@@ -39,7 +39,7 @@ proto_error_parse(const uint8_t *body, size_t len, struct proto_error_fields *ou
 	const char *text, *untranslated = NULL;
 	size_t n;
 
-	*out = (struct proto_error_fields){"", "", "", "", "", ""};
+	*out = (struct proto_error_fields){"", "", "", "", "", "", ""};
 	while (r.len > 0 && *r.p != '\0') {
 		char field = (char)*r.p++;
 
@@ -68,6 +68,9 @@ proto_error_parse(const uint8_t *body, size_t len, struct proto_error_fields *ou
 			break;
 		case 'R':
 			out->routine = text;
+			break;
+		case 'W':
+			out->context = text;
 			break;
 		default: /* other fields are passed on, not looked at */
 			break;

@@ -24,9 +24,17 @@ void
 proto_error(struct buf *b, const char *severity, const char *sqlstate,
     const char *message, const char *detail, const char *hint)
 {
+	proto_error_in(b, severity, sqlstate, message, detail, hint, NULL);
+}
+
+void
+proto_error_in(struct buf *b, const char *severity, const char *sqlstate,
+    const char *message, const char *detail, const char *hint, const char *context)
+{
 	/* V is S untranslated; we never translate. */
-	static const char codes[] = "SVCMDH";
-	const char *const texts[] = {severity, severity, sqlstate, message, detail, hint};
+	static const char codes[] = "SVCMDHW";
+	const char *const texts[] = {
+	    severity, severity, sqlstate, message, detail, hint, context};
 	size_t lens[ARRAY_LEN(texts)], size = 1;
 	uint8_t *to;
 

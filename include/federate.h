@@ -50,6 +50,7 @@ struct federate_outcome {
 	bool ok;
 	/* Not ok: an ErrorResponse for the client. Strings valid during done(). */
 	const char *sqlstate, *message, *detail, *hint;
+	const char *context; /* "COPY t, line 3"; NULL: none */
 	/* Not ok: the client has half a row, whose other half is lost. It understands nothing
 	 * that follows: its connection must be closed. */
 	bool is_cut;
@@ -72,6 +73,8 @@ struct federate_client {
 	void (*done)(void *arg, const struct federate_outcome *);
 	/* A leg's link is gone: do not touch it any more. done() follows. */
 	void (*lost)(void *arg, struct link *);
+	/* Of a split: what split_takes() says may be another now. */
+	void (*flow)(void *arg);
 };
 
 struct federation;
@@ -86,5 +89,70 @@ void federate_cancel(struct federation *);
  * whatever state they are, without a user (pool_give_broken, at once). From any callback of
  * the client but done(), where it is too late. */
 void federate_abort(struct federation *);
+
+/* ---- rows of one INSERT or COPY, each to its database ----
+ *
+ *   BEGIN on each leg -> its rows -> all have answered -> SET CONSTRAINTS ALL IMMEDIATE on those
+ *     that have got rows -> COMMIT there, ROLLBACK on the others
+ *
+ * Whatever fails before the first COMMIT is sent undoes all of it. When a COMMIT fails or its
+ * answer is lost while others were committed, the error (40003) says what is where.
+ */
+
+struct federate_part {
+	struct link *link;
+	const char *member; /* name for the client */
+	/* INSERT: its own text. Extended: types as in Parse, formats and values as in Bind. */
+	const char *sql;
+	const uint8_t *types, *values;
+	size_t types_len, values_len;
+	unsigned rows; /* INSERT: how many stand in the text */
+};
+
+/* All of it must stay valid until done(). */
+struct federate_split {
+	const char *table;
+	bool is_copy;
+	bool begins; /* outside a transaction: each leg gets one of its own */
+	/* INSERT: the part of each row, for RETURNING. */
+	const uint8_t *part_of_row;
+	unsigned row_count;
+	bool is_extended, wants_description;
+	const uint16_t *formats;
+	unsigned format_count;
+	uint32_t max_rows;
+	/* COPY: */
+	const char *sql;
+	const struct sql_copy *copy;
+	const struct topo_shard *shard;
+	unsigned key_at, column_count; /* as in struct route_split */
+	const int8_t *part_of_shard;   /* -1: as `elsewhere` says */
+	/* A row for a part that may not have it; a second part in a transaction. The member's name
+	 * follows the message, in quotes. */
+	const char *elsewhere_state, *elsewhere, *elsewhere_hint;
+	bool is_foreign_text; /* the stream is of another encoding than the databases */
+	bool csv_has_mark;    /* "\." ends CSV too */
+};
+
+struct split;
+/* As federate_start(); out() may also get CopyInResponse, and is never held up. */
+struct split *split_start(struct worker *, const struct federate_split *,
+    const struct federate_part *, unsigned part_count, const struct federate_client *,
+    void *arg);
+/* Whether the client's COPY data is wanted now. flow() of the client tells of changes. */
+bool split_takes(const struct split *);
+void split_data(struct split *, const uint8_t *p, size_t len);
+/* CopyDone, CopyFail. */
+void split_finish(struct split *);
+void split_give_up(struct split *, const char *message);
+void split_cancel(struct split *);
+/* Rows that the part has got, in done(). */
+uint64_t split_rows(const struct split *, unsigned part);
+/* COMMIT was sent: it must be waited for, also without the client. */
+bool split_is_committing(const struct split *);
+/* From now on it is this one's. */
+void split_hand_over(struct split *, const struct federate_client *, void *arg);
+/* As federate_abort(). */
+void split_abort(struct split *);
 
 #endif

@@ -13,7 +13,8 @@
 #include "sql.h"
 #include "topo.h"
 
-#define ROUTE_LEGS_MAX 64
+#define ROUTE_LEGS_MAX   64
+#define ROUTE_SHARDS_MAX 64
 
 /* Strongest first; the order of the enum is the order of the decision. */
 enum route_rule {
@@ -70,9 +71,22 @@ struct route_input {
 enum route_way {
 	ROUTE_ONE,    /* one database */
 	ROUTE_MANY,   /* the same statement on several, joined by `federation` */
+	ROUTE_SPLIT,  /* each row of an INSERT or COPY to its own: `split` */
 	ROUTE_REFUSED /* sqlstate, message, detail, hint */
 };
 enum route_federation { ROUTE_MERGE, ROUTE_TAG };
+
+/* Where the rows go. Points into the snapshot and the facts. */
+struct route_split {
+	const struct topo_shard *shard;
+	const struct sql_table *table;
+	const struct sql_match *rows; /* INSERT: the keys of its rows; NULL: COPY */
+	unsigned key_at;       /* COPY: place of the key among its columns, from 0 */
+	unsigned column_count; /* COPY without a list of columns: how many are known */
+	/* Of each of the shard's members: its leg, or -1: the key may not use it. */
+	int8_t leg_of[ROUTE_SHARDS_MAX];
+	unsigned leg_rows[ROUTE_LEGS_MAX]; /* INSERT */
+};
 
 struct route_leg {
 	const struct topo_database
@@ -98,6 +112,7 @@ struct route_plan {
 	bool
 	    calls_writer; /* calls a function of the user's that may write, as far as is known */
 	enum route_federation federation;
+	struct route_split split;
 	char skipped
 	    [256]; /* MANY: members left out, because they are down, "a, b"; or "" */
 	char warning[256]; /* for the client: a fallback answers; "" none */
@@ -123,6 +138,15 @@ enum route_home {
 	ROUTE_HOME_RANGE = -4  /* an integer beyond those of bigint */
 };
 int route_home_of(const struct topo_shard *, const struct route_datum *);
+/* The error for a value without a home. */
+struct route_words {
+	char sqlstate[6], message[320], detail[160], hint[160]; /* "": none */
+};
+void route_home_words(const struct topo_shard *, const char *table, int home,
+    const struct route_datum *, struct route_words *out);
+/* Of an INSERT that is split: the leg of each row, in order (plan->split.rows->count of them). */
+void route_split_rows(
+    const struct route_input *, const struct route_plan *, uint8_t *leg_of_row);
 
 /* Whether the value is one that a setting pgweave.<name> may have under this virtual database
  * and key. False: message and detail ("allowed are …") of a 22023, or 42501 in sqlstate. With

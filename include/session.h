@@ -98,6 +98,8 @@ struct forward {
 
 struct session_worker {
 	unsigned held; /* sessions whose next statement waits for a primary */
+	TAILQ_HEAD(, orphan)
+	orphans; /* commits on several databases whose client has left */
 	struct session_list sessions[SESSION_STATES]; /* by state */
 	unsigned count[SESSION_STATES];
 	struct table keys;  /* sessions by pid */

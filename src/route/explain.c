@@ -71,6 +71,19 @@ text_head(struct lines *l, const struct route_plan *plan)
 	line_end(l);
 }
 
+/* "  Split: each row by user_id: 2 to primary, 1 to secondary" */
+static void
+text_split(struct lines *l, const struct route_plan *plan)
+{
+	const struct route_split *split = &plan->split;
+
+	buf_addf(&l->buf, "  Split: each row by %s", split->shard->key);
+	for (unsigned i = 0; split->rows != NULL && i < plan->leg_count; i++)
+		buf_addf(&l->buf, "%s%u to %s", i == 0 ? ": " : ", ", split->leg_rows[i],
+		    plan->legs[i].member->name);
+	line_end(l);
+}
+
 static void
 text_nodes(struct lines *l, const struct route_plan *plan)
 {
@@ -92,6 +105,8 @@ text_nodes(struct lines *l, const struct route_plan *plan)
 			: "merge: one result, as if one database held all rows");
 		line_end(l);
 	}
+	if (plan->way == ROUTE_SPLIT)
+		text_split(l, plan);
 	if (plan->warning[0] != '\0') {
 		buf_addf(&l->buf, "  Warning: %s", plan->warning);
 		line_end(l);
@@ -198,13 +213,18 @@ json_error(struct buf *b, const struct route_plan *plan)
 static void
 json_legs(struct buf *b, const struct route_plan *plan)
 {
-	json_pair(b, "{", "route", plan->way == ROUTE_ONE ? "one" : "many");
+	json_pair(b, "{", "route",
+	    plan->way == ROUTE_ONE     ? "one"
+	    : plan->way == ROUTE_SPLIT ? "split"
+				       : "many");
 	json_pair(b, ",", "rule", route_rule_name(plan->rule));
 	buf_addstr(b, ",\"databases\":[");
 	for (unsigned i = 0; i < plan->leg_count; i++) {
 		json_pair(b, i == 0 ? "{" : ",{", "database", plan->legs[i].member->name);
 		json_pair(b, ",", "node", plan->legs[i].node->name);
 		json_pair(b, ",", "status", status_of(plan->legs[i].node));
+		if (plan->way == ROUTE_SPLIT && plan->split.rows != NULL)
+			buf_addf(b, ",\"rows\":%u", plan->split.leg_rows[i]);
 		buf_addstr(b, "}");
 	}
 	buf_addstr(b, "]");
@@ -213,6 +233,8 @@ json_legs(struct buf *b, const struct route_plan *plan)
 	if (plan->way == ROUTE_MANY)
 		json_pair(b, ",", "federation",
 		    plan->federation == ROUTE_TAG ? "tag" : "merge");
+	if (plan->way == ROUTE_SPLIT)
+		json_pair(b, ",", "split_by", plan->split.shard->key);
 	if (plan->skipped[0] != '\0')
 		json_pair(b, ",", "skipped", plan->skipped);
 	if (plan->warning[0] != '\0')

@@ -306,15 +306,22 @@ note_member(struct route_work *w, const struct topo_database *member)
 }
 
 bool
+route_write_node(struct route_work *w, const struct topo_database *member,
+    const struct topo_database **node)
+{
+	note_member(w, member);
+	if (!check_read_only(w, member) || !route_node(w, member, node))
+		return (false);
+	return (*node == member || check_read_only(w, *node));
+}
+
+bool
 route_one(struct route_work *w, const struct topo_database *member, enum route_rule rule)
 {
 	const struct topo_database *node;
 
 	w->out->rule = rule;
-	note_member(w, member);
-	if (!check_read_only(w, member) || !route_node(w, member, &node))
-		return (false);
-	if (node != member && !check_read_only(w, node))
+	if (!route_write_node(w, member, &node))
 		return (false);
 	w->out->way = ROUTE_ONE;
 	w->out->legs[0] = (struct route_leg){member, node};

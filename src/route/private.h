@@ -4,6 +4,7 @@
  *   plan.c     the order of the decision; settings that were said, at which level
  *   tables.c   each table's member, and whether they agree
  *   shard.c    values of shard keys to members
+ *   split.c    rows of one INSERT or COPY that belong to several members
  *   value.c    what a statement or a parameter gives, as a value of the key's type
  *   number.c   the numbers among them
  *   keys.c     what a key may reach, and the refusal when it may not
@@ -197,11 +198,25 @@ bool route_refuse_view(
     struct route_work *, const struct sql_table *, const struct route_place *);
 bool route_refuse_unmerged_view(struct route_work *, const struct sql_table *);
 
-enum route_spread { SPREAD_ONE, SPREAD_MANY, SPREAD_REFUSED };
+enum route_spread { SPREAD_ONE, SPREAD_MANY, SPREAD_SPLIT, SPREAD_REFUSED };
 /* What the tables of one shard group say: one member (with its rule), or several. */
 enum route_spread route_by_shard(struct route_work *, const struct topo_shard *,
     const struct route_place *places, const struct topo_database **one,
     enum route_rule *rule, struct route_members *many);
+
+/* Whether the rows of the statement can go each to its member: then SPREAD_SPLIT, or REFUSED;
+ * SPREAD_ONE: they cannot. set: the shards of an INSERT's rows, 0 for COPY. */
+enum route_spread route_spread_split(struct route_work *, const struct topo_shard *,
+    const struct sql_table *, uint64_t set, struct route_members *many);
+/* The legs of these members; false: refused. */
+bool route_split_legs(struct route_work *, const struct route_members *);
+/* The shards of the values of one row, one bit each; 0: none. */
+uint64_t route_set_of_value(struct route_work *, const struct topo_shard *,
+    const struct sql_table *, const struct sql_match *, unsigned i);
+uint64_t route_set_of_all(const struct topo_shard *);
+/* The database of a member for a statement that writes; false: refused. */
+bool route_write_node(struct route_work *, const struct topo_database *member,
+    const struct topo_database **node);
 
 /* ---- nodes (node.c) ---- */
 

@@ -11,7 +11,7 @@
 
 #include <stdlib.h>
 
-#define SHARDS_MAX 64
+#define SHARDS_MAX ROUTE_SHARDS_MAX
 
 enum bind {
 	BIND_NONE,  /* no value of the key */
@@ -38,8 +38,8 @@ struct joining {
 	bool has_set, is_later, is_insert, has_setting;
 };
 
-static uint64_t
-set_of_all(const struct topo_shard *shard)
+uint64_t
+route_set_of_all(const struct topo_shard *shard)
 {
 	return (shard->member_count == 64 ? UINT64_MAX
 					  : (UINT64_C(1) << shard->member_count) - 1);
@@ -258,6 +258,15 @@ read_value(struct reading *r, const struct sql_value *v)
 	return (read_other(r));
 }
 
+uint64_t
+route_set_of_value(struct route_work *w, const struct topo_shard *shard,
+    const struct sql_table *t, const struct sql_match *m, unsigned i)
+{
+	struct reading r = {w, shard, t, m, 0, false, false};
+
+	return (read_value(&r, &m->values[i]) ? r.set : 0);
+}
+
 static bool
 refuse_assigned(struct reading *r)
 {
@@ -279,7 +288,7 @@ bind_table(struct route_work *w, const struct topo_shard *shard, unsigned table,
 	const struct sql_facts *facts = w->in->facts;
 	bool has_set = false, is_later = false;
 
-	*set = set_of_all(shard);
+	*set = route_set_of_all(shard);
 	for (unsigned i = 0; i < facts->match_count; i++) {
 		const struct sql_match *m = &facts->matches[i];
 		struct reading r = {w, shard, &facts->tables[table], m, 0, false, false};
@@ -532,6 +541,7 @@ route_by_shard(struct route_work *w, const struct topo_shard *shard,
     enum route_rule *rule, struct route_members *many)
 {
 	struct joining j = {0};
+	enum route_spread spread;
 	const struct sql_table *t;
 	uint64_t set;
 
@@ -545,7 +555,7 @@ route_by_shard(struct route_work *w, const struct topo_shard *shard,
 		return (SPREAD_REFUSED);
 	*rule = ROUTE_BY_SHARD;
 	t = j.bound != NULL ? j.bound : j.open;
-	set = j.has_set ? j.set : set_by_database(shard, set_of_all(shard));
+	set = j.has_set ? j.set : set_by_database(shard, route_set_of_all(shard));
 	if (j.is_later && !j.has_set) {
 		*one = any_shard(w, shard);
 		route_silent(w, ROUTE_BY_SHARD, "the value of the key is not known yet");
@@ -560,9 +570,14 @@ route_by_shard(struct route_work *w, const struct topo_shard *shard,
 		return (SPREAD_ONE);
 	} else if (is_one(set))
 		*one = set_first(shard, set);
-	else if (w->out->is_write || w->in->facts->class != SQL_READ)
-		return (refuse_spread_write(w, shard, t, &j));
-	else
+	else if (w->out->is_write || w->in->facts->class != SQL_READ) {
+		spread = SPREAD_ONE;
+		if (w->in->facts->copies_in)
+			spread =
+			    route_spread_split(w, shard, t, j.has_set ? j.set : 0, many);
+		return (
+		    spread == SPREAD_ONE ? refuse_spread_write(w, shard, t, &j) : spread);
+	} else
 		return (spread_many(w, shard, set, t, many));
 	note_one(w, shard, t, &j, *one);
 	return (SPREAD_ONE);

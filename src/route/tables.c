@@ -16,6 +16,7 @@ struct agreement {
 	const struct sql_table *table; /* the one that said it */
 	enum route_rule rule;          /* the strongest that said it */
 	bool is_many;                  /* several, for `table`'s group */
+	bool is_split;                 /* and each of its rows goes to one of them */
 	struct route_members many;
 };
 
@@ -208,6 +209,11 @@ agree_group(struct route_work *w, struct agreement *a, const struct sql_table *t
 		a->is_many = true;
 		a->rule = ROUTE_BY_SHARD;
 		return (true);
+	case SPREAD_SPLIT:
+		a->table = t;
+		a->is_split = a->is_many = true;
+		a->rule = ROUTE_BY_SHARD;
+		return (true);
 	case SPREAD_REFUSED:
 		break;
 	}
@@ -294,9 +300,11 @@ route_by_tables(struct route_work *w)
 	struct agreement a;
 
 	a.table = NULL;
-	a.is_many = false;
+	a.is_many = a.is_split = false;
 	if (!agree_all(w, &a))
 		return (false);
+	if (a.is_split)
+		return (route_split_legs(w, &a.many));
 	if (a.is_many)
 		return (route_many(w, &a.many, ROUTE_BY_SHARD));
 	if (a.table != NULL)
@@ -312,7 +320,7 @@ route_note_tables(struct route_work *w)
 	struct agreement a;
 
 	a.table = NULL;
-	a.is_many = false;
+	a.is_many = a.is_split = false;
 	/* What it refuses, the stronger rule allows: the plan is made afterwards. */
 	(void)agree_all(w, &a);
 }

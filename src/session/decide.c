@@ -159,6 +159,8 @@ decide_by_route(struct session *s, const struct sense *sense, const struct bindi
 			    "a function that may write cannot be called on several databases in one transaction",
 			    "Call it outside a transaction, or on one database."));
 		return (GO_MANY);
+	case ROUTE_SPLIT:
+		return (GO_MANY);
 	case ROUTE_ONE:
 	default:
 		/* A function of the user's that may write counts as a write. */

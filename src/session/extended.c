@@ -442,6 +442,19 @@ weave_execute(struct up *u, uint32_t size)
 	if (p->is_done)
 		return (weave_refuse(u, 'E', size, "0A000",
 		    "a federated statement cannot be fetched in parts", NULL));
+	if (w->plan->plan.way == ROUTE_SPLIT && w->txn == TXN_NONE) {
+		int is_last =
+		    weave_split_is_last(u, size, w->plan->plan.split.rows == NULL);
+
+		if (is_last < 0)
+			return (UP_STOP);
+		if (is_last == 0) {
+			refusal_set(&w->refusal, "0A000",
+			    "a statement that writes on several databases must be the last of its batch",
+			    NULL, "Send Sync behind it.");
+			return (weave_say_refusal(u, 'E', size));
+		}
+	}
 	weave_note_routed(w, &w->plan->plan);
 	weave_say_warning(s, &w->plan->plan);
 	max_rows = proto_get32((const uint8_t *)name + size - 8);

@@ -139,7 +139,9 @@ kinds_refuse(struct session *s, const char *member, const struct proto_error_fie
 	struct refusal r = {0};
 	char *detail;
 
-	if (strcmp(e->sqlstate, "22012") == 0) {
+	if (strcmp(e->sqlstate, "22012") == 0 && s->weave->run->split != NULL)
+		weave_split_refused(s, member, &r);
+	else if (strcmp(e->sqlstate, "22012") == 0) {
 		detail = mem_printf(
 		    "Database \"%s\" has a view where the statement names a table.",
 		    member);
@@ -176,8 +178,10 @@ kinds_look(struct session *s)
 	struct weave_run *run = s->weave->run;
 	struct session_worker *sw = session_worker(s->worker);
 
-	if (run->kinds == NULL && run->looked == 0 && run->order.how == ROUTE_MERGE &&
-	    !run->order.describes_only)
+	if (run->split != NULL && run->kinds == NULL && run->looked == 0)
+		run->kinds = weave_split_question(s);
+	else if (run->kinds == NULL && run->looked == 0 &&
+		 run->order.how == ROUTE_MERGE && !run->order.describes_only)
 		run->kinds = kinds_sql(s, run->facts);
 	for (; run->kinds != NULL && run->looked < run->count; run->looked++) {
 		struct leg *leg = leg_of_seat(s->weave, run->seats[run->looked]);

@@ -170,7 +170,8 @@ parked_gone(struct session *s, struct link *l, const char *why)
 		if (w->run->got < w->run->want_count &&
 		    w->run->want[w->run->got] == l->place)
 			gather_next(s);
-	} else if (s->state == SESSION_WEAVING && w->run->federation == NULL) {
+	} else if (s->state == SESSION_WEAVING && w->run->federation == NULL &&
+		   !weave_split_runs(w)) {
 		struct refusal r = {0};
 		char *message = mem_printf("database \"%s\" was lost",
 		    ((struct seat *)l->place)->pool->database);
@@ -277,9 +278,16 @@ weave_run_free(struct weave *w)
 {
 	struct weave_run *run = w->run;
 
+	w->run = NULL;
+	weave_run_drop(run);
+}
+
+void
+weave_run_drop(struct weave_run *run)
+{
 	if (run == NULL)
 		return;
-	w->run = NULL;
+	weave_split_free(run->split);
 	for (size_t i = 0; i < ARRAY_LEN(run->members); i++)
 		free(run->members[i]);
 	sql_facts_release(run->facts);
@@ -815,6 +823,10 @@ weave_cancel(struct session *s)
 		return;
 	if (w->run->federation != NULL) {
 		federate_cancel(w->run->federation);
+		return;
+	}
+	if (weave_split_runs(w)) {
+		weave_split_cancel(s);
 		return;
 	}
 	w->run->is_cancelled = true;

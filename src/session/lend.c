@@ -20,8 +20,9 @@ session_is_at_work(const struct session *s)
 {
 	const struct link *l = s->link;
 
+	/* In the middle of a COPY there is nothing to be done for it. */
 	if (s->state == SESSION_WAITING || s->state == SESSION_WEAVING)
-		return (true);
+		return (!weave_split_takes(s));
 	if (s->state != SESSION_ACTIVE || l == NULL || s->body_left > 0 ||
 	    l->is_copying_in)
 		return (false);
@@ -35,7 +36,8 @@ session_flow(struct session *s)
 	bool is_at_work = session_is_at_work(s);
 	bool hold_client =
 	    s->state == SESSION_WAITING || s->state == SESSION_WELCOME ||
-	    s->state == SESSION_WEAVING || stream_is_full(&s->stream) || s->is_leaving ||
+	    (s->state == SESSION_WEAVING && !weave_split_takes(s)) ||
+	    stream_is_full(&s->stream) || s->is_leaving ||
 	    (s->weave != NULL && s->weave->is_held) || session_console_is_busy(s) ||
 	    (s->is_stalled && l != NULL && (l->requests.count > 0 || l->body_left > 0)) ||
 	    (l != NULL && (l->state != LINK_LENT || stream_is_full(&l->stream) ||

@@ -30,6 +30,9 @@ void session_error(struct session *, const char *severity, const char *sqlstate,
     const char *message, const char *detail, const char *hint);
 /* A NOTICE; between two messages. */
 void session_notice(struct session *, const char *message);
+/* The same with what it was about: "COPY t, line 3"; or NULL. */
+void session_error_in(struct session *, const char *severity, const char *sqlstate,
+    const char *message, const char *detail, const char *hint, const char *context);
 void session_ready(struct session *, char status);
 void session_on_world(struct worker *);
 

@@ -110,5 +110,6 @@ refusal_free(struct refusal *r)
 	free(r->message);
 	free(r->detail);
 	free(r->hint);
+	free(r->context);
 	*r = (struct refusal){0};
 }

@@ -32,6 +32,12 @@ scatter_fail(struct session *s, const struct refusal *r)
 	scatter_over(s, r);
 }
 
+void
+scatter_done(struct session *s)
+{
+	scatter_over(s, NULL);
+}
+
 /* ---- the federation's client ---- */
 
 static void
@@ -101,10 +107,12 @@ static const struct federate_client fed_client = {
 
 /* The members' names and the seats wanted, in the order of the plan. */
 static bool
-scatter_want(struct session *s, const struct route_plan *plan)
+scatter_want(struct session *s, struct route_plan *plan, bool splits)
 {
 	struct weave *w = s->weave;
 
+	if (splits && !weave_split_make(s, plan))
+		return (false);
 	for (unsigned i = 0; i < plan->leg_count; i++) {
 		struct seat *seat = weave_seat(s, plan->legs[i].node);
 
@@ -154,7 +162,7 @@ scatter_bind(
 }
 
 void
-scatter_start(struct session *s, const struct route_plan *plan, const struct sense *sense,
+scatter_start(struct session *s, struct route_plan *plan, const struct sense *sense,
     const struct stmt *st, struct portal *portal, enum scatter_what what,
     uint32_t max_rows)
 {
@@ -177,7 +185,7 @@ scatter_start(struct session *s, const struct route_plan *plan, const struct sen
 	w->run->order.max_rows = max_rows;
 	if (st != NULL)
 		scatter_bind(w, st, portal, describes_only);
-	if (!scatter_want(s, plan)) {
+	if (!scatter_want(s, plan, plan->way == ROUTE_SPLIT && !describes_only)) {
 		r = w->refusal;
 		w->refusal = (struct refusal){0};
 		legs_park(s);
@@ -202,6 +210,10 @@ scatter_run(struct session *s)
 		    fault_info(F_CANCELLED)->text, NULL, NULL);
 		scatter_over(s, &r);
 		refusal_free(&r);
+		return;
+	}
+	if (w->run->split != NULL) {
+		weave_split_run(s);
 		return;
 	}
 	for (unsigned i = 0; i < w->run->count; i++) {

@@ -93,11 +93,18 @@ void
 session_error(struct session *s, const char *severity, const char *sqlstate,
     const char *message, const char *detail, const char *hint)
 {
+	session_error_in(s, severity, sqlstate, message, detail, hint, NULL);
+}
+
+void
+session_error_in(struct session *s, const char *severity, const char *sqlstate,
+    const char *message, const char *detail, const char *hint, const char *context)
+{
 	struct buf out = {0};
 
 	if (pool_settings(s->worker)->log_pooler_errors)
 		session_log(s, LOG_WARNING_, "pooler error: %s", message);
-	proto_error(&out, severity, sqlstate, message, detail, hint);
+	proto_error_in(&out, severity, sqlstate, message, detail, hint, context);
 	stream_write(&s->stream, out.mem, out.len);
 	buf_free(&out);
 }
@@ -137,9 +144,13 @@ session_bytes_once(struct session *s, const uint8_t *p, size_t len)
 		return (session_auth_bytes(s, p, len));
 	case SESSION_CONSOLE:
 		return (session_console_bytes(s, p, len));
-	case SESSION_WELCOME:
 	case SESSION_WEAVING:
-		/* Not before the greeting, or the answer. */
+		if (weave_split_takes(s))
+			return (weave_split_bytes(s, p, len));
+		stream_pause(&s->stream);
+		return (0);
+	case SESSION_WELCOME:
+		/* Not before the greeting. */
 		stream_pause(&s->stream);
 		return (0);
 	case SESSION_CANCELLING:
@@ -205,6 +216,7 @@ session_init(struct worker *w)
 		TAILQ_INIT(&sw->sessions[i]);
 	TAILQ_INIT(&sw->forwards);
 	sw->peer_id = (uint32_t)pool_settings(w)->peer_id;
+	TAILQ_INIT(&sw->orphans);
 	w->slot[WORKER_SESSION] = sw;
 	worker_on_tick(w, session_tick);
 	pool_on_world(w, session_on_world);
@@ -220,6 +232,7 @@ session_end_all(struct worker *w)
 	for (unsigned i = 0; i < SESSION_CLOSED; i++)
 		while ((s = TAILQ_FIRST(&sw->sessions[i])) != NULL)
 			session_close(s, "57P01", "pooler is shutting down");
+	weave_orphans_end(sw);
 }
 
 void

@@ -167,6 +167,8 @@ weave_end(struct session *s)
 		federate_abort(w->run->federation);
 		w->run->federation = NULL;
 	}
+	if (weave_split_runs(w))
+		weave_split_end(s);
 	for (unsigned i = w->leg_count; i-- > 0;)
 		if (w->legs[i].link == s->link)
 			leg_forget(w, &w->legs[i]);

@@ -35,7 +35,8 @@ weave_error(struct session *s, const struct refusal *r, bool is_extended, bool i
 {
 	struct weave *w = s->weave;
 
-	session_error(s, "ERROR", r->sqlstate, r->message, r->detail, r->hint);
+	session_error_in(
+	    s, "ERROR", r->sqlstate, r->message, r->detail, r->hint, r->context);
 	if (w->txn != TXN_NONE)
 		w->txn = TXN_FAILED;
 	if (is_extended)

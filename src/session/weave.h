@@ -11,6 +11,7 @@
  *   sense.c    what a statement is, and where it goes
  *   legs.c     the links of a transaction or a statement: taking, parking, ending
  *   scatter.c  a statement on several databases
+ *   split.c    an INSERT or COPY whose rows go to several databases
  *   kinds.c    whether what a merge reads are tables
  *   local.c    statements that are answered here: BEGIN, SET pgweave.…, EXPLAIN (ROUTE)
  *   said.c     the settings pgweave.…
@@ -63,6 +64,7 @@ void up_query_blanked(struct up *, uint32_t size, uint32_t blank, const char *te
 struct refusal {
 	char sqlstate[6];
 	char *message, *detail, *hint; /* NULL: none */
+	char *context;                 /* "COPY t, line 3"; NULL: none */
 };
 void refusal_set(struct refusal *, const char *sqlstate, const char *message,
     const char *detail, const char *hint);
@@ -202,6 +204,7 @@ struct weave_run {
 	unsigned want_count, got;
 	int64_t start_us;
 	struct federation *federation;
+	struct weave_split *split; /* NULL: the same statement goes to all */
 	struct federate_order order;
 	struct federate_leg legs[ROUTE_LEGS_MAX];
 	struct seat *seats[ROUTE_LEGS_MAX]; /* in the order of the answer */
@@ -305,6 +308,7 @@ struct weave {
 };
 struct weave_run *weave_run(struct weave *);
 void weave_run_free(struct weave *);
+void weave_run_drop(struct weave_run *);
 
 /* ---- weave.c ---- */
 
@@ -501,12 +505,34 @@ void weave_cancel(struct session *);
 enum scatter_what { SCATTER_RUN, SCATTER_DESCRIBE, SCATTER_DESCRIBE_PORTAL };
 /* Runs the plan; sql and all are copied. stmt: of an extended batch, with its portal when it
  * has one; NULL: a simple query. max_rows: after so many the portal is suspended (0: all). */
-void scatter_start(struct session *, const struct route_plan *, const struct sense *,
+void scatter_start(struct session *, struct route_plan *, const struct sense *,
     const struct stmt *, struct portal *, enum scatter_what, uint32_t max_rows);
 /* All is there. */
 void scatter_run(struct session *);
 /* It could not even begin. */
 void scatter_fail(struct session *, const struct refusal *);
+/* It is over, and has answered. */
+void scatter_done(struct session *);
+
+/* ---- split.c ---- */
+
+/* Makes run->split of a plan; the plan may lose legs. False: the refusal is set. */
+bool weave_split_make(struct session *, struct route_plan *);
+void weave_split_free(struct weave_split *);
+/* What each member is asked before, as kinds.c does; or NULL. And what its error means. */
+char *weave_split_question(const struct session *);
+void weave_split_refused(struct session *, const char *member, struct refusal *);
+/* The links are there. */
+void weave_split_run(struct session *);
+bool weave_split_runs(const struct weave *);
+void weave_split_cancel(struct session *);
+/* The session ends. */
+void weave_split_end(struct session *);
+void weave_orphans_end(struct session_worker *);
+/* The client's COPY data. */
+bool weave_split_takes(const struct session *);
+size_t weave_split_bytes(struct session *, const uint8_t *p, size_t len);
+int weave_split_is_last(const struct up *, uint32_t size, bool is_copy);
 
 /* ---- kinds.c ---- */
 

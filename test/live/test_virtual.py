@@ -250,9 +250,14 @@ def test_copy(c):
             copy.write_row((i, "copied"))
     with c.cursor().copy("copy (select kind from analytics_events where kind = 'copied') to stdout") as copy:
         assert sum(1 for _ in copy.rows()) == 1000
-    with pytest.raises(psycopg.errors.FeatureNotSupported):
-        with c.cursor().copy("copy accounts from stdin") as copy:
-            copy.write_row((1, 2))
+    with c.cursor() as cur:
+        with cur.copy("copy accounts (user_id, balance) from stdin") as copy:
+            copy.write_row((777001, 1))
+            copy.write_row((777002, 2))
+        assert cur.statusmessage == "COPY 2"
+    for user, home in ((777001, "bank_s"), (777002, "bank_p")):
+        assert c.execute("delete from accounts where user_id = %s returning current_database()", [user]
+                         ).fetchall() == [(home,)]
     c.execute("delete from analytics_events where kind = 'copied'")
 
 

@@ -17,8 +17,8 @@
 #define SQL_PARSE_DEPTH 200
 #define SQL_PARSE_TERMS 500
 /* Of one statement; more: none of them is told, and matches know them as SQL_VALUE_OTHER. */
-#define SQL_LITERALS_MAX 1024
-#define SQL_VALUES_MAX   1024 /* of one match; more: the match is not told */
+#define SQL_LITERALS_MAX 4096
+#define SQL_VALUES_MAX   4096 /* of one match; more: the match is not told */
 #define SQL_TABLES_MAX   64   /* more: SQL_UNKNOWN */
 #define SQL_CALLS_MAX    32   /* functions told by name; see has_nameless_call */
 
@@ -247,6 +247,11 @@ void sql_facts_release(const struct sql_facts *);
  * ".schema.table" that is_member() knows; NULL: there are none. The caller frees it. */
 char *sql_text_without(const struct sql_scan *,
     bool (*is_member)(void *arg, const char *name), void *arg) MUST_USE;
+/* An INSERT … VALUES of `count` rows, with those of one part alone. Its parameters are numbered
+ * anew: params, with room for all that the statement has, gets the old numbers of the new ones.
+ * NULL: the rows cannot be told apart. The caller frees it. */
+char *sql_insert_part(const char *sql, size_t len, const uint8_t *part_of_row,
+    unsigned count, unsigned part, uint16_t *params, unsigned *param_count) MUST_USE;
 struct sql_cache_stats {
 	uint64_t hits, misses, unknown, evictions;
 	size_t bytes;

@@ -572,7 +572,7 @@ route_by_shard(struct route_work *w, const struct topo_shard *shard,
 		*one = set_first(shard, set);
 	else if (w->out->is_write || w->in->facts->class != SQL_READ) {
 		spread = SPREAD_ONE;
-		if (w->in->facts->copies_in)
+		if (w->in->facts->copies_in || (j.is_insert && j.has_set))
 			spread =
 			    route_spread_split(w, shard, t, j.has_set ? j.set : 0, many);
 		return (

@@ -137,6 +137,24 @@ decide_in_failed(struct session *s, const struct sense *sense, struct seat **sea
 	return (GO_ONE);
 }
 
+/* Rows of one INSERT for several databases: a transaction writes on one. */
+static enum decision
+decide_split(struct weave *w, const struct route_plan *plan)
+{
+	enum decision go;
+	char *message;
+
+	if (plan->split.rows == NULL || w->txn == TXN_NONE)
+		return (GO_MANY);
+	message =
+	    mem_printf("a transaction cannot write on two databases: \"%s\" and \"%s\"",
+		plan->legs[0].member->name, plan->legs[1].member->name);
+	go = weave_decline(w, "0A000", message,
+	    "Outside a transaction, each row of an INSERT goes to its database.");
+	free(message);
+	return (go);
+}
+
 static enum decision
 decide_by_route(struct session *s, const struct sense *sense, const struct binding *b,
     struct route_plan *plan, struct seat **seat)
@@ -160,7 +178,7 @@ decide_by_route(struct session *s, const struct sense *sense, const struct bindi
 			    "Call it outside a transaction, or on one database."));
 		return (GO_MANY);
 	case ROUTE_SPLIT:
-		return (GO_MANY);
+		return (decide_split(w, plan));
 	case ROUTE_ONE:
 	default:
 		/* A function of the user's that may write counts as a write. */

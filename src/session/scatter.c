@@ -107,12 +107,10 @@ static const struct federate_client fed_client = {
 
 /* The members' names and the seats wanted, in the order of the plan. */
 static bool
-scatter_want(struct session *s, struct route_plan *plan, bool splits)
+scatter_want(struct session *s, struct route_plan *plan)
 {
 	struct weave *w = s->weave;
 
-	if (splits && !weave_split_make(s, plan))
-		return (false);
 	for (unsigned i = 0; i < plan->leg_count; i++) {
 		struct seat *seat = weave_seat(s, plan->legs[i].node);
 
@@ -185,7 +183,9 @@ scatter_start(struct session *s, struct route_plan *plan, const struct sense *se
 	w->run->order.max_rows = max_rows;
 	if (st != NULL)
 		scatter_bind(w, st, portal, describes_only);
-	if (!scatter_want(s, plan, plan->way == ROUTE_SPLIT && !describes_only)) {
+	if ((plan->way == ROUTE_SPLIT && !describes_only &&
+		!weave_split_make(s, plan, sense, st, portal)) ||
+	    !scatter_want(s, plan)) {
 		r = w->refusal;
 		w->refusal = (struct refusal){0};
 		legs_park(s);

@@ -130,7 +130,7 @@ type_of_length(size_t len)
 	return (len == 2 ? 21 : len == 4 ? 23 : len == 8 ? 20 : 0);
 }
 
-static bool
+bool
 binding_param(void *arg, unsigned n, struct route_datum *out)
 {
 	const struct binding *b = arg;

@@ -19,6 +19,10 @@ struct weave_split {
 	const struct topo_shard *shard;
 	int8_t part_of_shard[ROUTE_SHARDS_MAX];
 	char *table, *elsewhere;
+	/* INSERT: */
+	uint8_t *part_of_row;
+	char *texts[ROUTE_LEGS_MAX];
+	struct buf binds[ROUTE_LEGS_MAX]; /* types as in Parse, then formats and values */
 };
 
 void
@@ -29,6 +33,11 @@ weave_split_free(struct weave_split *sp)
 	topo_release(sp->topo);
 	free(sp->table);
 	free(sp->elsewhere);
+	free(sp->part_of_row);
+	for (size_t i = 0; i < ARRAY_LEN(sp->texts); i++) {
+		free(sp->texts[i]);
+		buf_free(&sp->binds[i]);
+	}
 	free(sp);
 }
 
@@ -70,40 +79,138 @@ narrow(struct session *s, struct route_plan *plan, struct weave_split *sp)
 	return (true);
 }
 
+static void
+put_16(struct buf *b, unsigned v)
+{
+	uint8_t bytes[2] = {(uint8_t)(v >> 8), (uint8_t)v};
+
+	buf_add(b, bytes, sizeof(bytes));
+}
+
+static void
+put_32(struct buf *b, uint32_t v)
+{
+	uint8_t bytes[4];
+
+	proto_put32(bytes, v);
+	buf_add(b, bytes, sizeof(bytes));
+}
+
+/* The parameters that a part mentions, as in Parse and Bind. */
+static void
+bind_part(struct federate_part *p, struct buf *to, const struct binding *b,
+    const uint16_t *params, unsigned count)
+{
+	struct route_datum d;
+
+	put_16(to, count);
+	for (unsigned i = 0; i < count; i++)
+		put_32(to, b->types_len >= 2 + 4 * (size_t)params[i]
+			       ? proto_get32(b->types + 2 + 4 * (size_t)(params[i] - 1))
+			       : 0);
+	p->types_len = to->len;
+	put_16(to, count);
+	for (unsigned i = 0; i < count; i++)
+		put_16(to,
+		    binding_param((void *)(uintptr_t)b, params[i], &d) && d.is_binary);
+	put_16(to, count);
+	for (unsigned i = 0; i < count; i++) {
+		/* One that the client has not sent is the server's to refuse. */
+		if (!binding_param((void *)(uintptr_t)b, params[i], &d))
+			d = (struct route_datum){.is_null = true};
+		put_32(to, d.is_null ? UINT32_MAX : (uint32_t)d.len);
+		buf_add(to, d.p, d.len);
+	}
+	p->values_len = to->len - p->types_len;
+	p->types = to->mem;
+	p->values = to->mem + p->types_len;
+}
+
+/* The rows of an INSERT, and the text of each part. False: the refusal is set. */
+static bool
+make_parts(struct session *s, const struct route_plan *plan, const struct sense *sense,
+    const struct binding *b)
+{
+	struct weave_run *run = s->weave->run;
+	struct weave_split *sp = run->split;
+	unsigned rows = plan->split.rows->count, count = 0;
+	uint16_t *params = mem_alloc((sense->scan.param_max + 1) * sizeof(*params));
+	struct route_input in;
+	bool is_cut = true;
+
+	sense_input(s, sense, b, &in);
+	sp->part_of_row = mem_alloc(rows);
+	route_split_rows(&in, plan, sp->part_of_row);
+	for (unsigned i = 0; i < plan->leg_count && is_cut; i++) {
+		struct federate_part *p = &sp->parts[i];
+
+		sp->texts[i] = sql_insert_part(run->text, strlen(run->text),
+		    sp->part_of_row, rows, i, params, &count);
+		is_cut = sp->texts[i] != NULL;
+		p->sql = sp->texts[i];
+		p->rows = plan->split.leg_rows[i];
+		if (is_cut && b != NULL)
+			bind_part(p, &sp->binds[i], b, params, count);
+	}
+	free(params);
+	if (!is_cut)
+		refusal_set(&s->weave->refusal, "0A000",
+		    "the rows of this INSERT, which belong to several databases, cannot be told apart",
+		    NULL, "Split the INSERT: the rows of one database in each.");
+	return (is_cut);
+}
+
+/* What its error says of a row for a database that it may not write. */
+static void
+set_elsewhere(struct session *s, struct weave_split *sp, struct federate_split *o)
+{
+	o->elsewhere_state = sp->elsewhere != NULL ? "0A000" : "42501";
+	if (sp->elsewhere != NULL)
+		o->elsewhere_hint =
+		    "Outside a transaction, each row of a COPY goes to its database.";
+	else
+		sp->elsewhere = mem_printf("%s \"%s\" may not use database",
+		    s->weave->key_is_key ? "key" : "login", s->user->name);
+	o->elsewhere = sp->elsewhere;
+}
+
 bool
-weave_split_make(struct session *s, struct route_plan *plan)
+weave_split_make(struct session *s, struct route_plan *plan, const struct sense *sense,
+    const struct stmt *st, struct portal *portal)
 {
 	struct weave_run *run = s->weave->run;
 	struct weave_split *sp = mem_alloc(sizeof(*sp));
 	struct federate_split *o = &sp->order;
-	bool in_txn = s->weave->txn != TXN_NONE, is_narrow;
+	bool is_copy = plan->split.rows == NULL;
 
 	run->split = sp;
 	sp->topo = topo_hold(pool_worker(s->worker)->topo);
 	sp->table = mem_str(plan->split.table->name);
 	sp->shard = plan->split.shard;
-	if (!narrow(s, plan, sp))
+	if (is_copy && !narrow(s, plan, sp))
 		return (false);
 	memcpy(sp->part_of_shard, plan->split.leg_of, sizeof(sp->part_of_shard));
-	is_narrow = sp->elsewhere != NULL;
-	if (!is_narrow)
-		sp->elsewhere = mem_printf("%s \"%s\" may not use database",
-		    s->weave->key_is_key ? "key" : "login", s->user->name);
 	*o = (struct federate_split){.table = sp->table,
-	    .is_copy = true,
-	    .begins = !in_txn,
+	    .is_copy = is_copy,
+	    .begins = s->weave->txn == TXN_NONE,
 	    .sql = run->text,
 	    .copy = run->facts->copy,
 	    .shard = sp->shard,
 	    .key_at = plan->split.key_at,
 	    .column_count = plan->split.column_count,
 	    .part_of_shard = sp->part_of_shard,
-	    .elsewhere_state = is_narrow ? "0A000" : "42501",
-	    .elsewhere = sp->elsewhere,
-	    .elsewhere_hint =
-		is_narrow
-		    ? "Outside a transaction, each row of a COPY goes to its database."
-		    : NULL};
+	    .is_extended = st != NULL,
+	    .wants_description = st == NULL,
+	    .formats = run->order.formats,
+	    .format_count = run->order.format_count,
+	    .max_rows = run->order.max_rows};
+	set_elsewhere(s, sp, o);
+	if (is_copy)
+		return (true);
+	o->row_count = plan->split.rows->count;
+	if (!make_parts(s, plan, sense, portal != NULL ? &portal->binding : NULL))
+		return (false);
+	o->part_of_row = sp->part_of_row;
 	return (true);
 }
 
@@ -156,7 +263,7 @@ weave_split_question(const struct session *s)
 	const struct sql_table *t = &run->facts->tables[0];
 	struct buf out = {0}, name = {0};
 
-	if (run->facts->copy == NULL || run->facts->copy->format != SQL_COPY_BINARY)
+	if (!run->split->order.is_copy || run->facts->copy->format != SQL_COPY_BINARY)
 		return (NULL);
 	if (t->schema != NULL) {
 		put_name(&name, t->schema);

@@ -123,6 +123,8 @@ struct binding {
 };
 /* False: malformed. */
 bool binding_parse(struct binding *, const uint8_t *p, size_t len, const struct stmt *);
+/* Parameter n, from 1, of a struct binding; false: there is none. */
+bool binding_param(void *arg, unsigned n, struct route_datum *out);
 /* result formats: count, and the i-th. */
 unsigned binding_formats(const struct binding *, uint16_t *out, unsigned max);
 
@@ -517,7 +519,8 @@ void scatter_done(struct session *);
 /* ---- split.c ---- */
 
 /* Makes run->split of a plan; the plan may lose legs. False: the refusal is set. */
-bool weave_split_make(struct session *, struct route_plan *);
+bool weave_split_make(struct session *, struct route_plan *, const struct sense *,
+    const struct stmt *, struct portal *);
 void weave_split_free(struct weave_split *);
 /* What each member is asked before, as kinds.c does; or NULL. And what its error means. */
 char *weave_split_question(const struct session *);

@@ -545,3 +545,142 @@ def test_commit_fails_on_one(c, pg, what, message, fate):
     finally:
         with pg.connect("bank_s", user="alice") as direct:
             direct.execute("drop function spoil() cascade; drop function leave() cascade")
+
+
+# ---- INSERT ----
+
+def test_insert(c, pg):
+    done = c.execute("insert into rows (k, a) values (1, 'one'), (2, 'two (,)'), (3, $$x$$) , (-4, null)")
+    assert done.statusmessage == "INSERT 0 4"
+    assert sorted(r for part in there(pg, "select k, a from rows").values() for r in part) == \
+        [(-4, None), (1, "one"), (2, "two (,)"), (3, "x")]
+    for k in (1, 2, 3, -4):
+        assert c.execute("select count(*) from rows where k = %s", [k]).fetchone() == (1,)
+    assert c.execute("insert into ranged values (5, 1), (1005, 2), (-5, 3)").statusmessage == "INSERT 0 3"
+    assert {m: rows for m, rows in there(pg, "select k from ranged").items()} == \
+        {"primary": [(5,)], "secondary": [(1005,)], "analytics": [(-5,)]}
+
+
+def test_insert_returning(c, pg):
+    keys = random.Random(5).sample(range(10000), 40)
+    values = ", ".join(f"({k}, 'v{k}')" for k in keys)
+    rows = c.execute(f"insert into rows (k, a) values {values} returning k, a || '!' as b, 1.5").fetchall()
+    assert [r[0] for r in rows] == keys and rows[0][1] == f"v{keys[0]}!"
+    # fewer rows than stood there: those of each member in their order
+    again = c.execute(f"insert into rows (k, a) values {values}, (10000, 'new'), (10001, 'new'), (10002, 'new') "
+                      "on conflict (k) do nothing returning k")
+    assert sorted(again.fetchall()) == [(10000,), (10001,), (10002,)] and again.statusmessage == "INSERT 0 3"
+    done = c.execute(f"insert into rows as r (k, a) values {values} on conflict (k) do update set a = "
+                     "excluded.a || '+' || r.a returning a")
+    assert [a for a, in done.fetchall()] == [f"v{k}+v{k}" for k in keys]
+    assert sum(count(pg, "rows").values()) == 43
+
+
+@pytest.mark.parametrize("binary", [False, True])
+def test_insert_parameters(c, pg, binary):
+    f = "%b" if binary else "%s"
+    with c.cursor(binary=binary) as cur:
+        for turn in range(6):  # prepared from the sixth time on
+            base, args = turn * 1000, []
+            for i in range(20):
+                args += [base + i, f"text {i}", None if i % 3 else i]
+            cur.execute("insert into rows (k, a, b) values " + ", ".join([f"({f}, {f}, {f})"] * 20)
+                        + f" returning k, a, {f}::text", [*args, "tail"])
+            assert cur.fetchall() == [(base + i, f"text {i}", "tail") for i in range(20)]
+            assert cur.statusmessage == "INSERT 0 20"
+    assert c.execute("select a, b from rows where k = 4005").fetchone() == ("text 5", None)
+    assert sum(count(pg, "rows").values()) == 120
+
+
+def test_insert_prepared_by_name(c, pg):
+    """Parse and Describe before the values are known; each Bind is split by its own."""
+    p = c.pgconn
+    assert p.prepare(b"st", b"insert into rows (k, a) values ($1, $2), ($3, $4) returning k").status == \
+        psycopg.pq.ExecStatus.COMMAND_OK
+    described = p.describe_prepared(b"st")
+    assert described.nparams == 4 and [described.param_type(i) for i in range(4)] == [23, 25, 23, 25]
+    for a in range(0, 40, 2):
+        r = p.exec_prepared(b"st", [b"%d" % a, b"x", b"%d" % (a + 1), b"y"])
+        assert r.status == psycopg.pq.ExecStatus.TUPLES_OK, r.error_message
+        assert [r.get_value(i, 0) for i in range(2)] == [b"%d" % a, b"%d" % (a + 1)]
+    assert sum(count(pg, "rows").values()) == 40 and all(count(pg, "rows").values())
+    assert c.execute("select 1").fetchone() == (1,)
+
+
+@pytest.mark.parametrize("sql,code,text", [
+    ("insert into rows (k, a) values (1, 'x'), (2, 'y'), (null, 'z')", "22004", "null value"),
+    ("insert into rows (k, a) values (1, 'x'), (2, 'y'), ('z', 'z')", "22P02", "must be an integer"),
+    ("insert into rows (k) values (1), (2), (1 + 2)", "0A000", "not known"),
+    ("insert into rows (k) values (1), (2), (default)", "0A000", "not known"),
+    ("insert into ranged (k) values (1), (1001), (10000)", "23514", "no shard"),
+    ("insert into rows (k, b) values (1, 1), (2, 2), (3, 3), (4, 4), (5, 1/0)", "22012", "division by zero"),
+    ("insert into rows (k) values (1), (2), (3), (4), (5), (1)", "23505", "duplicate key"),
+    ("insert into ranged (k, v) values (1, 1), (1001, 13), (-1, 1)", "23514", "ranged_v_check"),
+    ("insert into rows (k, nosuch) values (1, 1), (2, 2), (3, 3)", "42703", "nosuch"),
+    ("with x as (select 1) insert into rows (k) values (1), (2), (3), (4)", "0A000", "several databases"),
+    ("insert into rows (k) select 1 union select 2", "0A000", "without its shard key"),
+])
+def test_insert_refused_and_nothing_kept(c, pg, sql, code, text):
+    with pytest.raises(psycopg.Error) as e:
+        c.execute(sql)
+    assert e.value.sqlstate == code and text in str(e.value)
+    table = sql.split("into ")[1].split()[0]
+    assert set(count(pg, table).values()) == {0}
+    assert c.execute("select 1").fetchone() == (1,)
+
+
+def test_insert_in_a_transaction(c, pg):
+    with pytest.raises(psycopg.errors.FeatureNotSupported, match="cannot write on two databases"):
+        with c.transaction():
+            c.execute("insert into ranged (k) values (1), (1001)")
+    with c.transaction():
+        assert c.execute("insert into ranged (k) values (1), (2)").statusmessage == "INSERT 0 2"
+    assert count(pg, "ranged") == {"primary": 2, "secondary": 0, "analytics": 0}
+
+
+def test_insert_is_last_of_its_batch(c, pg):
+    """What stands behind it would be undone alone."""
+    with pytest.raises(psycopg.errors.FeatureNotSupported, match="last of its batch"):
+        with c.pipeline():
+            c.execute("insert into ranged (k) values (%s), (%s)", [1, 1001])
+            c.execute("select 1")
+    assert set(count(pg, "ranged").values()) == {0}
+    with c.pipeline() as p:
+        c.execute("insert into ranged (k) values (%s), (%s)", [1, 1001])
+        p.sync()
+        c.execute("insert into ranged (k) values (%s), (%s)", [2, 1002])
+    assert count(pg, "ranged") == {"primary": 2, "secondary": 2, "analytics": 0}
+
+
+def test_insert_long(c, pg):
+    """As many rows as a statement that is looked into may have."""
+    values = ",".join(f"({i},'{i % 10}')" for i in range(1400))
+    assert c.execute(f"insert into rows(k,a)values{values}").statusmessage == "INSERT 0 1400"
+    assert sum(count(pg, "rows").values()) == 1400
+
+
+def test_insert_explained(c):
+    lines = [r for r, in c.execute("explain (route) insert into ranged (k) values (1), (2), (1001), (-1)")]
+    assert any("Split: each row by k: " in line and "2 to primary" in line and "1 to analytics" in line
+               for line in lines), lines
+    import json
+    plan = json.loads(c.execute("explain (route, format json) insert into ranged (k) values (%s), (%s)", [1, 1001]
+                                ).fetchone()[0])
+    assert plan["route"] == "split" and plan["split_by"] == "k"
+    assert {d["database"]: d["rows"] for d in plan["databases"]} == {"primary": 1, "secondary": 1}
+    assert c.execute("insert into ranged (k) values (1), (1001)").statusmessage == "INSERT 0 2"
+    assert set(c.execute("show pgweave.routed").fetchone()[0].split(", ")) == {"primary", "secondary"}
+
+
+def test_keys(door, proxy, pg):
+    """A key of one member writes its own rows alone; one that may not federate, those of one."""
+    other = proxy(pg, sections=bank.sections(pg, SHARDS), auth_type="scram-sha-256")
+    with other.connect("bank", **bank.key(2)) as c:  # of an even user: rows of primary alone
+        with c.cursor() as cur:
+            cur.execute("delete from accounts where user_id = 880002")
+        assert copy_in(c, "copy accounts (user_id) from stdin", b"880002\n") == "COPY 1"
+        assert fails(c, "copy accounts (user_id) from stdin", b"880004\n880003\n")[0] == "42501"
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            c.execute("insert into accounts (user_id) values (880004), (880003)")
+        assert c.execute("select count(*) from accounts where user_id = 880004").fetchone() == (0,)
+        c.execute("delete from accounts where user_id = 880002")

@@ -113,7 +113,7 @@ def test_set_and_show(c):
     ("/* pgweave: database=nosuch */ select 1", "22023", "nosuch"),
     ("/* pgweave: databse=primary */ select 1", "22023", "databse"),
     ("select * from users, analytics_events", "0A000", "analytics"),
-    ("insert into accounts (user_id) values (1), (2)", "0A000", ""),
+    ("insert into accounts (user_id) select 1 union select 2", "0A000", ""),
     ("insert into accounts (user_id) values (null)", "22004", ""),
     ("update accounts set balance = 0", "0A000", "user_id"),
     ("select set_config('pgweave.database', 'analytics', false)", "0A000", "SET"),

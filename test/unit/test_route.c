@@ -10,6 +10,8 @@ describe(const struct route_plan *plan, char *to, size_t size)
 		(void)snprintf(to, size, "%s", plan->sqlstate);
 		return;
 	}
+	if (plan->way == ROUTE_SPLIT)
+		at += (size_t)snprintf(to, size, "SPLIT ");
 	if (plan->way == ROUTE_MANY)
 		at += (size_t)snprintf(to, size, "MANY %s ",
 		    plan->federation == ROUTE_TAG ? "tag" : "merge");
@@ -205,8 +207,17 @@ test_shards(void **state)
 		"secondary shard key", .params = {"7", "8"}),
 	    ROW("INSERT INTO accounts (a, user_id) VALUES (1, 3), (2, 5)",
 		"secondary shard key"),
-	    ROW("INSERT INTO accounts (a, user_id) VALUES (1, 3), (2, 4)", "0A000",
-		.says = "Split the INSERT"),
+	    ROW("INSERT INTO accounts (a, user_id) VALUES (1, 3), (2, 4)",
+		"SPLIT primary secondary shard key"),
+	    ROW("INSERT INTO accounts (a, user_id) VALUES (1, 3), (2, 4), (3, $1)",
+		"22004", .params = {"NULL"}),
+	    ROW("COPY accounts (a, user_id) FROM STDIN",
+		"SPLIT primary secondary shard key"),
+	    ROW("COPY accounts (a) FROM STDIN", "0A000", .says = "without its shard key"),
+	    ROW("COPY accounts (user_id) FROM STDIN (ON_ERROR ignore)", "0A000",
+		.says = "on_error"),
+	    ROW("WITH x AS (SELECT 1) INSERT INTO accounts (user_id) VALUES (3), (4)",
+		"0A000", .says = "Split the INSERT"),
 	    ROW("INSERT INTO accounts (user_id) VALUES (NULL)", "22004",
 		.says = "user_id"),
 	    ROW("INSERT INTO accounts (user_id) VALUES ($1)", "22004", .says = "user_id",

@@ -458,7 +458,7 @@ literals_are_limited(void **state)
 	(void)state;
 	buf_addstr(&b, "select * from t where id in (0");
 	for (int i = 1; i < SQL_LITERALS_MAX; i++)
-		buf_addf(&b, ",%d", i);
+		buf_addf(&b, ",%d", i % 10);
 	scan_bytes((char *)b.mem, b.len, &s);
 	assert_int_equal(s.literal_count, SQL_LITERALS_MAX);
 	sql_scan_free(&s);
@@ -614,6 +614,63 @@ threads_have_their_own(void **state)
 	}
 }
 
+/* ---- parts of an INSERT ---- */
+
+static void
+expect_part(const char *sql, const char *rows, unsigned part, const char *want,
+    const char *want_params)
+{
+	uint8_t part_of_row[16];
+	unsigned count = (unsigned)strlen(rows), param_count = 0;
+	uint16_t params[16];
+	struct buf numbers = {0};
+	char *text;
+
+	for (unsigned i = 0; i < count; i++)
+		part_of_row[i] = (uint8_t)(rows[i] - '0');
+	text = sql_insert_part(
+	    sql, strlen(sql), part_of_row, count, part, params, &param_count);
+	if (want == NULL) {
+		assert_null(text);
+		return;
+	}
+	assert_non_null(text);
+	assert_string_equal(text, want);
+	for (unsigned i = 0; i < param_count; i++)
+		buf_addf(&numbers, "%u ", params[i]);
+	buf_add(&numbers, "", 1);
+	assert_string_equal((char *)numbers.mem, want_params);
+	buf_free(&numbers);
+	free(text);
+}
+
+static void
+inserts_are_cut(void **state)
+{
+	(void)state;
+	expect_part("insert into t values (1), (2), (3)", "010", 0,
+	    "insert into t values (1), (3)", "");
+	expect_part("insert into t values (1), (2), (3)", "010", 1,
+	    "insert into t values (2)", "");
+	expect_part(
+	    "INSERT INTO t (\"values\", b) VALUES ($1, $2),\n ($3, f($4, ')')) -- x\n"
+	    " , ($5, $$),($$) RETURNING $1 + $6",
+	    "011", 1,
+	    "INSERT INTO t (\"values\", b) VALUES ($1, f($2, ')')), ($3, $$),($$) "
+	    "RETURNING $4 + $5",
+	    "3 4 5 1 6 ");
+	expect_part("insert into t values ($2,$1)on conflict do nothing", "1", 1,
+	    "insert into t values ($1,$2)on conflict do nothing", "2 1 ");
+	/* not as many rows, or something else behind them */
+	expect_part("insert into t values (1), (2)", "012", 0, NULL, "");
+	expect_part("insert into t values (1), (2), (3)", "01", 0, NULL, "");
+	expect_part("insert into t values (1), (2) union select 3", "01", 0, NULL, "");
+	expect_part("insert into values (a) values (1), (2)", "01", 0, NULL, "");
+	expect_part("insert into t select * from (values (1), (2)) v", "01", 0, NULL, "");
+	expect_part("insert into t values (1), (2", "01", 0, NULL, "");
+	expect_part("insert into t default values", "01", 0, NULL, "");
+}
+
 int
 main(void)
 {
@@ -633,6 +690,7 @@ main(void)
 	    cmocka_unit_test(literals_are_limited),
 	    cmocka_unit_test(rubbish_is_survived),
 	    cmocka_unit_test(threads_have_their_own),
+	    cmocka_unit_test(inserts_are_cut),
 	};
 
 	return (cmocka_run_group_tests(tests, NULL, NULL));

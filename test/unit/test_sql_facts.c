@@ -622,6 +622,78 @@ functions_are_sorted(void **state)
 		assert_true(strcmp(names[i - 1], names[i]) < 0);
 }
 
+/* ---- the stream of a COPY ---- */
+
+static void
+expect_copy(struct sql_cache *cache, const char *sql, const char *what)
+{
+	static const char *const formats[] = {"text", "csv", "binary"},
+				 *const headers[] = {"", " header", " match"};
+	const struct sql_copy *c;
+	struct buf b = {0};
+	struct sql_scan s;
+
+	sql_scan(sql, strlen(sql), &s);
+	c = sql_facts_get(cache, &s)->copy;
+	if (c == NULL)
+		buf_addstr(&b, "none");
+	else {
+		buf_addf(&b, "%s%s %c", formats[c->format], headers[c->header],
+		    c->delimiter == '\t' ? 'T' : c->delimiter);
+		if (c->format == SQL_COPY_CSV)
+			buf_addf(&b, " %c %c", c->quote, c->escape);
+		buf_addf(&b, " null=%s", c->null);
+		if (c->dflt != NULL)
+			buf_addf(&b, " default=%s", c->dflt);
+		if (c->encoding != NULL)
+			buf_addf(&b, " encoding=%s", c->encoding);
+		buf_addf(&b, "%s%s", c->force_null_all ? " fn*" : "",
+		    c->force_not_null_all ? " fnn*" : "");
+		for (unsigned i = 0; i < c->force_null_count; i++)
+			buf_addf(&b, " fn=%s", c->force_null[i]);
+		for (unsigned i = 0; i < c->force_not_null_count; i++)
+			buf_addf(&b, " fnn=%s", c->force_not_null[i]);
+		for (unsigned i = 0; i < c->column_count; i++)
+			buf_addf(&b, " %s", c->columns[i]);
+		if (c->unknown != NULL)
+			buf_addf(&b, " unknown=%s", c->unknown);
+	}
+	buf_add(&b, "", 1);
+	assert_string_equal((char *)b.mem, what);
+	buf_free(&b);
+	sql_scan_free(&s);
+}
+
+static void
+copies_are_told(void **state)
+{
+	struct sql_cache *cache = sql_cache_create(1 << 20);
+
+	(void)state;
+	expect_copy(cache, "copy t to stdout", "none");
+	expect_copy(cache, "copy t from '/f'", "none");
+	expect_copy(cache, "copy t from stdin", "text T null=\\N");
+	expect_copy(cache, "copy t (a, \"B\") from stdin", "text T null=\\N a B");
+	expect_copy(cache, "copy binary t from stdin", "binary T null=\\N");
+	expect_copy(cache, "copy t from stdin csv header", "csv header , \" \" null=");
+	/* The same digest, other values. */
+	expect_copy(cache, "copy t from stdin delimiter ';' null 'x'", "text ; null=x");
+	expect_copy(cache, "copy t from stdin delimiter '|' null 'y'", "text | null=y");
+	expect_copy(cache, "copy t from stdin csv quote '''' escape '\\' delimiter ';'",
+	    "csv ; ' \\ null=");
+	expect_copy(cache, "copy t from stdin csv force not null a, b force null c",
+	    "csv , \" \" null= fn=c fnn=a fnn=b");
+	expect_copy(cache,
+	    "copy t from stdin (format csv, header match, force_null *, default 'D', "
+	    "encoding 'latin1', quote '''')",
+	    "csv match , ' ' null= default=D encoding=latin1 fn*");
+	expect_copy(cache, "copy t from stdin (header false, freeze, on_error stop)",
+	    "text T null=\\N");
+	expect_copy(cache, "copy t from stdin (on_error ignore)",
+	    "text T null=\\N unknown=on_error");
+	sql_cache_destroy(cache);
+}
+
 int
 main(void)
 {
@@ -641,6 +713,7 @@ main(void)
 	    cmocka_unit_test(values_of_set_are_their_own),
 	    cmocka_unit_test(explain_route_is_told),
 	    cmocka_unit_test(functions_are_sorted),
+	    cmocka_unit_test(copies_are_told),
 	};
 
 	return (cmocka_run_group_tests(tests, NULL, NULL));

@@ -30,8 +30,11 @@ void vars_release(struct worker *, struct vars *);
  * reference to v and gives one to the result. kind: what the name is (vars_kind_of). */
 struct vars *vars_with(struct worker *, struct vars *v, const char *name,
     const char *value, enum vars_kind kind) MUST_USE;
-/* What a ParameterStatus name is: VARS_REPORTED for those that a client may set. */
-enum vars_kind vars_kind_of(const char *name);
+/* What a ParameterStatus name is: VARS_REPORTED for those that a client may set, also those that
+ * vars_track() has named. */
+enum vars_kind vars_kind_of(const struct worker *, const char *name);
+/* track_extra_parameters: names separated by commas, for this worker from now on. */
+void vars_track(struct worker *, const char *names);
 const char *vars_get(const struct vars *, const char *name);
 unsigned vars_count(const struct vars *);
 void vars_at(const struct vars *, unsigned i, const char **name, const char **value,

@@ -224,6 +224,11 @@ admin_show(struct call *c)
 	unsigned args = call_arg_count(c);
 	const struct view *view = args > 0 ? view_find(call_arg(c, 0)) : NULL;
 
+	if (args == 1 && strcasecmp(call_arg(c, 0), "FDS") == 0) {
+		call_fail(c, "0A000",
+		    "SHOW FDS is not supported: it only serves PgBouncer's takeover by a new process");
+		return;
+	}
 	if (view == NULL) {
 		show_param(c);
 		return;

@@ -67,7 +67,8 @@ link_message_size(const uint8_t *p, size_t len, size_t max)
 void
 link_note_parameter(struct link *l, const char *name, const char *value)
 {
-	l->vars = vars_with(l->worker, l->vars, name, value, vars_kind_of(name));
+	l->vars =
+	    vars_with(l->worker, l->vars, name, value, vars_kind_of(l->worker, name));
 }
 
 static bool
@@ -267,6 +268,7 @@ link_fini(struct worker *w)
 	link_cancels_expire(w, INT64_MAX, 0);
 	vars_forget_recent(w);
 	table_free(&lw->vars);
+	free(lw->tracked);
 	free(lw);
 	w->slot[WORKER_LINK] = NULL;
 }

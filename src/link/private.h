@@ -15,6 +15,7 @@ struct link_worker {
 	TAILQ_HEAD(, cancel) cancels;
 	TAILQ_HEAD(doomed_list, link_login) doomed;
 	uint64_t next_id;
+	char *tracked; /* track_extra_parameters; NULL: none */
 };
 static inline struct link_worker *
 link_worker(const struct worker *w)

@@ -27,13 +27,36 @@ static const char *const settable[] = {"application_name", "client_encoding", "D
     "default_transaction_read_only", "IntervalStyle", "search_path",
     "standard_conforming_strings", "TimeZone"};
 
+static bool
+is_tracked(const char *list, const char *name)
+{
+	size_t len = strlen(name), n;
+
+	for (; list != NULL && *list != '\0'; list += n) {
+		list += strspn(list, ", \t");
+		n = strcspn(list, ", \t");
+		if (n == len && n > 0 && strncasecmp(list, name, n) == 0)
+			return (true);
+	}
+	return (false);
+}
+
 enum vars_kind
-vars_kind_of(const char *name)
+vars_kind_of(const struct worker *w, const char *name)
 {
 	for (size_t i = 0; i < ARRAY_LEN(settable); i++)
 		if (strcasecmp(name, settable[i]) == 0)
 			return (VARS_REPORTED);
-	return (VARS_FIXED);
+	return (is_tracked(link_worker(w)->tracked, name) ? VARS_REPORTED : VARS_FIXED);
+}
+
+void
+vars_track(struct worker *w, const char *names)
+{
+	struct link_worker *lw = link_worker(w);
+
+	free(lw->tracked);
+	lw->tracked = mem_str(names);
 }
 
 static bool

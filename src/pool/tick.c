@@ -155,15 +155,30 @@ tick_names(struct pool_worker *pw)
 				l->wants_close = true;
 }
 
-/* Nobody has used it for long, and nothing configured names it. */
+/* Sessions on virtual databases keep seats of members without being counted there. */
+static bool
+is_member(const struct seat *seat)
+{
+	const struct topo *topo = pool_worker(seat->worker)->topo;
+
+	for (size_t i = 0; i < topo_virtual_count(topo); i++)
+		if (topo_member_find(topo_virtual(topo, i), seat->pool->database) != NULL)
+			return (true);
+	return (false);
+}
+
+/* Nobody has used it for long, and nothing configured names it; or pool_idle_timeout. */
 static bool
 seat_is_forgotten(const struct seat *seat, int64_t now)
 {
-	int64_t max = pool_settings(seat->worker)->autodb_idle_timeout;
+	const struct settings *set = pool_settings(seat->worker);
+	int64_t max = set->autodb_idle_timeout, empty = set->pool_idle_timeout;
 
 	if (seat->clients > 0 || seat->link_count > 0 || seat->waiting > 0 ||
 	    seat->is_asking || seat->pool->links > 0)
 		return (false);
+	if (empty > 0 && now - seat->used_us > empty && !is_member(seat))
+		return (true);
 	return (seat->database == NULL ||
 		(seat->database->is_auto && max > 0 && now - seat->used_us > max));
 }
@@ -186,6 +201,8 @@ pool_tick(struct worker *w, int64_t now)
 		    seat->pool->links < seat->limits.min_pool_size &&
 		    !seat->pool->db->is_paused && !pool_is_closed(seat))
 			(void)pool_open(seat);
+		if (seat->clients > 0 || seat->link_count > 0)
+			seat->used_us = now;
 		if (seat_is_forgotten(seat, now))
 			pool_seat_destroy(seat);
 	}

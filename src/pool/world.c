@@ -9,6 +9,7 @@ pool_init(struct worker *w, const struct topo *topo, struct tls *tls)
 	struct pool_worker *pw = mem_alloc(sizeof(*pw));
 
 	pw->topo = topo_hold(topo);
+	vars_track(w, topo_settings(topo)->track_extra_parameters);
 	pw->tls = tls_hold(tls);
 	TAILQ_INIT(&pw->seats);
 	TAILQ_INIT(&pw->leaving);
@@ -216,6 +217,7 @@ world_arrived(struct worker *w, struct mail *m)
 	struct seat *seat;
 
 	pw->topo = wm->topo;
+	vars_track(w, topo_settings(pw->topo)->track_extra_parameters);
 	tls_release(pw->tls);
 	pw->tls = wm->tls;
 	TAILQ_FOREACH(seat, &pw->seats, entry)

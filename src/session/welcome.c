@@ -72,10 +72,10 @@ want_parameter(void *arg, const char *name, const char *value)
 	struct session *s = w->s;
 	const struct settings *set = pool_settings(s->worker);
 	/* Which parameters a server reports depends on its version. */
-	enum vars_kind kind =
-	    vars_kind_of(name) == VARS_REPORTED && vars_get(w->vars, name) != NULL
-		? VARS_REPORTED
-		: VARS_STARTUP;
+	enum vars_kind kind = vars_kind_of(s->worker, name) == VARS_REPORTED &&
+				      vars_get(w->vars, name) != NULL
+				  ? VARS_REPORTED
+				  : VARS_STARTUP;
 	const char *known;
 	char full[256], addr[ADDR_TEXT];
 

@@ -492,3 +492,25 @@ def test_sql_refused(door, only_pgweave, sql, code):
         assert error["C"].startswith(code), error
         assert c.query("show version")[0]
     assert door.is_running()
+
+
+def test_fds_refused(door, only_pgweave):
+    with Raw(door.port) as c:
+        c.login("admin", "pgbouncer")
+        _, error = c.query("SHOW FDS")
+        assert error["C"] == "0A000" and "takeover" in error["M"]
+
+
+def test_pool_idle_timeout(proxy, pg, only_pgweave):
+    """A pool without a connection is forgotten; one that is in use, or has a link, is not."""
+    door = proxy(pg, pool_idle_timeout=0.3, server_idle_timeout=0)
+    with door.connect() as c:
+        c.execute("select 1")
+    time.sleep(0.5)
+    assert door.pool() is not None, "it still has a server connection"
+    with door.console() as k:
+        k.command("RECONNECT")
+    until(lambda: door.pool() is None, 5, "it is forgotten")
+    with door.connect() as c:
+        assert c.execute("select 2").fetchone() == (2,)
+    assert door.pool() is not None

@@ -34,7 +34,7 @@ teardown(void **state)
 static struct vars *
 set(struct vars *v, const char *name, const char *value)
 {
-	return (vars_with(w, v, name, value, vars_kind_of(name)));
+	return (vars_with(w, v, name, value, vars_kind_of(w, name)));
 }
 
 static void

@@ -112,8 +112,7 @@ struct prepared_set {
 	struct table table;
 	TAILQ_HEAD(prepared_list, prepared_entry) lru; /* first: used longest ago */
 };
-/* True and made the youngest when the statement is there. */
-/* True: it is there, and up to date. */
+/* True and made the youngest when the statement is there and up to date. */
 bool prepared_touch(struct prepared_set *, struct hash128 id);
 /* It was not touched: whether the server has an old one of that name, to be closed first. */
 bool prepared_is_old(const struct prepared_set *, struct hash128 id);

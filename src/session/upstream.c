@@ -77,8 +77,6 @@ up_prepare(struct up *u, const struct stmt *st, const char *sql, enum request_ac
 	struct link *l = u->s->link;
 	char name[PREPARED_NAME];
 
-	if (prepared_is_old(&l->prepared, st->id))
-		up_close(u, st->id);
 	prepared_name(st->id, name);
 	proto_parse(
 	    batch_make(&u->batch), name, sql, st->data + st->sql_len + 1, st->types_len);
@@ -87,13 +85,22 @@ up_prepare(struct up *u, const struct stmt *st, const char *sql, enum request_ac
 	prepared_add(&l->prepared, st->id, l->batch);
 }
 
+/* The link has not got the statement, or an old one of that name. */
+static void
+up_prepare_anew(struct up *u, const struct stmt *st, enum request_act act)
+{
+	if (prepared_is_old(&u->s->link->prepared, st->id))
+		up_close(u, st->id);
+	up_prepare(u, st, stmt_text(st), act);
+}
+
 /* The link has the statement, or is told it now. */
 static void
 up_ensure(struct up *u, const struct stmt *st)
 {
 	if (prepared_touch(&u->s->link->prepared, st->id))
 		return;
-	up_prepare(u, st, stmt_text(st), ACT_SKIP);
+	up_prepare_anew(u, st, ACT_SKIP);
 	up_evict(u);
 }
 
@@ -227,7 +234,7 @@ up_parse(struct up *u, const uint8_t *body, size_t len)
 	if (prepared_touch(&s->link->prepared, st->id))
 		r = up_owe(u, REQ_PARSE, ACT_FAKE);
 	else {
-		up_prepare(u, st, stmt_text(st), ACT_FORWARD);
+		up_prepare_anew(u, st, ACT_FORWARD);
 		r = requests_at(&s->link->requests, s->link->requests.count - 1);
 	}
 	up_about(r, n);

@@ -1,5 +1,5 @@
 /*
- * auth: who is this: plain passwords, md5 and SCRAM-SHA-256 on both sides; no sockets.
+ * auth: who is this: plain passwords, md5 and SCRAM-SHA-256 (-PLUS) on both sides; no sockets.
  *
  * A server-side exchange is fed the client's password messages and says what to send; a
  * client-side exchange does the same towards a backend. Sources: RFC 5802, RFC 7677,
@@ -34,6 +34,13 @@ struct auth_keys {
 	uint8_t client[32], server[32];
 };
 
+/* What SCRAM-SHA-256-PLUS binds a login to: tls-server-end-point (RFC 5929), a hash of the
+ * certificate of the TLS connection's server. */
+struct auth_binding {
+	uint8_t data[64];
+	size_t len; /* 0: there is none */
+};
+
 /* ---- the proxy as a server: one login of one client ---- */
 
 struct auth_server;
@@ -46,7 +53,8 @@ enum auth_step {
 };
 /*
  * Starts the exchange that auth_type asks for with a login that has `secret` (NULL: unknown
- * or without a password: the exchange runs to the same end in the same time, and fails).
+ * or without a password: the exchange runs to the same end in the same time, and fails; where
+ * MD5 is asked for, it is the one that the last login with a hashed secret had).
  * auth_type: TRUST and ANY are AUTH_DONE at once; MD5 with a SCRAM secret becomes SCRAM, as
  * in PostgreSQL; PLAIN takes every kind of secret, SCRAM and MD5 also a plain one; an md5
  * secret fails SCRAM. AUTH_FAIL: CERT and HBA, which ask for no password, and MD5 where
@@ -55,6 +63,12 @@ enum auth_step {
  */
 enum auth_step auth_server_start(struct auth_server **server, enum auth_type auth_type,
     const char *login, const char *secret, struct buf *out) MUST_USE;
+/* The same over TLS: SCRAM is offered bound, too, and a client that could bind its login but was
+ * made to believe that we cannot is refused (F_AUTH_NO_BINDING), as is a binding to another
+ * certificate (F_AUTH_BINDING). binding: NULL or empty: there is none to be had. */
+enum auth_step auth_server_start_bound(struct auth_server **server,
+    enum auth_type auth_type, const char *login, const char *secret,
+    const struct auth_binding *binding, struct buf *out) MUST_USE;
 /* Right after auth_server_start() (an exchange of NULL is none): the secret that the login had
  * before opens it, too. Both are SCRAM verifiers of the same salt and iterations, as
  * auth_make_verifier_like() makes them: the server says its salt before it knows which secret
@@ -62,7 +76,7 @@ enum auth_step auth_server_start(struct auth_server **server, enum auth_type aut
  * sent nor the time it takes tells which of them is right, or how many there are. */
 void auth_server_also(struct auth_server *, const char *former);
 /* Feeds the body of one 'p' message. *fault: why it failed (F_AUTH_PASSWORD,
- * F_AUTH_PROTOCOL). AuthenticationOk is not in out: the caller sends it. */
+ * F_AUTH_PROTOCOL, F_AUTH_NO_BINDING, F_AUTH_BINDING). AuthenticationOk is not in out: the caller sends it. */
 enum auth_step auth_server_feed(struct auth_server *, const uint8_t *body, size_t len,
     struct buf *out, int *fault) MUST_USE;
 /* What went wrong, for the log only. Never NULL. */
@@ -81,6 +95,9 @@ struct auth_client *auth_client_create(const char *user, const char *secret) MUS
 /* Lets a client whose secret is a SCRAM verifier log in where the server's verifier has the
  * same salt and iterations. Before the first auth_client_feed(). */
 void auth_client_keys(struct auth_client *, const struct auth_keys *);
+/* The connection is TLS: where the server offers it, the login is bound to its certificate.
+ * Before the first auth_client_feed(). */
+void auth_client_bind(struct auth_client *, const struct auth_binding *);
 /* Feeds one Authentication request (code and data as from proto_auth_parse). AUTH_SEND:
  * out has the answer, or nothing to be sent (SASLFinal). AUTH_DONE: AuthenticationOk, and
  * when SASL ran, the server has proved itself. AUTH_FAIL: why says it. */

@@ -51,6 +51,13 @@ auth_client_keys(struct auth_client *c, const struct auth_keys *keys)
 }
 
 void
+auth_client_bind(struct auth_client *c, const struct auth_binding *binding)
+{
+	INVARIANT(c->magic == CLIENT_MAGIC && c->state == START);
+	c->scram.binding = *binding;
+}
+
+void
 auth_client_free(struct auth_client *c)
 {
 	if (c == NULL)
@@ -132,10 +139,10 @@ answer_md5(
 
 /* ---- SCRAM ---- */
 
-/* Whether a list of mechanisms (each with its NUL, then a NUL) names ours. False also when
+/* Whether a list of mechanisms (each with its NUL, then a NUL) names this one. False also when
  * it is malformed. */
 static bool
-offers_scram(const uint8_t *data, size_t len)
+offers(const uint8_t *data, size_t len, const char *mechanism)
 {
 	const char *p = len == 0 ? "" : (const char *)data, *end = p + len;
 	bool found = false;
@@ -145,7 +152,7 @@ offers_scram(const uint8_t *data, size_t len)
 
 		if (nul == NULL)
 			return (false);
-		found = found || strcmp(p, SCRAM_MECHANISM) == 0;
+		found = found || strcmp(p, mechanism) == 0;
 		p = nul + 1;
 	}
 	return (found && p + 1 == end);
@@ -155,14 +162,17 @@ static enum auth_step
 answer_sasl(
     struct auth_client *c, const uint8_t *data, size_t len, struct buf *out, struct why w)
 {
+	bool offers_plus = offers(data, len, SCRAM_PLUS);
+	bool binds = scram_client_binds(&c->scram, offers_plus);
 	struct buf message = {0};
 
-	if (!offers_scram(data, len))
+	if (!binds && !offers(data, len, SCRAM_MECHANISM))
 		return (fail(c, w, "the server offers no SASL mechanism that we speak"));
 	if (c->kind != SECRET_PLAIN && !(c->kind == SECRET_SCRAM && c->has_keys))
 		return (fail_secret(c, w, "a SCRAM-SHA-256 login"));
-	scram_client_first(&c->scram, &message);
-	proto_sasl_initial(out, SCRAM_MECHANISM, message.mem, message.len);
+	scram_client_first(&c->scram, offers_plus, &message);
+	proto_sasl_initial(
+	    out, binds ? SCRAM_PLUS : SCRAM_MECHANISM, message.mem, message.len);
 	buf_free(&message);
 	c->state = OFFERED;
 	return (AUTH_SEND);
@@ -194,6 +204,10 @@ answer_continue(
 
 	if (wrong != NULL)
 		return (fail(c, w, wrong));
+	if (c->kind == SECRET_PLAIN && offer.iterations > DERIVE_MAX)
+		return (fail(c, w,
+		    "the server's SCRAM iteration count is more than the 1000000 done here "
+		    "with a password"));
 	if (c->kind == SECRET_PLAIN) {
 		struct keys_of of = {
 		    c->secret, offer.salt, offer.salt_len, offer.iterations};

@@ -14,6 +14,9 @@
 #define SALT_MAX       1024 /* bytes we take */
 #define ITERATIONS     4096 /* of what we derive ourselves; PostgreSQL's default */
 #define ITERATIONS_MAX 10000000
+/* More are not done with a password, whoever asks for it: this many take a third of a second, in
+ * which a worker serves nobody. */
+#define DERIVE_MAX 1000000
 
 struct keys {
 	uint8_t client[SHA256_SIZE], stored[SHA256_SIZE], server[SHA256_SIZE];

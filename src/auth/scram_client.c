@@ -7,7 +7,7 @@
 #define BARE_NONCE 5 /* where the nonce stands in "n=,r=NONCE" */
 
 void
-scram_client_first(struct scram_client *c, struct buf *out)
+scram_client_first(struct scram_client *c, bool offers_plus, struct buf *out)
 {
 	uint8_t random[NONCE_SIZE];
 	char nonce[BASE64_SIZE(NONCE_SIZE) + 1];
@@ -17,7 +17,10 @@ scram_client_first(struct scram_client *c, struct buf *out)
 	buf_addstr(&c->said, "n=,r=");
 	INVARIANT(c->said.len == BARE_NONCE);
 	buf_addstr(&c->said, nonce);
-	buf_addstr(out, "n,,");
+	c->header = scram_client_binds(c, offers_plus) ? SCRAM_BOUND
+		    : c->binding.len > 0               ? "y,,"
+						       : "n,,";
+	buf_addstr(out, c->header);
 	buf_add(out, c->said.mem, c->said.len);
 }
 
@@ -63,7 +66,9 @@ scram_client_final(struct scram_client *c, const struct scram_offer *offer,
 
 	buf_addstr(&c->said, ",");
 	from = c->said.len;
-	buf_addstr(&c->said, "c=biws,r=");
+	buf_addstr(&c->said, "c=");
+	scram_put_binding(&c->said, c->header, &c->binding);
+	buf_addstr(&c->said, ",r=");
 	buf_add(&c->said, offer->nonce, offer->nonce_len);
 	digest_hmac(keys->stored, SHA256_SIZE, c->said.mem, c->said.len, proof);
 	for (size_t i = 0; i < SHA256_SIZE; i++)

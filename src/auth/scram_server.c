@@ -42,22 +42,77 @@ is_nonce(const char *s, size_t len)
 	return (len > 0);
 }
 
-/* Reads the header that says how the channel is bound ("n,,"): *len bytes. */
+void
+scram_put_binding(struct buf *out, const char *header, const struct auth_binding *binding)
+{
+	char text[BASE64_SIZE(sizeof(SCRAM_BOUND) + sizeof(binding->data)) + 1];
+	struct buf bytes = {0};
+
+	buf_addstr(&bytes, header);
+	if (header[0] == 'p')
+		buf_add(&bytes, binding->data, binding->len);
+	base64_encode(bytes.mem, bytes.len, text);
+	buf_addstr(out, text);
+	buf_free(&bytes);
+}
+
+/* Whether the flag is one that the mechanism goes with, and no lie of somebody between that we
+ * offer no binding. */
+static const char *
+check_flag(struct scram_server *s, char flag)
+{
+	if (s->is_plus && (flag == 'n' || flag == 'y'))
+		return (
+		    "the client chose SCRAM-SHA-256-PLUS, but its message has no channel "
+		    "binding");
+	if (!s->is_plus && flag == 'p')
+		return (
+		    s->binding.len > 0
+			? "the client chose SCRAM-SHA-256, but its message has channel "
+			  "binding"
+			: "the client asks for channel binding, which was not offered");
+	if (flag != 'y' || s->binding.len == 0)
+		return (NULL);
+	s->fault = F_AUTH_NO_BINDING;
+	return ("the client supports channel binding but thinks that it was not offered: "
+		"somebody may be between us");
+}
+
+/* Reads the header that says how the channel is bound ("n,,"). */
 static const char *
 read_header(struct scram_server *s, struct scram_rest *r)
 {
-	if (r->p[0] == 'p')
-		return ("the client asks for channel binding, which was not offered");
-	if ((r->p[0] != 'n' && r->p[0] != 'y') || r->end - r->p < 3 || r->p[1] != ',')
+	static const char *const headers[] = {"n,,", "y,,", SCRAM_BOUND};
+	const char *why, *comma;
+	size_t len = (size_t)(r->end - r->p);
+
+	if (strchr("nyp", r->p[0]) == NULL || len < 3 ||
+	    (r->p[0] != 'p' && r->p[1] != ','))
 		return ("malformed SCRAM message: no channel binding flag");
-	if (r->p[2] == 'a')
+	why = check_flag(s, r->p[0]);
+	if (why != NULL)
+		return (why);
+	for (size_t i = 0; i < ARRAY_LEN(headers); i++)
+		if (len >= strlen(headers[i]) &&
+		    memcmp(r->p, headers[i], strlen(headers[i])) == 0)
+			s->header = headers[i];
+	if (s->header != NULL) {
+		r->p += strlen(s->header);
+		return (NULL);
+	}
+	comma = memchr(r->p, ',', len);
+	if (comma == NULL || comma + 1 == r->end)
+		return ("malformed SCRAM message: no channel binding flag");
+	if (r->p[0] == 'p' && (size_t)(comma - r->p) != strcspn(SCRAM_BOUND, ","))
+		return ("the client asks for a type of channel binding that is not "
+			"supported");
+	if (r->p[0] == 'p' && memcmp(r->p, SCRAM_BOUND, (size_t)(comma - r->p)) != 0)
+		return ("the client asks for a type of channel binding that is not "
+			"supported");
+	if (comma[1] == 'a')
 		return (
 		    "the client names an authorization identity, which is not supported");
-	if (r->p[2] != ',')
-		return ("malformed SCRAM message: unexpected attribute in client-first");
-	s->says_y = r->p[0] == 'y';
-	r->p += 3;
-	return (NULL);
+	return ("malformed SCRAM message: unexpected attribute in client-first");
 }
 
 const char *
@@ -134,6 +189,8 @@ scram_server_final(struct scram_server *s, const void *data, size_t len, bool *p
 	struct scram_rest r = scram_rest_of(data, len);
 	const char *binding, *nonce, *value, *last;
 	size_t binding_len, nonce_len, value_len;
+	struct buf expected = {0};
+	bool is_bound;
 	uint8_t proof[SHA256_SIZE];
 
 	*proved = false;
@@ -142,9 +199,14 @@ scram_server_final(struct scram_server *s, const void *data, size_t len, bool *p
 	if (!scram_take(&r, 'c', &binding, &binding_len) ||
 	    !scram_take(&r, 'r', &nonce, &nonce_len))
 		return ("malformed SCRAM message: binding or nonce in client-final");
-	/* The header of client-first again: "n,," or "y,,". */
-	if (binding_len != 4 || memcmp(binding, s->says_y ? "eSws" : "biws", 4) != 0)
+	scram_put_binding(&expected, s->header, &s->binding);
+	is_bound = binding_len == expected.len &&
+		   memcmp(binding, expected.mem, expected.len) == 0;
+	buf_free(&expected);
+	if (!is_bound) {
+		s->fault = s->is_plus ? F_AUTH_BINDING : 0;
 		return ("the channel binding of the SCRAM messages does not match");
+	}
 	if (nonce_len != s->nonce_len ||
 	    memcmp(nonce, s->said.mem + s->nonce_at, nonce_len) != 0)
 		return ("the nonces of the SCRAM messages do not match");

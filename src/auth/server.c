@@ -40,6 +40,9 @@ struct auth_server {
  * costs such a login to fail, and therefore one that cannot succeed. 0: no such check yet. */
 static atomic_int clear_iterations = 4096;
 
+/* Whether the last login with a hashed secret had a verifier. */
+static atomic_bool hashes_are_scram;
+
 /* ---- starting ---- */
 
 /* Why a login with this kind of secret cannot pass this exchange, or NULL. */
@@ -50,6 +53,11 @@ find_doom(struct auth_server *s)
 		return ("there is no such login, or it has no password");
 	if (s->kind == SECRET_SCRAM && verifier_parse(s->secret, &s->verifier) != 0)
 		return ("the stored SCRAM verifier is malformed");
+	if (s->kind == SECRET_SCRAM && s->method == AUTH_PLAIN &&
+	    s->verifier.iterations > DERIVE_MAX)
+		return (
+		    "the stored SCRAM verifier has more than the 1000000 iterations done here "
+		    "with a password");
 	if (s->kind == SECRET_MD5 && s->method == AUTH_SCRAM)
 		return ("the stored secret is an md5 hash, which does not serve SCRAM");
 	return (NULL);
@@ -79,7 +87,8 @@ start_md5(struct auth_server *s, struct buf *out)
 static enum auth_step
 start_exchange(struct auth_server *s, struct buf *out)
 {
-	static const char *const mechanisms[] = {SCRAM_MECHANISM};
+	static const char *const mechanisms[] = {SCRAM_PLUS, SCRAM_MECHANISM};
+	size_t skip = s->scram.binding.len > 0 ? 0 : 1;
 
 	if (s->method == AUTH_MD5)
 		return (start_md5(s, out));
@@ -89,15 +98,40 @@ start_exchange(struct auth_server *s, struct buf *out)
 	}
 	if (s->method == AUTH_SCRAM) {
 		s->state = FIRST;
-		proto_auth_sasl(out, mechanisms, ARRAY_LEN(mechanisms));
+		proto_auth_sasl(out, mechanisms + skip, ARRAY_LEN(mechanisms) - skip);
 		return (AUTH_SEND);
 	}
 	return (refuse(s, "this authentication type asks for no password"));
 }
 
+/* MD5 becomes SCRAM for logins with a verifier, as in PostgreSQL. One that is not known does as
+ * the last one did of which a hash is known, or else it would stand out. */
+static enum auth_type
+find_method(enum auth_type auth_type, enum auth_secret_kind kind)
+{
+	if (auth_type != AUTH_MD5)
+		return (auth_type);
+	if (kind == SECRET_SCRAM || kind == SECRET_MD5)
+		atomic_store_explicit(
+		    &hashes_are_scram, kind == SECRET_SCRAM, memory_order_relaxed);
+	if (kind == SECRET_SCRAM ||
+	    (kind == SECRET_NONE &&
+		atomic_load_explicit(&hashes_are_scram, memory_order_relaxed)))
+		return (AUTH_SCRAM);
+	return (AUTH_MD5);
+}
+
 enum auth_step
 auth_server_start(struct auth_server **server, enum auth_type auth_type,
     const char *login, const char *secret, struct buf *out)
+{
+	return (auth_server_start_bound(server, auth_type, login, secret, NULL, out));
+}
+
+enum auth_step
+auth_server_start_bound(struct auth_server **server, enum auth_type auth_type,
+    const char *login, const char *secret, const struct auth_binding *binding,
+    struct buf *out)
 {
 	struct auth_server *s;
 
@@ -110,8 +144,9 @@ auth_server_start(struct auth_server **server, enum auth_type auth_type,
 	s->login = mem_str(login);
 	s->secret = mem_str(secret == NULL ? "" : secret);
 	s->kind = auth_secret_kind(s->secret);
-	s->method =
-	    auth_type == AUTH_MD5 && s->kind == SECRET_SCRAM ? AUTH_SCRAM : auth_type;
+	s->method = find_method(auth_type, s->kind);
+	if (binding != NULL)
+		s->scram.binding = *binding;
 	s->doom = find_doom(s);
 	keys_pseudo("former key", login, s->former.stored);
 	s->reason = "the login has not ended";
@@ -265,7 +300,8 @@ feed_first(struct auth_server *s, const uint8_t *body, size_t len, struct buf *o
 
 	if (proto_sasl_initial_parse(body, len, &mechanism, &data, &data_len) != 0)
 		return (refuse(s, "malformed SASL message"));
-	if (strcmp(mechanism, SCRAM_MECHANISM) != 0)
+	s->scram.is_plus = s->scram.binding.len > 0 && strcmp(mechanism, SCRAM_PLUS) == 0;
+	if (!s->scram.is_plus && strcmp(mechanism, SCRAM_MECHANISM) != 0)
 		return (
 		    refuse(s, "the client chose a SASL mechanism that was not offered"));
 	if (data == NULL)
@@ -336,19 +372,26 @@ enum auth_step
 auth_server_feed(
     struct auth_server *s, const uint8_t *body, size_t len, struct buf *out, int *fault)
 {
+	enum auth_step step;
+
 	INVARIANT(s->magic == SERVER_MAGIC);
 	*fault = F_AUTH_PROTOCOL;
 	switch (s->state) {
 	case PASSWORD:
 		return (feed_password(s, body, len, fault));
 	case FIRST:
-		return (feed_first(s, body, len, out));
-	case FINAL:
-		return (feed_final(s, body, len, out, fault));
-	case OVER:
+		step = feed_first(s, body, len, out);
 		break;
+	case FINAL:
+		step = feed_final(s, body, len, out, fault);
+		break;
+	case OVER:
+	default:
+		return (refuse(s, "the login is over already"));
 	}
-	return (refuse(s, "the login is over already"));
+	if (step == AUTH_FAIL && s->scram.fault != 0)
+		*fault = s->scram.fault;
+	return (step);
 }
 
 const char *

@@ -149,8 +149,9 @@ rfc_7677_example(void **state)
 	uint8_t salt[16];
 	struct keys_of of = {"pencil", salt, sizeof(salt), 4096};
 	struct scram_offer offer = {.nonce = RFC_NONCE, .nonce_len = strlen(RFC_NONCE)};
-	struct scram_client client = {0};
-	struct scram_server server = {.nonce_len = strlen(RFC_NONCE)};
+	struct scram_client client = {.header = "n,,"};
+	struct scram_server server = {
+	    .nonce_len = strlen(RFC_NONCE), .header = client.header};
 	struct buf out = {0};
 	bool proved;
 
@@ -393,6 +394,108 @@ keys_pass_through(void **state)
 	o = run(AUTH_SCRAM, other, "pencil", NULL, NULL);
 	assert_int_equal(o.server, AUTH_DONE);
 	free(other);
+}
+
+/* ---- logins bound to a certificate ---- */
+
+/* How a login goes between two that know these hashes of the server's certificate ("": none).
+ * hides: somebody between them keeps the mechanism with binding from the client. */
+static struct outcome
+run_bound(const char *server_hash, const char *client_hash, bool hides)
+{
+	struct auth_client *c = auth_client_create("old", "pencil");
+	struct auth_binding ours = {.len = strlen(server_hash)},
+			    theirs = {.len = strlen(client_hash)};
+	static const char *const less[] = {SCRAM_MECHANISM};
+	struct outcome o = {.client = AUTH_SEND};
+	struct auth_server *s;
+	struct buf said = {0};
+
+	memcpy(ours.data, server_hash, ours.len);
+	memcpy(theirs.data, client_hash, theirs.len);
+	auth_client_bind(c, &theirs);
+	o.server = auth_server_start_bound(&s, AUTH_SCRAM, "old", VERIFIER, &ours, &said);
+	if (hides) {
+		buf_free(&said);
+		proto_auth_sasl(&said, less, 1);
+	}
+	while (o.server == AUTH_SEND && o.client == AUTH_SEND)
+		one_turn(s, c, &said, &o);
+	if (o.server == AUTH_DONE && said.len > 0)
+		one_turn(s, c, &said, &o);
+	if (o.server == AUTH_DONE && o.client == AUTH_SEND)
+		o.client = auth_client_feed(c, 0, NULL, 0, &said, o.why, sizeof(o.why));
+	auth_server_free(s);
+	auth_client_free(c);
+	buf_free(&said);
+	return (o);
+}
+
+static void
+logins_are_bound_to_certificates(void **state)
+{
+	static const char *const hash = "of the certificate of the server";
+	struct outcome o = run_bound(hash, hash, false);
+
+	(void)state;
+	assert_int_equal(o.server, AUTH_DONE);
+	assert_int_equal(o.client, AUTH_DONE);
+	/* One side cannot. */
+	assert_int_equal(run_bound("", hash, false).client, AUTH_DONE);
+	assert_int_equal(run_bound(hash, "", false).client, AUTH_DONE);
+	/* Somebody between, with a certificate of his own, or who hides what is offered. */
+	o = run_bound(hash, "of another one, by another party", false);
+	assert_int_equal(o.server, AUTH_FAIL);
+	assert_int_equal(o.fault, F_AUTH_BINDING);
+	o = run_bound(hash, hash, true);
+	assert_int_equal(o.server, AUTH_FAIL);
+	assert_int_equal(o.fault, F_AUTH_NO_BINDING);
+	assert_int_equal(run_bound(hash, "", true).client, AUTH_DONE);
+}
+
+/* client-first that does not go with the mechanism. */
+static void
+flags_go_with_mechanisms(void **state)
+{
+	static const struct {
+		const char *mechanism, *first;
+		int fault;
+	} rows[] = {
+	    {SCRAM_PLUS, SCRAM_BOUND "n=,r=abc", 0},
+	    {SCRAM_PLUS, "n,,n=,r=abc", F_AUTH_PROTOCOL},
+	    {SCRAM_PLUS, "y,,n=,r=abc", F_AUTH_PROTOCOL},
+	    {SCRAM_PLUS, "p=tls-unique,,n=,r=abc", F_AUTH_PROTOCOL},
+	    {SCRAM_PLUS, "p=tls-server-end-poinT,,n=,r=abc", F_AUTH_PROTOCOL},
+	    {SCRAM_PLUS, "p=tls-server-end-point,a=x,n=,r=abc", F_AUTH_PROTOCOL},
+	    {SCRAM_PLUS, "p=tls-server-end-point,", F_AUTH_PROTOCOL},
+	    {SCRAM_PLUS, "p=", F_AUTH_PROTOCOL},
+	    {SCRAM_MECHANISM, SCRAM_BOUND "n=,r=abc", F_AUTH_PROTOCOL},
+	    {SCRAM_MECHANISM, "y,,n=,r=abc", F_AUTH_NO_BINDING},
+	    {SCRAM_MECHANISM, "n,,n=,r=abc", 0},
+	};
+	struct auth_binding binding = {.data = "hash", .len = 32};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+		struct buf out = {0}, message = {0};
+		struct auth_server *s;
+		int fault = 0;
+		enum auth_step step;
+
+		assert_int_equal(auth_server_start_bound(
+				     &s, AUTH_SCRAM, "old", VERIFIER, &binding, &out),
+		    AUTH_SEND);
+		proto_sasl_initial(
+		    &message, rows[i].mechanism, rows[i].first, strlen(rows[i].first));
+		step = auth_server_feed(
+		    s, message.mem + PROTO_HEAD, message.len - PROTO_HEAD, &out, &fault);
+		assert_int_equal(step, rows[i].fault == 0 ? AUTH_SEND : AUTH_FAIL);
+		if (rows[i].fault != 0)
+			assert_int_equal(fault, rows[i].fault);
+		auth_server_free(s);
+		buf_free(&out);
+		buf_free(&message);
+	}
 }
 
 /* Both secrets of a login open it, the server proves itself to either, and what is shown of
@@ -853,6 +956,8 @@ main(void)
 	    cmocka_unit_test(types_without_passwords_are_refused),
 	    cmocka_unit_test(secrets_that_cannot_log_in),
 	    cmocka_unit_test(keys_pass_through),
+	    cmocka_unit_test(logins_are_bound_to_certificates),
+	    cmocka_unit_test(flags_go_with_mechanisms),
 	    cmocka_unit_test(former_secrets_open),
 	    cmocka_unit_test(former_secrets_that_do_not_fit),
 	    cmocka_unit_test(first_messages),

@@ -176,7 +176,8 @@ struct link_target {
 	const struct topo_database *database;
 	unsigned host; /* index into database->hosts */
 	const char *dbname, *role;
-	const char *secret; /* for the login at the server; NULL: none */
+	const char *secret;           /* for the login at the server; NULL: none */
+	const struct auth_keys *keys; /* where secret is a verifier; or NULL */
 	struct tls *tls;
 };
 

@@ -259,6 +259,15 @@ void stream_accept_tls(struct stream *, struct tls *);
 void stream_connect_tls(struct stream *, struct tls *, const char *name);
 /* "TLSv1.3/TLS_AES_256_GCM_SHA384", or "" when plain. */
 void stream_tls_text(const struct stream *, char *out, size_t size);
+/* Whether the peer has shown a certificate that is right (signed by an authority that we know,
+ * valid now). */
+bool stream_tls_is_proven(const struct stream *);
+/* The name in such a certificate: its common name, or (whole) its subject as RFC 2253 writes it.
+ * The caller frees it. NULL: there is none. */
+char *stream_tls_name(const struct stream *, bool whole) MUST_USE;
+/* What a login may be bound to, tls-server-end-point of RFC 5929: a hash of the server's
+ * certificate, ours or the peer's. Its bytes; 0: there is none. */
+size_t stream_tls_end_point(const struct stream *, bool is_ours, uint8_t out[64]);
 /* The last TLS error of this thread, for the log. */
 const char *stream_tls_error(void);
 /* Applies tcp_keepalive and its companions, TCP_NODELAY. */

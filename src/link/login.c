@@ -177,6 +177,8 @@ link_login_start(struct link *l, const struct link_target *t)
 	login->dbname = mem_str(t->dbname);
 	login->role = mem_str(t->role);
 	login->auth = auth_client_create(t->role, t->secret);
+	if (t->keys != NULL)
+		auth_client_keys(login->auth, t->keys);
 	login->resolve = resolve_start(
 	    l->worker, topo_settings(t->topo), host->host, host->port, login_resolved, l);
 }
@@ -237,6 +239,10 @@ link_login_connected(struct link *l)
 void
 link_login_secured(struct link *l)
 {
+	struct auth_binding binding;
+
+	binding.len = stream_tls_end_point(&l->stream, false, binding.data);
+	auth_client_bind(l->login->auth, &binding);
 	login_startup(l);
 }
 

@@ -374,6 +374,8 @@ ctx_create(const struct side *side, char *why, size_t why_len)
 	if (side->accepts && side->mode >= SSL_VERIFY_CA)
 		SSL_CTX_set_verify(
 		    ctx, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, NULL);
+	else if (side->accepts && side->ca[0] != '\0')
+		SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER, tls_note_verdict);
 	else if (!side->accepts && side->mode >= SSL_VERIFY_CA)
 		SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER, NULL);
 	return (ctx);

@@ -4,6 +4,8 @@
 #define NET_TLS_H
 #include "net.h"
 
+#include <openssl/x509.h>
+
 enum tls_step {
 	TLS_STEP_MORE, /* needs bytes from the peer */
 	TLS_STEP_DONE,
@@ -18,5 +20,8 @@ enum tls_step tls_decrypt(struct stream *, uint8_t *to, size_t *len);
 bool tls_encrypt(struct stream *, const void *p, size_t len);
 /* Puts the close_notify into worker->wire_out. */
 void tls_close(struct stream *);
+
+/* What a verification of OpenSSL has found, remembered for stream_tls_is_proven(). */
+int tls_note_verdict(int ok, X509_STORE_CTX *);
 
 #endif

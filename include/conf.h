@@ -49,7 +49,9 @@ enum auth_type {
 	AUTH_MD5,
 	AUTH_SCRAM,
 	AUTH_CERT,
-	AUTH_HBA
+	AUTH_HBA,
+	AUTH_PEER,
+	AUTH_REJECT /* of a line of auth_hba_file; no word of auth_type */
 };
 enum ssl_mode {
 	SSL_DISABLE,
@@ -71,7 +73,8 @@ enum ssl_mode {
 	W(md5, "md5")                                                                    \
 	W(scram, "scram-sha-256")                                                        \
 	W(cert, "cert")                                                                  \
-	W(hba, "hba")
+	W(hba, "hba")                                                                    \
+	W(peer, "peer")
 #define WORDS_SSL_MODE(W)                                                                \
 	W(disable, "disable")                                                            \
 	W(allow, "allow")                                                                \

@@ -101,8 +101,10 @@ struct topo_database {
 	    *params; /* client_encoding, datestyle, timezone, application_name */
 	size_t param_count;
 	const char *connect_query; /* NULL: none */
-	bool is_auto;              /* the '*' entry */
-	const char *region;        /* "" nothing said */
+	/* Of logins that auth_file does not know; NULL: the global ones. */
+	const char *auth_user, *auth_query, *auth_dbname;
+	bool is_auto;       /* the '*' entry */
+	const char *region; /* "" nothing said */
 	/* False: it has a fallback and no host: statements go to the fallback. */
 	bool is_configured;
 	const struct topo_database *fallback;   /* or NULL */
@@ -344,6 +346,32 @@ struct topo_login {
 	int64_t idle_transaction_timeout, transaction_timeout; /* µs */
 	int64_t client_idle_timeout;                           /* µs */
 };
+
+/* ---- rules: auth_hba_file and auth_ident_file ---- */
+
+/* One line of auth_hba_file: how those that it is for prove who they are. */
+struct topo_rule {
+	enum auth_type method; /* never AUTH_ANY or AUTH_HBA */
+	const char *map;       /* of auth_ident_file; NULL: names must be the same */
+	bool wants_cert; /* a certificate that was found right, whatever the method */
+	bool wants_name; /* and its name must be, or map to, the login */
+	bool by_subject; /* the name is the whole subject, not the common name */
+	struct conf_at at;
+};
+/* Who comes from where. */
+struct topo_visit {
+	uint8_t family;   /* AF_INET, AF_INET6; 0: unix socket */
+	uint8_t addr[16]; /* 4 of them, or all */
+	bool has_tls, is_replication;
+	const char *database, *user;
+	const char *virtual_; /* whose member the database is, or itself; or NULL */
+};
+/* The first line that is for them, or NULL: there is none, or no file (auth_type is not hba). */
+const struct topo_rule *topo_rule_find(const struct topo *, const struct topo_visit *);
+/* Whether the one whom a certificate or the system calls `name` may log in as `login`. map NULL:
+ * only under that name. */
+bool topo_name_maps(
+    const struct topo *, const char *map, const char *name, const char *login);
 
 /* Builds a snapshot with one reference; takes over the conf (frees it with itself, also on
  * failure). Reads auth_file. NULL when problems->count > 0 afterwards. */

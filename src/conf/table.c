@@ -120,7 +120,7 @@ enum job_mode_word {
 };
 _Static_assert((int)W_POOL_MODE_statement == (int)POOL_STATEMENT, "pool_mode: words");
 _Static_assert((int)W_AUTH_TYPE_scram == (int)AUTH_SCRAM, "auth_type: words");
-_Static_assert((int)W_AUTH_TYPE_hba == (int)AUTH_HBA, "auth_type: words");
+_Static_assert((int)W_AUTH_TYPE_peer == (int)AUTH_PEER, "auth_type: words");
 _Static_assert((int)W_SSL_MODE_verify_full == (int)SSL_VERIFY_FULL, "sslmode: words");
 
 #define CHECK_STR(key, d, lo, hi, unit)

@@ -80,6 +80,7 @@ struct topo {
 	size_t job_count;
 	struct topo_peer *peers;
 	size_t peer_count;
+	struct hba *hba; /* NULL: auth_type is not hba; the root's */
 };
 
 /* Virtual databases with the routes of the store: copies of the root's, which share with them
@@ -237,6 +238,13 @@ void virtual_places_free(struct topo_virtual *);
 const struct topo_route *virtual_covering(
     const struct topo_virtual *, const struct topo_route *);
 
+/* ---- hba.c ---- */
+
+/* Reads auth_hba_file and auth_ident_file when auth_type asks for them, and checks that
+ * certificates are asked for where a login needs one. */
+void hba_read(struct topo *, struct conf_problems *);
+void hba_free(struct hba *); /* NULL is allowed */
+
 /* A copy of the snapshot with settings of its own, to be changed in one thing. */
 struct topo *topo_copy(const struct topo *) MUST_USE;
 /* To be called when the settings of a copy are as they will be. */
@@ -245,6 +253,8 @@ void topo_copied(struct topo *);
 /* ---- sections, in the order in which they are read ---- */
 
 void logins_read(struct topo *, struct conf_problems *);
+/* Of auth_query, when the databases are there. */
+void logins_check(struct topo *, struct conf_problems *);
 void databases_read(struct topo *, struct conf_problems *);
 void relations_read(struct topo *, struct conf_problems *);
 void peers_read(struct topo *, struct conf_problems *);

@@ -11,6 +11,7 @@
 #include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #define AUTH_FILE_MAX ((size_t)64 << 20)
 
@@ -89,6 +90,24 @@ read_auth_text(struct topo *t, char *text, size_t len, const char *file,
 	}
 }
 
+/* Whether some database, or all, have an auth_user. */
+static bool
+asks_servers(const struct topo *t)
+{
+	if (*topo_settings(t)->auth_user != '\0')
+		return (true);
+	for (size_t i = 0; i < conf_section_count(t->conf); i++) {
+		const struct conf_section *c = conf_section(t->conf, i);
+
+		for (size_t k = 0;
+		     strncmp(c->kind, "database", 8) == 0 && k < c->key_count; k++)
+			if (strcasecmp(c->keys[k].key, "auth_user") == 0 ||
+			    strstr(c->keys[k].value, "auth_user") != NULL)
+				return (true);
+	}
+	return (false);
+}
+
 static void
 read_auth_file(struct topo *t, struct conf_problems *problems)
 {
@@ -99,7 +118,7 @@ read_auth_file(struct topo *t, struct conf_problems *problems)
 	size_t len;
 
 	if (*s->auth_file == '\0') {
-		if (s->auth_type != AUTH_ANY)
+		if (s->auth_type != AUTH_ANY && !asks_servers(t))
 			conf_warning(problems,
 			    (struct conf_at){.file = conf_path(t->conf)},
 			    "auth_file: not set, so nobody can log in");
@@ -165,4 +184,37 @@ logins_read(struct topo *t, struct conf_problems *problems)
 	read_auth_file(t, problems);
 	for (size_t i = 0; s != NULL && i < s->key_count; i++)
 		read_user(t, &s->keys[i], problems);
+}
+
+/* auth_dbname, of the database or (NULL) the global one. */
+static void
+check_auth_dbname(
+    const struct topo *t, const struct topo_database *db, struct conf_problems *problems)
+{
+	const char *name = db != NULL ? db->auth_dbname : topo_settings(t)->auth_dbname;
+	struct conf_at at = db != NULL ? db->at : conf_setting_at(t->conf, "auth_dbname");
+	struct name_list allowed = {0};
+	char *sentence;
+
+	if (name == NULL || *name == '\0')
+		return;
+	if (topo_is_console(name)) {
+		conf_problem(problems, at, "auth_dbname: \"%s\" is the console", name);
+		return;
+	}
+	if (topo_database_find(t, name) != NULL)
+		return;
+	names_of_databases(t, &allowed);
+	sentence = name_unknown("database", name, &allowed);
+	conf_problem(problems, at, "auth_dbname: %s", sentence);
+	free(sentence);
+	free(allowed.names);
+}
+
+void
+logins_check(struct topo *t, struct conf_problems *problems)
+{
+	check_auth_dbname(t, NULL, problems);
+	for (size_t i = 0; i < t->database_count; i++)
+		check_auth_dbname(t, &t->databases[i]->db, problems);
 }

@@ -201,6 +201,7 @@ topo_free(struct topo *t)
 	table_free(&t->by_login);
 	table_free(&t->by_virtual);
 	keyring_release(t->file_keys);
+	hba_free(t->hba);
 	conf_free(t->conf);
 	free(t);
 }
@@ -236,6 +237,8 @@ topo_build(struct conf *c, struct conf_problems *problems)
 	rules_read(t, problems);
 	jobs_read(t, problems);
 	store_read(t, problems);
+	logins_check(t, problems);
+	hba_read(t, problems);
 	topo_copied(t);
 	if (t->database_count == 0)
 		conf_warning(problems, (struct conf_at){.file = conf_path(c)},

@@ -1,6 +1,7 @@
 /* topo/with.c: a snapshot that differs from another in one setting. */
 #include "inner.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -45,9 +46,17 @@ topo_with(const struct topo *base, const struct setting *setting, const char *va
     char *why, size_t why_len)
 {
 	struct topo *t = topo_copy(base);
+	int type;
 
 	if (setting_put(t->own, setting, topo_keep(t, mem_str(value)), why, why_len) !=
 	    0) {
+		topo_release(t);
+		return (NULL);
+	}
+	type = topo_settings(t)->auth_type;
+	if (type == AUTH_HBA && t->hba == NULL) {
+		snprintf(why, why_len,
+		    "auth_hba_file has not been read: write it down in the file, and RELOAD");
 		topo_release(t);
 		return (NULL);
 	}

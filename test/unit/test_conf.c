@@ -260,12 +260,9 @@ wrong_values_are_explained(void **state)
 	expect_refused("pool_mode", "transactoin",
 	    "\"transactoin\" is none of the words, allowed are session, transaction, "
 	    "statement, did you mean \"transaction\"?");
-	expect_refused("auth_type", "cert",
-	    "\"cert\" is refused: logins by certificate are not part of this version, "
-	    "allowed are any, trust, plain, md5, scram-sha-256");
 	expect_refused("auth_type", "pam",
 	    "\"pam\" is refused: logins through PAM are not part of this version, "
-	    "allowed are any, trust, plain, md5, scram-sha-256");
+	    "allowed are any, trust, plain, md5, scram-sha-256, cert, hba, peer");
 	expect_refused("client_tls_dheparams", "atuo",
 	    "\"atuo\" is none of the words, allowed are none, auto, legacy, did you mean "
 	    "\"auto\"?");

@@ -43,6 +43,16 @@ struct seat;
 struct pool;
 TAILQ_HEAD(link_list, link);
 
+/* What a client has shown of its secret, for logins at servers under its own name. Counted by
+ * references, from any thread. */
+struct pool_secret;
+/* of: the stored secret that it has proven; secret: what a server can be shown, the same or the
+ * password itself; keys: of a verifier, or NULL. */
+struct pool_secret *pool_secret_create(
+    const char *of, const char *secret, const struct auth_keys *keys) MUST_USE;
+struct pool_secret *pool_secret_hold(struct pool_secret *);
+void pool_secret_release(struct pool_secret *); /* NULL is allowed */
+
 /* One worker's view of a pool, for the others. A cache line of its own. */
 struct pool_share {
 	_Atomic unsigned idle; /* links it could hand over */
@@ -72,6 +82,7 @@ struct pool {
 	char error[256];      /* why, in the server's words */
 	char error_state[6];
 	struct vars *welcome; /* of no worker: what the last fresh link had; or NULL */
+	struct pool_secret *shown; /* by the last client that has logged in; or NULL */
 	struct pool_share share[]; /* one for each worker */
 };
 
@@ -171,6 +182,9 @@ struct seat *pool_seat(
 
 /* The same under a role at the server, whatever the database's own user is. */
 struct seat *pool_seat_as(struct worker *, const char *dbname, const char *role);
+
+/* New links may log in with this, unless the configuration has another secret for them. */
+void pool_show(struct seat *, struct pool_secret *);
 
 /* Whether it is known what a fresh link says: seat->welcome, learned here or elsewhere. */
 bool pool_learn(struct seat *);

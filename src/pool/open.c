@@ -112,8 +112,8 @@ pool_open(struct seat *seat)
 	    .database = db,
 	    .dbname = db->dbname != NULL ? db->dbname : pool->database,
 	    .role = pool->role,
-	    .secret = seat->secret,
 	    .tls = pw->tls};
+	struct pool_secret *shown;
 	int64_t failed = pool_failed_us(seat),
 		retry = topo_settings(pw->topo)->server_login_retry;
 	struct link *l;
@@ -132,7 +132,9 @@ pool_open(struct seat *seat)
 				   ? atomic_fetch_add(&pool->next_host, 1) %
 					 db->host_count
 				   : atomic_load(&pool->next_host) % db->host_count);
+	shown = pool_choose_secret(seat, &target);
 	l = link_open(seat->worker, &pool_keeper, seat, &target);
+	pool_secret_release(shown);
 	l->reconnect = pool->db->reconnect;
 	l->generation = topo_generation(pw->topo);
 	TAILQ_INSERT_TAIL(&seat->links, l, entry);

@@ -9,6 +9,11 @@ struct pool *pool_find(const char *database, const char *role, const char *login
 void pool_hold(struct pool *);
 void pool_release(struct pool *);
 
+/* ---- secret.c ---- */
+
+/* What a new link logs in with; to be released when the link has its copy. */
+struct pool_secret *pool_choose_secret(struct seat *, struct link_target *) MUST_USE;
+
 /* ---- lend.c ---- */
 
 /* The link has become free: to the one who has waited longest, or idle. May close it. */

@@ -188,6 +188,7 @@ pool_release(struct pool *p)
 		return;
 	pthread_mutex_destroy(&p->lock);
 	free(p->welcome);
+	pool_secret_release(p->shown);
 	free(p->database);
 	free(p->role);
 	free(p);

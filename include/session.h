@@ -96,7 +96,10 @@ struct forward {
 	void *arg;
 };
 
+struct lookup;
+TAILQ_HEAD(lookup_list, lookup);
 struct session_worker {
+	struct lookup_list lookups; /* of auth_query */
 	unsigned held; /* sessions whose next statement waits for a primary */
 	TAILQ_HEAD(, orphan)
 	orphans; /* commits on several databases whose client has left */

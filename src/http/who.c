@@ -243,6 +243,35 @@ who_choose(struct job *job)
 	return (false);
 }
 
+/* What auth_hba_file says of one who shows a secret in clear, and nothing else; NULL: nothing
+ * against it. Without a database, lines for all of them count. */
+static const char *
+rule_bars(const struct job *job)
+{
+	const struct addr *a = &job->peer;
+	const struct who *w = &job->who;
+	struct topo_visit v = {.database = w->database != NULL ? w->database : "",
+	    .virtual_ = w->virt != NULL ? w->virt->name : NULL,
+	    .user = w->login};
+	const struct topo_rule *rule;
+
+	if (topo_settings(job->topo)->auth_type != AUTH_HBA)
+		return (NULL);
+	if (a->family == AF_INET || a->family == AF_INET6) {
+		v.family = a->family;
+		memcpy(v.addr, &a->of,
+		    a->family == AF_INET ? sizeof(a->of.v4) : sizeof(a->of.v6));
+	}
+	rule = topo_rule_find(job->topo, &v);
+	if (rule == NULL)
+		return ("no line of auth_hba_file is for it");
+	if (rule->method == AUTH_REJECT)
+		return ("rejected by auth_hba_file");
+	return (rule->wants_cert || rule->method == AUTH_PEER
+		    ? "auth_hba_file asks for what HTTP does not show"
+		    : NULL);
+}
+
 bool
 who_check(struct job *job)
 {
@@ -251,9 +280,17 @@ who_check(struct job *job)
 	bool has_any = read_credentials(job, &c),
 	     is_proved = has_any && who_prove(job, &c);
 
+	const char *bars = NULL;
+
 	OPENSSL_cleanse(c.secret, sizeof(c.secret));
-	if (is_proved)
-		return (who_choose(job));
+	if (is_proved && !who_choose(job))
+		return (false);
+	if (is_proved && (bars = rule_bars(job)) == NULL)
+		return (true);
+	if (bars != NULL) {
+		log_warning("H: %s login failed: %s", c.login, bars);
+		stat_count(M_logins_failed, 1);
+	}
 	if (!has_any)
 		job_error(job, 401, "28P01", "credentials are needed", NULL,
 		    "send X-API-Key and X-API-Secret, or Authorization: Basic");

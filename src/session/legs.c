@@ -47,6 +47,7 @@ weave_seat(struct session *s, const struct topo_database *node)
 	if (role == NULL)
 		role = s->user->name;
 	seat = pool_seat_as(s->worker, node->name, role);
+	session_show(s, seat);
 	w->seats = mem_realloc(w->seats, (w->seat_count + 1) * sizeof(*w->seats));
 	w->seats[w->seat_count++] = (struct seat_known){.node = node, .seat = seat};
 	return (seat);

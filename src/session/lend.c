@@ -37,7 +37,7 @@ session_flow(struct session *s)
 	bool hold_client =
 	    s->state == SESSION_WAITING || s->state == SESSION_WELCOME ||
 	    (s->state == SESSION_WEAVING && !weave_split_takes(s)) ||
-	    stream_is_full(&s->stream) || s->is_leaving ||
+	    session_is_looking(s) || stream_is_full(&s->stream) || s->is_leaving ||
 	    (s->weave != NULL && s->weave->is_held) || session_console_is_busy(s) ||
 	    (s->is_stalled && l != NULL && (l->requests.count > 0 || l->body_left > 0)) ||
 	    (l != NULL && (l->state != LINK_LENT || stream_is_full(&l->stream) ||

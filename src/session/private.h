@@ -56,10 +56,64 @@ struct session_login {
 	bool is_surplus;  /* one more than max_client_conn */
 	bool is_inner;    /* from this process: proven already */
 	const char *bars; /* why its key may not log in; NULL: it may, or is none */
+	/* auth_query */
+	struct lookup *lookup; /* under way; or NULL */
+	bool has_looked;       /* it has answered: */
+	bool is_found;         /* there is such a login */
+	char *secret;          /* and this is its secret; NULL: it has none */
+	/* the unix user */
+	struct peer_name *peer_name; /* being asked for; or NULL */
+	bool knows_peer;             /* it is known: */
+	char *system_user;           /* NULL: it has no name */
+	struct pool_secret *shown;   /* for logins at servers; or NULL */
 };
 size_t session_startup_bytes(struct session *, const uint8_t *p, size_t len);
-size_t session_auth_bytes(struct session *, const uint8_t *p, size_t len);
 void session_login_free(struct session *);
+
+/* ---- prove.c ---- */
+
+/* Who the client is: by the method that the settings or the rules say. Called again when what it
+ * waits for is there. */
+void session_prove(struct session *);
+size_t session_auth_bytes(struct session *, const uint8_t *p, size_t len);
+/* It has not shown who it is. reason: for the log. */
+void session_unproven(
+    struct session *, const char *sqlstate, const char *message, const char *reason);
+/* AUTH, but nothing is asked of the client yet. */
+static inline bool
+session_is_looking(const struct session *s)
+{
+	return (s->state == SESSION_AUTH && s->login->auth == NULL);
+}
+
+/* ---- proofs.c ---- */
+
+/* How a login must be proven: auth_type, or what its rule says. Valid for the turn. */
+struct proof {
+	enum auth_type method;
+	const char *map;
+	bool wants_cert, wants_name, by_subject;
+};
+/* False: the certificate is missing or that of somebody else, and the session is closed. */
+bool session_cert_proves(struct session *, const struct proof *, bool is_key);
+/* The name of the unix user at the other end is not known yet: asks for it; session_prove() is
+ * called when it is. */
+void session_peer_ask(struct session *);
+bool session_peer_proves(struct session *, const struct proof *);
+void session_peer_leave(struct session_login *);
+
+/* ---- lookup.c ---- */
+
+/* Whether the secret of a login that auth_file does not know is to be asked for. */
+bool session_lookup_wanted(struct session *);
+/* Asks for it; session_prove() is called when it is there, maybe at once. */
+void session_lookup(struct session *);
+/* The client does not wait any more. */
+void session_lookup_leave(struct session_login *);
+void session_lookups_tick(struct worker *, int64_t now_us);
+/* All of them, at the end of the process. */
+void session_lookups_end(struct worker *);
+
 /* Who runs the proxy may look at it from the same machine without a password. */
 bool session_is_operator(const struct session *);
 
@@ -72,6 +126,14 @@ bool session_key_operates(const struct session *, const struct topo_key *);
 
 /* ---- welcome.c ---- */
 
+/* The virtual database that a client means by that name, and of bank.analytics the member (else
+ * *member is NULL); NULL: there is none. */
+const struct topo_virtual *session_find_virtual(
+    const struct topo *, const char *dbname, const char **member);
+
+/* What the client has shown of its secret serves the seat's links, when they log in under its
+ * name. */
+void session_show(struct session *, struct seat *);
 /* Authenticated: learns and sets parameters, then greets. */
 void session_welcome(struct session *);
 void session_welcome_link(struct session *, struct link *);

@@ -141,7 +141,10 @@ session_bytes_once(struct session *s, const uint8_t *p, size_t len)
 	case SESSION_STARTUP:
 		return (session_startup_bytes(s, p, len));
 	case SESSION_AUTH:
-		return (session_auth_bytes(s, p, len));
+		if (!session_is_looking(s))
+			return (session_auth_bytes(s, p, len));
+		stream_pause(&s->stream);
+		return (0);
 	case SESSION_CONSOLE:
 		return (session_console_bytes(s, p, len));
 	case SESSION_WEAVING:
@@ -217,6 +220,7 @@ session_init(struct worker *w)
 	TAILQ_INIT(&sw->forwards);
 	sw->peer_id = (uint32_t)pool_settings(w)->peer_id;
 	TAILQ_INIT(&sw->orphans);
+	TAILQ_INIT(&sw->lookups);
 	w->slot[WORKER_SESSION] = sw;
 	worker_on_tick(w, session_tick);
 	pool_on_world(w, session_on_world);
@@ -233,6 +237,7 @@ session_end_all(struct worker *w)
 		while ((s = TAILQ_FIRST(&sw->sessions[i])) != NULL)
 			session_close(s, "57P01", "pooler is shutting down");
 	weave_orphans_end(sw);
+	session_lookups_end(w);
 }
 
 void

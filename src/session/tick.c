@@ -168,6 +168,7 @@ session_tick(struct worker *w, int64_t now)
 	tick_logins(sw, SESSION_STARTUP, now, max);
 	tick_logins(sw, SESSION_AUTH, now, max);
 	tick_logins(sw, SESSION_WELCOME, now, max);
+	session_lookups_tick(w, now);
 	tick_logins(sw, SESSION_CANCELLING, now, max);
 	tick_each(&sw->sessions[SESSION_ACTIVE], now, tick_hung_up);
 	tick_each(&sw->sessions[SESSION_WAITING], now, tick_hung_up);

@@ -127,6 +127,8 @@ weave_begin(struct session *s, const struct topo_virtual *v, const char *member)
 	w->title = mem_str(s->login->startup.database);
 	w->key = rules_of(s, pool_worker(s->worker)->topo, &is_key);
 	w->key_is_key = is_key;
+	if (s->login->shown != NULL)
+		w->shown = pool_secret_hold(s->login->shown);
 	if (!rules_allow(s, w))
 		return (false);
 	w->home = find_home(s);
@@ -198,6 +200,7 @@ weave_free(struct session *s)
 	free(w->next_begin);
 	free(w->clean);
 	free(w->routed);
+	pool_secret_release(w->shown);
 	free(w->seats);
 	free(w->name);
 	free(w->member);

@@ -240,6 +240,7 @@ struct weave {
 	const struct topo_virtual *virt;
 	const struct topo_key *key; /* or the login's rules; NULL */
 	bool key_is_key;            /* not the login's rules */
+	struct pool_secret *shown;  /* of the login's secret, for its members; or NULL */
 	struct pool_place *place;   /* counts the clients of the virtual database */
 	struct seat *home;          /* counts this client; where it is greeted */
 	struct seat_known *seats;   /* of the present snapshot */

@@ -115,6 +115,17 @@ want_parameter(void *arg, const char *name, const char *value)
 
 /* ---- limits ---- */
 
+void
+session_show(struct session *s, struct seat *seat)
+{
+	struct pool_secret *shown = s->login != NULL
+					? s->login->shown
+					: (s->weave != NULL ? s->weave->shown : NULL);
+
+	if (shown != NULL && strcmp(seat->pool->role, s->user->name) == 0)
+		pool_show(seat, shown);
+}
+
 /* One more client, unless that would be more than max (0: no limit). */
 static bool
 count_client(_Atomic unsigned *count, int64_t max)
@@ -172,6 +183,7 @@ welcome_seat(struct session *s, const struct topo *topo)
 		return (false);
 	}
 	s->seat = seat;
+	session_show(s, seat);
 	s->holds_clients = true;
 	seat->clients++;
 	seat->used_us = clock_us();
@@ -181,9 +193,8 @@ welcome_seat(struct session *s, const struct topo *topo)
 	return (true);
 }
 
-/* The virtual database that the client names, and of bank.analytics the member. */
-static const struct topo_virtual *
-find_virtual(const struct topo *topo, const char *dbname, const char **member)
+const struct topo_virtual *
+session_find_virtual(const struct topo *topo, const char *dbname, const char **member)
 {
 	const struct topo_virtual *v = topo_virtual_find(topo, dbname);
 	const char *dot = strrchr(dbname, '.');
@@ -206,8 +217,9 @@ welcome_place(struct session *s, const struct topo *topo)
 {
 	const char *dbname = s->login->startup.database, *member;
 	const struct topo_database *db = topo_database_find(topo, dbname);
-	const struct topo_virtual *v =
-	    db == NULL || db->is_auto ? find_virtual(topo, dbname, &member) : NULL;
+	const struct topo_virtual *v = db == NULL || db->is_auto
+					   ? session_find_virtual(topo, dbname, &member)
+					   : NULL;
 
 	if (v == NULL)
 		return (session_key_may(s, dbname) && welcome_seat(s, topo));

@@ -1,5 +1,6 @@
 """Certificates for the TLS tests: one authority, a certificate for a server (localhost,
-127.0.0.1), one for a client, and another authority that signed neither."""
+127.0.0.1), some for clients (alice; alice, expired; bob@example.org of an organisation; one
+without a common name), and another authority that signed none of them."""
 import os
 import subprocess
 
@@ -15,14 +16,14 @@ def _authority(d, name):
              "-out", f"{d}/{name}.crt")
 
 
-def _certificate(d, name, subject, alt=None):
+def _certificate(d, name, subject, alt=None, days=2):
     _openssl("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj",
-             f"/CN={subject}", "-keyout", f"{d}/{name}.key", "-out", f"{d}/{name}.csr")
+             subject if subject.startswith("/") else f"/CN={subject}", "-keyout", f"{d}/{name}.key", "-out", f"{d}/{name}.csr")
     ext = f"{d}/{name}.ext"
     with open(ext, "w") as f:
         f.write(f"subjectAltName={alt}\n" if alt else "basicConstraints=CA:FALSE\n")
     _openssl("x509", "-req", "-in", f"{d}/{name}.csr", "-CA", f"{d}/ca.crt", "-CAkey",
-             f"{d}/ca.key", "-CAcreateserial", "-days", "2", "-extfile", ext, "-out",
+             f"{d}/ca.key", "-CAcreateserial", "-days", str(days), "-extfile", ext, "-out",
              f"{d}/{name}.crt")
 
 
@@ -32,8 +33,11 @@ def make(directory):
     _certificate(directory, "server", "localhost", "DNS:localhost,IP:127.0.0.1")
     _certificate(directory, "stranger", "elsewhere.example", "DNS:elsewhere.example")
     _certificate(directory, "client", "alice")
+    _certificate(directory, "expired", "alice", days=-1)
+    _certificate(directory, "mail", "/O=Bank/OU=Staff/CN=bob@example.org")
+    _certificate(directory, "nameless", "/O=Bank")
     for name in os.listdir(directory):
         os.chmod(os.path.join(directory, name), 0o644)
-    for name in ("client.key",):
+    for name in ("client.key", "expired.key", "mail.key", "nameless.key"):
         os.chmod(os.path.join(directory, name), 0o600)
     return directory

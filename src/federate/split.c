@@ -45,10 +45,10 @@ part_stop(struct part *p)
 {
 	if (p->link == NULL || p->owed == 0 || p->has_failed)
 		return;
+	/* A server that waits for a lock reads no CopyFail. */
 	if (p->takes)
 		part_close_copy(p, "the statement has failed");
-	else
-		part_cancel(p);
+	part_cancel(p);
 }
 
 void

@@ -3,6 +3,7 @@ are written or none, and the union of the members is what one PostgreSQL would h
 import io
 import random
 import subprocess
+import threading
 import time
 import uuid
 
@@ -350,7 +351,6 @@ def test_cancel_of_a_part_that_waits_for_a_lock(c, pg):
                 with c.cursor() as cur, cur.copy("copy rows (k) from stdin") as copy:
                     for i in range(100):
                         copy.write(b"%d\n" % i)
-                    import threading
                     threading.Timer(0.3, c.cancel).start()
             raise psycopg.Rollback()
     assert set(count(pg, "rows").values()) == {0}
@@ -684,3 +684,32 @@ def test_keys(door, proxy, pg):
             c.execute("insert into accounts (user_id) values (880004), (880003)")
         assert c.execute("select count(*) from accounts where user_id = 880004").fetchone() == (0,)
         c.execute("delete from accounts where user_id = 880002")
+
+
+def test_slow_member_holds_the_client(c, door, pg):
+    """What a member does not take stays with the client, and not in the proxy's memory."""
+    key = next(k for k in range(100) if c.execute(
+        "insert into rows (k) values (%s) returning current_database()", [k]).fetchone() == ("bank_s",))
+    c.execute("delete from rows where k = %s", [key])
+    other, written = door.connect("bank"), threading.Event()
+
+    def copy():
+        with pytest.raises(psycopg.errors.QueryCanceled):
+            with other.cursor() as cur, cur.copy("copy rows (k, a) from stdin") as stream:
+                for _ in range(3000):
+                    stream.write(b"%d\t" % key + b"x" * 100000 + b"\n")
+                written.set()
+
+    with pg.connect("bank_s", user="alice") as holder, holder.transaction():
+        holder.execute("insert into rows (k) values (%s)", [key])  # the first row waits for it
+        thread = threading.Thread(target=copy)
+        thread.start()
+        before, most = door.rss_kb(), 0
+        for _ in range(30):
+            written.wait(0.1)
+            most = max(most, door.rss_kb())
+        other.cancel()
+        thread.join()
+        other.close()
+        assert most < before + 60000, (before, most)  # of 300 MB
+        raise psycopg.Rollback()

@@ -53,6 +53,13 @@ enum auth_type {
 	AUTH_PEER,
 	AUTH_REJECT /* of a line of auth_hba_file; no word of auth_type */
 };
+enum session_attrs {
+	ATTRS_ANY,
+	ATTRS_READ_WRITE,
+	ATTRS_READ_ONLY,
+	ATTRS_PRIMARY,
+	ATTRS_STANDBY
+};
 enum ssl_mode {
 	SSL_DISABLE,
 	SSL_ALLOW,

@@ -119,6 +119,7 @@ struct topo_database {
 	int64_t health_fall, health_rise;        /* -1: the global ones */
 	struct topo_verdict *verdict;            /* NULL for the '*' entry */
 	bool round_robin_hosts;                  /* load_balance_hosts */
+	int session_attrs;                       /* enum session_attrs */
 	struct conf_at at;
 	/* -1 where the database says nothing. */
 	int pool_mode;

@@ -305,11 +305,41 @@ login_authenticate(struct link *l, const uint8_t *body, size_t len)
 	buf_free(&out);
 }
 
+/* target_session_attrs: false when the server is another one, or does not say. */
+static bool
+login_is_wanted(const struct link *l)
+{
+	const char *standby = vars_get(l->vars, "in_hot_standby");
+	const char *read_only = vars_get(l->vars, "default_transaction_read_only");
+	bool is_standby = standby != NULL && strcmp(standby, "on") == 0;
+	bool is_read_only = read_only != NULL && strcmp(read_only, "on") == 0;
+
+	switch ((enum session_attrs)l->login->database->session_attrs) {
+	case ATTRS_READ_WRITE:
+		return (
+		    standby != NULL && read_only != NULL && !is_standby && !is_read_only);
+	case ATTRS_READ_ONLY:
+		return (is_standby || is_read_only);
+	case ATTRS_PRIMARY:
+		return (standby != NULL && !is_standby);
+	case ATTRS_STANDBY:
+		return (is_standby);
+	case ATTRS_ANY:
+	default:
+		return (true);
+	}
+}
+
 static void
 login_complete(struct link *l)
 {
 	char local[ADDR_TEXT];
 
+	if (!login_is_wanted(l)) {
+		link_login_failed(l, F_LINK_LOGIN, NULL,
+		    "the server is not what target_session_attrs asks for");
+		return;
+	}
 	addr_text(&l->local, local, sizeof(local));
 	log_info("S-%#" PRIx64 ": %s new connection to server (from %s:%u)", l->id,
 	    l->name, local, l->local.port);

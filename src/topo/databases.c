@@ -54,6 +54,7 @@ static const struct slot slots[] = {
     DB_SLOT(health_rise, SLOT_NUMBER),
     {"read_only", SLOT_FLAG, offsetof(struct draft, db.is_read_only)},
     {"reserve_pool", SLOT_NUMBER, offsetof(struct draft, db.reserve_pool_size)},
+    {"target_session_attrs", SLOT_MODE, offsetof(struct draft, db.session_attrs)},
     {"load_balance_hosts", SLOT_FLAG, offsetof(struct draft, db.round_robin_hosts)},
     DRAFT_SLOT(host),
     DRAFT_SLOT(port),

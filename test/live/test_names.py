@@ -133,3 +133,19 @@ def test_server_fast_close(proxy, pg, fast):
         time.sleep(0.3)
         assert c.execute("select 2").fetchone() == (2,)
     c.close()
+
+
+@pytest.mark.parametrize("attrs,role,accepted", [
+    ("any", "off", True), ("primary", "off", True), ("standby", "off", False),
+    ("read-write", "off", True), ("read-write", "on", False),
+    ("read-only", "on", True), ("read-only", "off", False), ("primary", "on", True)])
+def test_target_session_attrs(proxy, pg, attrs, role, accepted):
+    """A primary; role: its default_transaction_read_only, as connect_query leaves it."""
+    door = proxy(pg, {"shop": f"host=127.0.0.1 port={pg.port} dbname=shop target_session_attrs={attrs} "
+                              f"connect_query='set default_transaction_read_only = {role}'"})
+    if accepted:
+        with door.connect() as c:
+            assert c.execute("select 1").fetchone() == (1,)
+    else:
+        with pytest.raises(psycopg.OperationalError, match="target_session_attrs"):
+            door.connect()

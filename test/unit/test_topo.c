@@ -352,8 +352,6 @@ what_is_accepted_with_a_word(void **state)
 				     "[peers]\n1 = host=x port=6432 pool_size=2\n",
 	    "t.ini:5: a: host: given again, the one before no longer counts\n"
 	    "t.ini:5: a: given again, t.ini:4 no longer counts\n"
-	    "t.ini:6: b: target_session_attrs: accepted so that an existing pgbouncer.ini "
-	    "starts; has no effect yet\n"
 	    "t.ini:6: b: auth_type = any needs a user for each database, this one has none\n"
 	    "t.ini:7: [peers]: without a peer_id no cancel request is passed on\n");
 

@@ -80,6 +80,8 @@ struct request {
 	bool is_doomed;      /* sent to fail: what is prepared stays so */
 	bool renames;    /* an error must speak of the client's name for the statement */
 	bool is_unnamed; /* REQ_PARSE of the unnamed statement */
+	bool is_prepare; /* about a text that says PREPARE, EXECUTE or DEALLOCATE */
+	bool is_own;     /* REQ_CLOSE of what no client knows */
 	bool is_ours;    /* sent to fail: the client gets the proxy's own error */
 	bool is_after_error; /* REQ_SYNC: something of its batch has failed */
 	void *arg;           /* the user's */
@@ -112,12 +114,22 @@ struct prepared_set {
 	struct table table;
 	TAILQ_HEAD(prepared_list, prepared_entry) lru; /* first: used longest ago */
 };
+/* Definitions (CREATE, ALTER, DROP) that this process has seen done, and one. Threads count
+ * together. */
+uint64_t link_definitions(void);
 /* True and made the youngest when the statement is there and up to date. */
 bool prepared_touch(struct prepared_set *, struct hash128 id);
-/* It was not touched: whether the server has an old one of that name, to be closed first. */
+/* Whether the server has one of that name, be it out of date: then it is to be closed first. */
 bool prepared_is_old(const struct prepared_set *, struct hash128 id);
 /* "cached plan must not change result type": it is out of date, on all links. */
 void prepared_renew(struct hash128 id);
+/* The same, but only when it is to be trusted by who prepared it for himself after so many
+ * definitions (0: any). */
+bool prepared_touch_fresh(struct prepared_set *, struct hash128 id, uint64_t definitions);
+/* It must be prepared anew. */
+void prepared_suspect(struct prepared_set *, struct hash128 id);
+/* The one used longest ago after `skip` others; false when there is none. */
+bool prepared_oldest(const struct prepared_set *, unsigned skip, struct hash128 *id);
 /* batch: that of the Parse; the statement is not sure until prepared_confirm(). */
 void prepared_add(struct prepared_set *, struct hash128 id, uint32_t batch);
 void prepared_confirm(struct prepared_set *, struct hash128 id);
@@ -262,7 +274,8 @@ void link_cancel_over(struct link *);
 /* Runs a simple query of the proxy's own, its rows swallowed; LENT or IDLE before, RUNNING
  * until ran(), which finds the link in the state that it had. */
 void link_run(struct link *, const char *sql, link_ran *ran, void *arg);
-/* A command tag (with its NUL): statements and parameters that it has dropped are forgotten.
+/* A command tag (with its NUL): definitions are counted, and statements and parameters that it
+ * has dropped are forgotten.
  * True when it was DISCARD ALL or DEALLOCATE ALL. */
 bool link_note_tag(struct link *, const char *tag, size_t len);
 /* A ParameterStatus of the server: the link's vars follow. */

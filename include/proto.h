@@ -145,6 +145,11 @@ int proto_error_parse(
  * its message field (all occurrences). */
 int proto_error_rename(struct buf *, const uint8_t *body, size_t len, const char *from,
     const char *to) MUST_USE;
+/* The value of a field, by its letter; "" where it is absent. The body has been parsed. */
+const char *proto_error_field(const uint8_t *body, size_t len, char field);
+/* As proto_error_rename(), and the field of the position is replaced, or taken out (0). */
+int proto_error_move(struct buf *, const uint8_t *body, size_t len, const char *from,
+    const char *to, long position) MUST_USE;
 int proto_parameter_parse(
     const uint8_t *body, size_t len, const char **name, const char **value) MUST_USE;
 /* Authentication request: its code (0 ok, 3 cleartext, 5 md5, 10, 11, 12 SASL) and data. */

@@ -43,6 +43,7 @@ struct route_datum {
 	size_t len;
 	uint32_t type; /* OID; 0: not known */
 	bool is_binary, is_null;
+	bool is_hidden; /* an expression: nobody knows it before the statement runs */
 };
 
 struct route_input {

@@ -27,6 +27,7 @@ struct session_login;
 struct statements;
 struct stmt;
 struct cancel_order;
+struct prep;
 struct console;
 struct weave;
 
@@ -67,6 +68,7 @@ struct session {
 	uint64_t unnamed_token;        /* marks it on links; 0: there is none */
 	struct stmt
 	    *unnamed; /* what its unnamed statement is; NULL: none, or too long to keep */
+	struct prep *prep; /* PREPARE, EXECUTE or DEALLOCATE under way; or NULL */
 	struct session_login *login; /* until READY */
 	struct cancel_order *order;  /* CANCELLING */
 	struct console *console;     /* CONSOLE */

@@ -69,6 +69,41 @@ char *sql_literal_value(const struct sql_scan *, unsigned i) MUST_USE;
  * caller frees it. */
 char *sql_digest_text(const struct sql_scan *) MUST_USE;
 
+/* ---- PREPARE, EXECUTE, DEALLOCATE ---- */
+
+enum sql_prepare_kind {
+	SQL_PREPARE_NONE,
+	SQL_PREPARE_MAKE, /* PREPARE name [(types)] AS … */
+	SQL_PREPARE_RUN, /* EXECUTE name [(arguments)], perhaps behind EXPLAIN, or CREATE … AS */
+	SQL_PREPARE_DROP, /* DEALLOCATE [PREPARE] name */
+	SQL_PREPARE_DROP_ALL
+};
+/* Offsets into scan->sql. */
+struct sql_prepare {
+	enum sql_prepare_kind kind;
+	char *name;                   /* folded; NULL: DROP_ALL */
+	uint32_t at, len;             /* of the name, as it stands */
+	uint32_t types_at, types_len; /* MAKE: with parentheses; 0: none */
+	uint32_t inner_at;            /* MAKE: behind AS, up to the end */
+	uint32_t args_at, args_len;   /* RUN: with parentheses; 0: none */
+	bool is_explained, creates;   /* RUN: what stands before it */
+};
+/* False: the statement is none of these (and *out is empty). */
+bool sql_prepare_read(const struct sql_scan *, struct sql_prepare *out);
+void sql_prepare_free(struct sql_prepare *);
+/* A look at the first word: 0: the statement is none of these; 1: it may be; -1: of the first
+ * word, or the comments before it, more must be seen. */
+int sql_prepare_may(const char *text, size_t len);
+/* An argument of EXECUTE, as a parameter's value in text. */
+struct sql_argument {
+	char *value; /* NULL: NULL, or an expression */
+	bool is_null;
+};
+/* How many there are; sql_arguments_free() afterwards. */
+unsigned sql_prepare_arguments(const struct sql_scan *, const struct sql_prepare *,
+    struct sql_argument **out) MUST_USE;
+void sql_arguments_free(struct sql_argument *, unsigned count);
+
 /* ---- facts ---- */
 
 enum sql_class {

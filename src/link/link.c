@@ -11,6 +11,7 @@
  */
 #include "private.h"
 #include <inttypes.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -71,6 +72,24 @@ link_note_parameter(struct link *l, const char *name, const char *value)
 	    vars_with(l->worker, l->vars, name, value, vars_kind_of(l->worker, name));
 }
 
+/* ---- tags ---- */
+
+static _Atomic uint64_t definitions = 1;
+
+uint64_t
+link_definitions(void)
+{
+	return (atomic_load(&definitions));
+}
+
+static bool
+is_definition(const char *tag, size_t len)
+{
+	return ((len > 6 && memcmp(tag, "ALTER ", 6) == 0) ||
+		(len > 7 && memcmp(tag, "CREATE ", 7) == 0) ||
+		(len > 5 && memcmp(tag, "DROP ", 5) == 0));
+}
+
 static bool
 tag_is(const char *tag, size_t len, const char *what)
 {
@@ -80,8 +99,12 @@ tag_is(const char *tag, size_t len, const char *what)
 bool
 link_note_tag(struct link *l, const char *tag, size_t len)
 {
-	if (len == 0 || strchr("DRS", tag[0]) == NULL)
+	if (len == 0 || strchr("ACDRS", tag[0]) == NULL)
 		return (false);
+	if (is_definition(tag, len)) {
+		atomic_fetch_add(&definitions, 1);
+		return (false);
+	}
 	if (tag_is(tag, len, "DISCARD ALL")) {
 		prepared_clear(&l->prepared);
 		l->vars = vars_without_startup(l->worker, l->vars);

@@ -11,9 +11,10 @@
 struct prepared_entry {
 	struct table_node node;
 	struct hash128 id;
-	uint32_t batch; /* of the Parse */
-	unsigned age;   /* see ages */
-	bool is_sure;   /* the server has confirmed it */
+	uint32_t batch;       /* of the Parse */
+	unsigned age;         /* see ages */
+	bool is_sure;         /* the server has confirmed it */
+	uint64_t definitions; /* how many had been seen; 0: it is not to be trusted */
 	TAILQ_ENTRY(prepared_entry) lru;
 };
 
@@ -93,6 +94,38 @@ prepared_is_old(const struct prepared_set *set, struct hash128 id)
 	return (entry_find(set, id) != NULL);
 }
 
+bool
+prepared_touch_fresh(struct prepared_set *set, struct hash128 id, uint64_t definitions)
+{
+	const struct prepared_entry *e = entry_find(set, id);
+
+	return (e != NULL && e->definitions != 0 && e->definitions >= definitions &&
+		prepared_touch(set, id));
+}
+
+void
+prepared_suspect(struct prepared_set *set, struct hash128 id)
+{
+	struct prepared_entry *e = entry_find(set, id);
+
+	if (e != NULL)
+		e->definitions = 0;
+}
+
+bool
+prepared_oldest(const struct prepared_set *set, unsigned skip, struct hash128 *id)
+{
+	const struct prepared_entry *e;
+
+	if (skip >= set->table.count)
+		return (false);
+	e = TAILQ_FIRST(&set->lru);
+	while (skip-- > 0)
+		e = TAILQ_NEXT(e, lru);
+	*id = e->id;
+	return (true);
+}
+
 void
 prepared_add(struct prepared_set *set, struct hash128 id, uint32_t batch)
 {
@@ -107,6 +140,7 @@ prepared_add(struct prepared_set *set, struct hash128 id, uint32_t batch)
 	e->id = id;
 	e->batch = batch;
 	e->age = atomic_load(age_of(id));
+	e->definitions = link_definitions();
 	table_add(&set->table, &e->node, id.lo);
 	TAILQ_INSERT_TAIL(&set->lru, e, lru);
 }

@@ -129,6 +129,48 @@ proto_error_rename(
 	return (0);
 }
 
+const char *
+proto_error_field(const uint8_t *body, size_t len, char field)
+{
+	struct rest r = {body, len};
+	const char *text;
+	size_t n;
+
+	while (r.len > 0 && *r.p != '\0') {
+		char is = (char)*r.p++;
+
+		r.len--;
+		text = take_str(&r, &n);
+		if (text == NULL || is == field)
+			return (text != NULL ? text : "");
+	}
+	return ("");
+}
+
+int
+proto_error_move(struct buf *b, const uint8_t *body, size_t len, const char *from,
+    const char *to, long position)
+{
+	const char *was = proto_error_field(body, len, 'P');
+	size_t at = (size_t)((const uint8_t *)was - body), was_len = strlen(was);
+	struct buf moved = {0};
+	int fault;
+
+	if (*was == '\0')
+		return (proto_error_rename(b, body, len, from, to));
+	if (position > 0) {
+		buf_add(&moved, body, at);
+		buf_addf(&moved, "%ld", position);
+		buf_add(&moved, body + at + was_len, len - at - was_len);
+	} else {
+		buf_add(&moved, body, at - 1);
+		buf_add(&moved, body + at + was_len + 1, len - at - was_len - 1);
+	}
+	fault = proto_error_rename(b, moved.mem, moved.len, from, to);
+	buf_free(&moved);
+	return (fault);
+}
+
 int
 proto_parameter_parse(
     const uint8_t *body, size_t len, const char **name, const char **value)

@@ -187,6 +187,23 @@ read_null(struct reading *r)
 }
 
 static bool
+read_other(struct reading *r)
+{
+	char name[160];
+
+	if (!r->match->is_insert) {
+		r->is_open = true;
+		return (true);
+	}
+	route_refuse(r->w, "0A000",
+	    "the value of shard key \"%s\" of table \"%s\" is not known before the statement runs",
+	    r->shard->key, route_table_name(r->table, name, sizeof(name)));
+	route_hint(r->w,
+	    "Insert it as a constant or a parameter, or name the database: SET pgweave.database = …");
+	return (false);
+}
+
+static bool
 read_param(struct reading *r, unsigned number)
 {
 	const struct route_input *in = r->w->in;
@@ -197,6 +214,8 @@ read_param(struct reading *r, unsigned number)
 		r->is_later = true;
 		return (true);
 	}
+	if (d.is_hidden)
+		return (read_other(r));
 	if (d.is_null)
 		return (read_null(r));
 	return (add_value(r, route_value_datum(r->shard, &d, &v), &v,
@@ -223,23 +242,6 @@ read_literal(struct reading *r, const struct sql_value *v)
 	free(whole);
 	free(text);
 	return (is_good);
-}
-
-static bool
-read_other(struct reading *r)
-{
-	char name[160];
-
-	if (!r->match->is_insert) {
-		r->is_open = true;
-		return (true);
-	}
-	route_refuse(r->w, "0A000",
-	    "the value of shard key \"%s\" of table \"%s\" is not known before the statement runs",
-	    r->shard->key, route_table_name(r->table, name, sizeof(name)));
-	route_hint(r->w,
-	    "Insert it as a constant or a parameter, or name the database: SET pgweave.database = …");
-	return (false);
 }
 
 static bool

@@ -3,7 +3,7 @@
  * it now.
  */
 #include "catalog.h"
-#include "weave.h"
+#include "prepare.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -274,14 +274,203 @@ decline_to_keep(struct weave *w, enum sql_keeps keeps)
 	return (weave_decline(w, "0A000", messages[keeps], hints[keeps]));
 }
 
+/* ---- PREPARE, EXECUTE, DEALLOCATE ---- */
+
+void
+weave_made_free(struct session *s)
+{
+	struct weave *w = s->weave;
+
+	for (unsigned i = 0; i < w->made_count; i++) {
+		free(w->made[i].name);
+		if (w->made[i].stmt != NULL)
+			stmt_release(s->worker, w->made[i].stmt);
+	}
+	free(w->made);
+	w->made = NULL;
+	w->made_count = 0;
+}
+
+static void
+note_made(struct session *s, const struct sql_scan *scan, const struct sql_prepare *p)
+{
+	struct weave *w = s->weave;
+	struct made *made;
+
+	if (!w->unit.is_string)
+		return;
+	w->made = mem_realloc(w->made, (w->made_count + 1) * sizeof(*w->made));
+	made = &w->made[w->made_count++];
+	*made = (struct made){.name = p->name != NULL ? mem_str(p->name) : NULL};
+	if (p->kind == SQL_PREPARE_MAKE)
+		made->stmt = prep_intern(s, scan, p);
+}
+
+/* What EXECUTE of that name runs, when it comes to it. */
+static struct stmt *
+stmt_named(struct session *s, const char *name)
+{
+	const struct stmt_name *n = stmt_name_find(s, name);
+	const struct weave *w = s->weave;
+
+	for (unsigned i = w->made_count; i-- > 0;)
+		if (w->made[i].name == NULL || strcmp(w->made[i].name, name) == 0)
+			return (w->made[i].stmt);
+	return (n != NULL ? n->stmt : NULL);
+}
+
+bool
+prep_inner_find(struct session *s, const struct sense *sense, struct prep_inner *out)
+{
+	struct stmt *st = NULL;
+	struct sql_prepare p;
+	unsigned count;
+
+	*out = (struct prep_inner){0};
+	if (sql_prepare_may(sense->scan.sql, sense->scan.len) <= 0 ||
+	    !sql_prepare_read(&sense->scan, &p))
+		return (false);
+	if (p.kind == SQL_PREPARE_RUN)
+		st = stmt_named(s, p.name);
+	if (st == NULL || prep_is(st)) {
+		sql_prepare_free(&p);
+		return (false);
+	}
+	st->refs++;
+	out->stmt = st;
+	out->sense = *sense_of_stmt(s->worker, st);
+	/* What stands before EXECUTE is said of this one time. */
+	if (sense->scan.hint != NULL)
+		out->sense.scan.hint = sense->scan.hint;
+	count = sql_prepare_arguments(&sense->scan, &p, &out->arguments);
+	out->binding =
+	    (struct binding){.arguments = out->arguments, .argument_count = count};
+	out->is_plain = !p.is_explained && !p.creates;
+	out->creates = p.creates;
+	sql_prepare_free(&p);
+	return (true);
+}
+
+void
+prep_inner_free(struct session *s, struct prep_inner *inner)
+{
+	sql_arguments_free(inner->arguments, inner->binding.argument_count);
+	stmt_release(s->worker, inner->stmt);
+}
+
+/* Where what needs no database goes: to the link that is there, or home. */
+static enum decision
+go_anywhere(struct session *s, struct route_plan *plan, struct seat **seat)
+{
+	struct weave *w = s->weave;
+	struct leg *leg = w->txn == TXN_OPEN ? leg_home(w) : NULL;
+
+	w->unit.floats = true;
+	plan->leg_count = 0;
+	plan->is_write = false;
+	plan->warning[0] = '\0';
+	*seat = s->link != NULL ? s->link->place : leg != NULL ? leg->seat : w->home;
+	return (GO_ONE);
+}
+
+/* PREPARE goes where its statement would without values, to be looked at; where that cannot be
+ * told, or is several, any will do. */
+static enum decision
+decide_prepare(struct session *s, const struct sense *sense, const struct sql_prepare *p,
+    struct route_plan *plan, struct seat **seat)
+{
+	struct weave *w = s->weave;
+	struct sense inner;
+	enum decision go = GO_REFUSED;
+	bool awaits_values;
+
+	sense_make(s->worker, sense->scan.sql + p->inner_at,
+	    sense->scan.len - p->inner_at, &inner);
+	awaits_values = w->virt->shard_count > 0 && inner.facts->match_count > 0 &&
+			inner.scan.param_max > 0;
+	if (sql_prepare_may(inner.scan.sql, inner.scan.len) == 0 &&
+	    !sense_is_local(s, &inner))
+		go = weave_decide(s, &inner, NULL, plan, seat);
+	sense_end(&inner);
+	if (w->is_held)
+		return (go);
+	refusal_free(&w->refusal);
+	plan->is_write = false;
+	w->unit.floats = awaits_values;
+	return (go == GO_ONE ? go : go_anywhere(s, plan, seat));
+}
+
+static enum decision
+decide_execute(struct session *s, const struct sense *sense, struct prep_inner *inner,
+    struct route_plan *plan, struct seat **seat)
+{
+	struct weave *w = s->weave;
+	struct seat *there = NULL;
+	enum decision go;
+
+	if (sense_is_local(s, &inner->sense))
+		return (weave_decline(w, "0A000",
+		    "EXECUTE of this statement cannot be routed", "Send it by itself."));
+	go = weave_decide(s, &inner->sense, &inner->binding, plan, seat);
+	if (go == GO_MANY && (!inner->is_plain || inner->binding.argument_count > 0))
+		return (weave_decline(w, "0A000",
+		    inner->is_plain
+			? "EXECUTE with arguments cannot go to several databases"
+			: "EXPLAIN or CREATE TABLE AS of an EXECUTE cannot go to several databases",
+		    "Send the statement itself, or name the database: SET pgweave.database = …"));
+	if (go != GO_ONE || !inner->creates)
+		return (go);
+	/* The new table and what fills it belong to one database. */
+	there = *seat;
+	go = decide_by_route(s, sense, NULL, plan, seat);
+	if (go == GO_ONE && *seat == there)
+		return (go);
+	return (
+	    go == GO_REFUSED
+		? go
+		: weave_decline(w, "0A000",
+		      "the table and the rows that fill it belong to different databases",
+		      NULL));
+}
+
+/* GO_LOCAL: it is none of these. */
+static enum decision
+decide_prepared(struct session *s, const struct sense *sense, struct route_plan *plan,
+    struct seat **seat)
+{
+	struct prep_inner inner;
+	struct sql_prepare p;
+	enum decision go = GO_LOCAL;
+
+	if (sql_prepare_may(sense->scan.sql, sense->scan.len) <= 0)
+		return (go);
+	if (prep_inner_find(s, sense, &inner)) {
+		go = decide_execute(s, sense, &inner, plan, seat);
+		prep_inner_free(s, &inner);
+		return (go);
+	}
+	if (!sql_prepare_read(&sense->scan, &p))
+		return (go);
+	if (p.kind == SQL_PREPARE_MAKE)
+		go = decide_prepare(s, sense, &p, plan, seat);
+	else if (!p.creates)
+		go = go_anywhere(s, plan, seat);
+	if (p.kind != SQL_PREPARE_RUN)
+		note_made(s, &sense->scan, &p);
+	sql_prepare_free(&p);
+	return (go);
+}
+
 enum decision
 weave_decide(struct session *s, const struct sense *sense, const struct binding *b,
     struct route_plan *plan, struct seat **seat)
 {
 	struct weave *w = s->weave;
 	const struct sql_facts *f = sense->facts;
+	enum decision go;
 	struct leg *leg;
 
+	w->unit.floats = false;
 	plan->leg_count = 0;
 	plan->is_write = false;
 	plan->warning[0] = '\0';
@@ -311,6 +500,9 @@ weave_decide(struct session *s, const struct sense *sense, const struct binding 
 	if (f->keeps == SQL_KEEPS_LISTENER ||
 	    (f->keeps != SQL_KEEPS_NOTHING && w->txn == TXN_NONE && !w->unit.is_string))
 		return (decline_to_keep(w, f->keeps));
+	go = decide_prepared(s, sense, plan, seat);
+	if (go != GO_LOCAL)
+		return (go);
 	leg = leg_for_verb(s, sense);
 	if (leg == NULL)
 		return (decide_by_route(s, sense, b, plan, seat));
@@ -329,8 +521,7 @@ weave_decide(struct session *s, const struct sense *sense, const struct binding 
 static bool
 is_taint(const struct sense *sense)
 {
-	static const char *const verbs[] = {
-	    "prepare", "listen", "load", "do", "call", NULL};
+	static const char *const verbs[] = {"listen", "load", "do", "call", NULL};
 	const struct sql_facts *f = sense->facts;
 
 	if (f->is_plain_read || f->class == SQL_SET)
@@ -354,6 +545,12 @@ weave_note_relayed(struct session *s, const struct sense *sense)
 {
 	struct weave *w = s->weave;
 	const struct sql_facts *f = sense->facts;
+	struct prep_inner inner;
+
+	if (prep_inner_find(s, sense, &inner)) {
+		w->unit.taints |= is_taint(&inner.sense);
+		prep_inner_free(s, &inner);
+	}
 
 	if (f->class == SQL_SAVEPOINT) {
 		w->unit.saves |= !f->is_release && !f->is_rollback_to;

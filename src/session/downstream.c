@@ -10,7 +10,7 @@
  * An error ends an extended batch: the server answers nothing more until Sync, so what
  * stands in the queue before it is undone, newest first.
  */
-#include "weave.h"
+#include "prepare.h"
 #include <string.h>
 
 #define WHOLE_SMALL                                                                      \
@@ -57,8 +57,12 @@ request_undo(struct session *s, struct link *l, struct request *r)
 		l->unnamed = UNNAMED_FOREIGN;
 	else if (r->kind == REQ_PARSE && r->act != ACT_FAKE && !r->is_doomed)
 		prepared_forget(&l->prepared, r->id);
-	if (r->kind == REQ_CLOSE && r->act == ACT_SKIP && !r->is_unnamed)
+	if (r->kind == REQ_EXECUTE && r->act == ACT_SKIP)
+		prepared_forget(&l->prepared, r->id);
+	if (r->kind == REQ_CLOSE && r->act == ACT_SKIP && !r->is_unnamed && !r->is_own) {
 		prepared_add(&l->prepared, r->id, l->batch);
+		prepared_confirm(&l->prepared, r->id);
+	}
 	if (n == NULL)
 		return;
 	if (r->kind == REQ_PARSE && !r->is_doomed && n->is_listed)
@@ -146,8 +150,13 @@ down_tag(struct down *d, const char *tag, size_t len)
 	struct session *s = d->s;
 	struct link *l = d->l;
 
-	if (!link_note_tag(l, tag, len))
+	if (!link_note_tag(l, tag, len)) {
+		/* Others must not find what was prepared where nobody looked. */
+		if (len == sizeof("PREPARE") && s->prep == NULL && s->rewrites &&
+		    memcmp(tag, "PREPARE", len) == 0)
+			l->is_tainted = true;
 		return;
+	}
 	s->was_discarded |= len > 2 && tag[1] == 'I';
 	statements_clear(s);
 	for (uint32_t i = 1; i < l->requests.count; i++) {
@@ -175,6 +184,13 @@ down_complete(struct down *d, char type, const uint8_t *body, uint32_t size)
 
 	if (r == NULL || (r->kind != REQ_EXECUTE && r->kind != REQ_QUERY))
 		return (down_broken(d, "a command is complete that was not sent"));
+	if (r->act == ACT_SKIP) {
+		prepared_confirm(&d->l->prepared, r->id);
+		requests_pop(&d->l->requests);
+		return (down_body(d, size, false));
+	}
+	if (type == 'C' && d->s->prep != NULL && !prep_tag(d->s, d->l))
+		return (down_body(d, size, false));
 	if (type == 'C' && size > 4) {
 		down_tag(d, (const char *)body, size - 4);
 		if (d->s->weave != NULL && body[size - 5] == '\0')
@@ -243,9 +259,11 @@ down_error(struct down *d, const uint8_t *body, uint32_t size)
 	    strcmp(error.routine, "RevalidateCachedQuery") == 0)
 		prepared_renew(((const struct stmt_name *)r->arg)->stmt->id);
 	l->is_copying_in = false;
-	if (d->s->weave != NULL)
+	if (d->s->prep != NULL && r != NULL)
+		renamed = prep_error(d->s, r, body, size - 4, &error, &d->batch);
+	if (d->s->weave != NULL && (d->s->prep == NULL || !d->s->prep->repeats))
 		d->s->weave->unit.has_failed = true;
-	if (r != NULL && r->is_ours) {
+	if (!renamed && r != NULL && r->is_ours) {
 		const struct refusal *why = &d->s->weave->refusal;
 
 		proto_error(batch_make(&d->batch), "ERROR", why->sqlstate, why->message,
@@ -253,7 +271,7 @@ down_error(struct down *d, const uint8_t *body, uint32_t size)
 		batch_made(&d->batch);
 		renamed = true;
 	}
-	if (r != NULL && r->renames) {
+	if (!renamed && r != NULL && r->renames) {
 		const struct stmt_name *n = r->arg;
 
 		prepared_name(n->stmt->id, server_name);
@@ -319,6 +337,8 @@ down_ready(struct down *d, const uint8_t *body, uint32_t size)
 		l->skips_to_sync = l->wants_sync = false;
 	l->has_lost_sync = false;
 	l->txn = (char)body[0];
+	if (s->prep != NULL && r != NULL && prep_ready(s, l))
+		return (down_body(d, size, false));
 	s->request_us = now;
 	METRIC_INC(m, query_count);
 	if (l->query_us != 0) {

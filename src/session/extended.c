@@ -2,7 +2,7 @@
  * Extended batches on a virtual database: statements and portals that are kept here until it is
  * known where they go, and batches that pass to one link.
  */
-#include "weave.h"
+#include "prepare.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -169,8 +169,7 @@ keep_parse(struct up *u, uint32_t size, const char *name, struct stmt *st)
 		return (weave_refuse(u, 'P', size, "42601",
 		    "cannot insert multiple commands into a prepared statement", NULL));
 	}
-	if (name[0] != '\0' && s->statements != NULL &&
-	    s->statements->bytes + st->sql_len > SESSION_STATEMENTS_MAX) {
+	if (name[0] != '\0' && !statements_have_room(s, name, st->sql_len)) {
 		stmt_release(s->worker, st);
 		return (weave_refuse(u, 'P', size, "53200",
 		    "prepared statements of this client take too much memory", NULL));
@@ -324,6 +323,22 @@ put_parameters(struct buf *out, const struct sense *sense, const struct stmt *st
 	buf_free(&body);
 }
 
+/* An EXECUTE without arguments is the statement itself. */
+static void
+start_many(struct session *s, const struct sense *sense, const struct stmt *st,
+    struct portal *p, enum scatter_what what, uint32_t max_rows)
+{
+	struct route_plan *plan = &s->weave->plan->plan;
+	struct prep_inner inner;
+
+	if (!prep_inner_find(s, sense, &inner)) {
+		scatter_start(s, plan, sense, st, p, what, max_rows);
+		return;
+	}
+	scatter_start(s, plan, &inner.sense, st, p, what, max_rows);
+	prep_inner_free(s, &inner);
+}
+
 static enum up_verdict
 describe_statement(struct up *u, uint32_t size, const char *name)
 {
@@ -345,7 +360,7 @@ describe_statement(struct up *u, uint32_t size, const char *name)
 		return (weave_say(u, size, &out));
 	case GO_MANY:
 		(void)up_body(u, size + 1, true);
-		scatter_start(s, plan, sense, st, NULL, SCATTER_DESCRIBE, 0);
+		start_many(s, sense, st, NULL, SCATTER_DESCRIBE, 0);
 		return (UP_GO_ON);
 	case GO_ONE:
 		return (take_unbound(u, 'D', size, seat));
@@ -393,7 +408,7 @@ describe_portal(struct up *u, uint32_t size, const char *name)
 		return (weave_refuse(u, 'D', size, "55000",
 		    "the statement goes to another database since it was bound", NULL));
 	(void)up_body(u, size + 1, true);
-	scatter_start(s, &w->plan->plan, sense, p->stmt, p, SCATTER_DESCRIBE_PORTAL, 0);
+	start_many(s, sense, p->stmt, p, SCATTER_DESCRIBE_PORTAL, 0);
 	return (UP_GO_ON);
 }
 
@@ -460,7 +475,7 @@ weave_execute(struct up *u, uint32_t size)
 	max_rows = proto_get32((const uint8_t *)name + size - 8);
 	p->is_done = true;
 	(void)up_body(u, size + 1, true);
-	scatter_start(s, &w->plan->plan, sense, p->stmt, p, SCATTER_RUN, max_rows);
+	start_many(s, sense, p->stmt, p, SCATTER_RUN, max_rows);
 	return (UP_GO_ON);
 }
 
@@ -663,7 +678,10 @@ relay_statement(struct up *u, char type, uint32_t size)
 	v = within_read(u, type, size, &in);
 	if (in.st == NULL)
 		return (v);
-	v = in.has_binding < 0 ? UP_STOP : relay_within(u, type, size, &in);
+	if (prep_is(in.st) && !prep_settle(u))
+		v = UP_STOP;
+	else
+		v = in.has_binding < 0 ? UP_STOP : relay_within(u, type, size, &in);
 	stmt_release(u->s->worker, in.st);
 	return (v);
 }

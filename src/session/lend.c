@@ -2,7 +2,7 @@
  * A session and its link: taking one, setting the session's parameters on it, holding either
  * side back while the other is full, giving it back, losing it.
  */
-#include "weave.h"
+#include "prepare.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -275,6 +275,7 @@ session_let_go(struct session *s)
 	struct link *l = s->link;
 
 	s->link = NULL;
+	prep_end(s);
 	l->was_shared |= s->mode != POOL_SESSION;
 	if (!s->rewrites)
 		l->unnamed = UNNAMED_FOREIGN;
@@ -299,6 +300,7 @@ session_give_link(struct session *s, const char *why)
 	if (l->state != LINK_LENT) {
 		/* A query of the proxy's own runs for this session: its end would find nobody. */
 		s->link = NULL;
+		prep_end(s);
 		l->user = NULL;
 		link_close(l, why);
 		return;
@@ -360,14 +362,19 @@ static void
 session_link_lost(struct link *l, const char *why)
 {
 	struct session *s = l->user_arg;
-	unsigned owed = owed_readies(l);
+	unsigned owed;
 	char *detail = NULL;
 	bool is_cut = l->body_left > 0 && l->body_is_forwarded;
 	bool goes_on = s->state == SESSION_ACTIVE && l->txn == 'I' && s->body_left == 0 &&
 		       s->mode != POOL_SESSION && !l->saw_fatal;
 
+	/* The query itself was not sent, and will be. */
+	if (s->prep != NULL && s->prep->is_ahead && s->prep->had_sync)
+		l->wants_sync = false;
+	owed = owed_readies(l);
 	session_disown_requests(s, l);
 	s->link = NULL;
+	prep_end(s);
 	if (again_lost(s, l->name, why))
 		return;
 	if (s->weave != NULL) {

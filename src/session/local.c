@@ -2,7 +2,7 @@
  * Statements that are answered here: transaction verbs while nothing was sent, the settings
  * pgweave.…, EXPLAIN (ROUTE).
  */
-#include "weave.h"
+#include "prepare.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -202,7 +202,9 @@ run_explain(struct session *s, const struct sense *sense, const struct binding *
 	const struct sql_facts *f = sense->facts;
 	struct route_plan *plan = mem_alloc(sizeof(*plan));
 	struct route_input in;
-	struct sense inner;
+	struct prep_inner prepared;
+	struct sense inner, seen;
+	bool is_execute;
 
 	if (f->problem != NULL) {
 		refusal_set(r, "22023", f->problem, NULL, NULL);
@@ -211,22 +213,20 @@ run_explain(struct session *s, const struct sense *sense, const struct binding *
 	}
 	sense_make(s->worker, sense->scan.sql + f->inner_at,
 	    sense->scan.len - f->inner_at, &inner);
+	is_execute = prep_inner_find(s, &inner, &prepared);
+	seen = is_execute ? prepared.sense : inner;
 	/* A hint stands before EXPLAIN, and is meant for what is explained. */
-	if (inner.scan.hint == NULL && sense->scan.hint != NULL) {
-		inner.scan.hint = sense->scan.hint;
-		sense_input(s, &inner, b, &in);
-		in.wants_notes = true;
-		route_plan(&in, plan);
-		inner.scan.hint = NULL;
-	} else {
-		sense_input(s, &inner, b, &in);
-		in.wants_notes = true;
-		route_plan(&in, plan);
-	}
+	if (inner.scan.hint == NULL && sense->scan.hint != NULL)
+		seen.scan.hint = sense->scan.hint;
+	sense_input(s, &seen, is_execute ? &prepared.binding : b, &in);
+	in.wants_notes = true;
+	route_plan(&in, plan);
 	if (with_description)
 		put_column(out, "QUERY PLAN");
 	route_explain(&in, plan, f->wants_json, put_row, out);
 	proto_command_complete(out, "EXPLAIN");
+	if (is_execute)
+		prep_inner_free(s, &prepared);
 	sense_end(&inner);
 	free(plan);
 	return (true);

@@ -210,24 +210,34 @@ struct stmt {
 	unsigned refs;
 	uint32_t sql_len, types_len;
 	struct sense *sense; /* what it is; NULL: nobody has asked */
-	char *clean;    /* what servers get, without names of databases; NULL: the text */
-	uint8_t data[]; /* text, NUL, types */
+	char *clean; /* what servers get, without names of databases; NULL: the text */
+	char *
+	    declared; /* by PREPARE, with these types: "(int, text)" or ""; NULL: by Parse */
+	uint8_t prepare; /* enum sql_prepare_kind: what the text is */
+	uint8_t data[];  /* text, NUL, types */
 };
 /* A client's name for one. Lives until nobody waits for an answer about it. */
 struct stmt_name {
 	struct table_node node;
 	struct stmt *stmt;
 	unsigned pending;
-	uint32_t batch; /* of its Parse */
-	bool is_sure;   /* that Parse has been answered */
+	uint32_t batch;       /* of its Parse */
+	uint64_t definitions; /* how many had been seen when PREPARE was done; Parse: 0 */
+	bool is_sure;         /* that Parse has been answered */
 	bool is_listed;
 	char name[];
 };
 struct statements {
 	struct table names;
-	size_t bytes; /* of the texts, each counted as often as it is named */
+	size_t bytes; /* of names and texts, each text counted as often as it is named */
 };
 struct stmt *stmt_intern(struct worker *, const struct proto_parse *);
+/* The same under an id of the caller's; types: as in Parse. */
+struct stmt *stmt_intern_as(struct worker *, struct hash128 id, const char *sql,
+    size_t sql_len, const uint8_t *types, size_t types_len);
+/* What a name costs of SESSION_STATEMENTS_MAX, and whether there is room for it. */
+size_t stmt_name_bytes(const char *name, size_t sql_len);
+bool statements_have_room(const struct session *, const char *name, size_t sql_len);
 /* What a server is told. */
 static inline const char *
 stmt_text(const struct stmt *st)

@@ -130,13 +130,35 @@ type_of_length(size_t len)
 	return (len == 2 ? 21 : len == 4 ? 23 : len == 8 ? 20 : 0);
 }
 
+/* Of EXECUTE: what is no constant is hidden. */
+static bool
+argument_param(const struct binding *b, unsigned n, struct route_datum *out)
+{
+	const struct sql_argument *a;
+
+	if (n == 0 || n > b->argument_count)
+		return (false);
+	a = &b->arguments[n - 1];
+	*out = (struct route_datum){.is_null = a->is_null};
+	out->is_hidden = !a->is_null && a->value == NULL;
+	if (a->value != NULL) {
+		out->p = (const uint8_t *)a->value;
+		out->len = strlen(a->value);
+	}
+	return (true);
+}
+
 bool
 binding_param(void *arg, unsigned n, struct route_datum *out)
 {
 	const struct binding *b = arg;
-	size_t format_count = get16(b->p), at = 2 + 2 * format_count, count;
+	size_t format_count, at, count;
 	uint32_t size;
 
+	if (b->arguments != NULL)
+		return (argument_param(b, n, out));
+	format_count = get16(b->p);
+	at = 2 + 2 * format_count;
 	count = get16(b->p + at);
 	at += 2;
 	if (n == 0 || n > count)

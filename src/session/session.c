@@ -1,5 +1,5 @@
 /* A session's life: its states, who gets its bytes in which, its end. */
-#include "weave.h"
+#include "prepare.h"
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -325,6 +325,7 @@ session_end(struct session *s, const char *reason)
 	session_move(s, SESSION_CLOSED);
 	stream_close(&s->stream);
 	session_login_free(s);
+	prep_end(s);
 	statements_free(s);
 	stmt_unnamed_set(s, NULL);
 	vars_release(s->worker, s->vars);

@@ -2,7 +2,7 @@
  * Simple queries on a virtual database. A string of several statements is one unit: its first
  * ones may be answered here, the rest goes to one link.
  */
-#include "weave.h"
+#include "prepare.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -26,7 +26,7 @@ note_clean(struct session *s, const struct sense *sense, const char *sql, size_t
 /* A statement behind the first one of its string: whether it belongs to the same link. */
 static enum decision
 decide_other(struct session *s, const struct sense *sense, struct route_plan *plan,
-    struct route_plan *other, const struct seat *seat)
+    struct route_plan *other, struct seat **seat, bool *floats)
 {
 	struct weave *w = s->weave;
 	const struct sql_facts *f = sense->facts;
@@ -47,7 +47,7 @@ decide_other(struct session *s, const struct sense *sense, struct route_plan *pl
 		weave_note_relayed(s, sense);
 		/* What the string has written makes its link the home. */
 		if (w->txn != TXN_OPEN || plan->is_write || home == NULL ||
-		    home->seat == seat ||
+		    home->seat == *seat ||
 		    (!home->has_written && !home->has_savepoints &&
 			f->class != SQL_TWO_PHASE))
 			return (GO_ONE);
@@ -68,7 +68,14 @@ decide_other(struct session *s, const struct sense *sense, struct route_plan *pl
 			    "this statement must stand first, or alone, in its string",
 			    "Send each statement by itself."));
 		plan->is_write |= other->is_write;
-		if (there != seat)
+		/* What could go anywhere goes where the others do. */
+		if (there != *seat && !w->unit.floats && *floats) {
+			*seat = there;
+			plan->leg_count = other->leg_count;
+			memcpy(plan->legs, other->legs, sizeof(plan->legs));
+		}
+		*floats &= w->unit.floats;
+		if (there != *seat && !w->unit.floats)
 			break;
 		weave_note_relayed(s, sense);
 		return (GO_ONE);
@@ -88,9 +95,12 @@ decide_rest(struct up *u, const char *sql, size_t len, struct route_plan *plan,
 	struct route_plan *other = NULL;
 	const char *end = sql + len, *at = first->scan.next;
 	enum decision go;
+	bool floats;
 
 	s->weave->unit.is_string = at != NULL;
+	weave_made_free(s);
 	go = weave_decide(s, first, NULL, plan, seat);
+	floats = s->weave->unit.floats;
 	if (go == GO_ONE)
 		note_clean(s, first, sql, len);
 	if (at == NULL || go == GO_REFUSED || go == GO_LOCAL)
@@ -105,7 +115,7 @@ decide_rest(struct up *u, const char *sql, size_t len, struct route_plan *plan,
 		struct sense sense;
 
 		sense_make(s->worker, at, (size_t)(end - at), &sense);
-		go = decide_other(s, &sense, plan, other, *seat);
+		go = decide_other(s, &sense, plan, other, seat, &floats);
 		if (go == GO_ONE)
 			note_clean(s, &sense, sql, len);
 		at = sense.scan.next;
@@ -115,13 +125,36 @@ decide_rest(struct up *u, const char *sql, size_t len, struct route_plan *plan,
 	return (go);
 }
 
+/* A string with PREPARE, EXECUTE or DEALLOCATE in it, of which a part was answered here, or
+ * names of databases must not be sent. */
+static enum up_verdict
+pass_prepared(struct up *u, const char *sql, size_t len)
+{
+	struct weave *w = u->s->weave;
+	char *said = mem_strn(sql, len);
+	char *sent = mem_strn(w->clean != NULL ? w->clean : sql, len);
+	enum up_verdict v;
+
+	memset(said, ' ', w->blank);
+	memset(sent, ' ', w->blank);
+	v = prep_query(u, said, sent, len);
+	free(said);
+	free(sent);
+	return (v);
+}
+
 enum up_verdict
 weave_pass_query(struct up *u, uint32_t size)
 {
 	struct session *s = u->s;
 	struct weave *w = s->weave;
+	const char *sql = (const char *)u->p + u->used + PROTO_HEAD;
+	bool looks;
 
 	if (s->link->state != LINK_LENT || s->stream.is_paused)
+		return (UP_STOP);
+	looks = u->p[u->used] == 'Q' && prep_look(sql, size - 5, size - 5) > 0;
+	if (looks && !prep_is_ready(u, sql, size - 5))
 		return (UP_STOP);
 	w->is_routed = false;
 	again_begin(u);
@@ -129,11 +162,26 @@ weave_pass_query(struct up *u, uint32_t size)
 		weave_note_leg(s);
 	if (w->blank == 0 && w->clean == NULL)
 		return (UP_PASS);
-	up_query_blanked(u, size, w->blank, w->clean);
+	if (!looks || pass_prepared(u, sql, size - 5) == UP_PASS)
+		up_query_blanked(u, size, w->blank, w->clean);
 	w->blank = 0;
 	free(w->clean);
 	w->clean = NULL;
 	return (up_body(u, size + 1, true));
+}
+
+/* An EXECUTE without arguments is the statement itself. */
+static void
+start_many(struct session *s, struct route_plan *plan, const struct sense *sense)
+{
+	struct prep_inner inner;
+
+	if (!prep_inner_find(s, sense, &inner)) {
+		scatter_start(s, plan, sense, NULL, NULL, SCATTER_RUN, 0);
+		return;
+	}
+	scatter_start(s, plan, &inner.sense, NULL, NULL, SCATTER_RUN, 0);
+	prep_inner_free(s, &inner);
 }
 
 /* One statement that begins at `at` of a query string. *local: it was answered here, and
@@ -184,7 +232,7 @@ query_step(struct up *u, uint32_t size, const char *sql, const char **at, bool *
 		weave_note_routed(w, plan);
 		weave_say_warning(s, plan);
 		(void)up_body(u, size + 1, true);
-		scatter_start(s, plan, &sense, NULL, NULL, SCATTER_RUN, 0);
+		start_many(s, plan, &sense);
 		v = UP_GO_ON;
 		break;
 	case GO_REFUSED:

@@ -15,11 +15,30 @@ stmt_same(const struct table_node *n, const void *key)
 	return (st->id.hi == id->hi && st->id.lo == id->lo);
 }
 
+/* PREPARE, EXECUTE or DEALLOCATE, alone in its text. */
+static enum sql_prepare_kind
+prepare_kind(const char *sql, size_t len)
+{
+	enum sql_prepare_kind kind = SQL_PREPARE_NONE;
+	struct sql_prepare p;
+	struct sql_scan scan;
+
+	if (sql_prepare_may(sql, len) <= 0)
+		return (kind);
+	sql_scan(sql, len, &scan);
+	if (scan.next == NULL && sql_prepare_read(&scan, &p)) {
+		kind = p.kind;
+		sql_prepare_free(&p);
+	}
+	sql_scan_free(&scan);
+	return (kind);
+}
+
 struct stmt *
-stmt_intern(struct worker *w, const struct proto_parse *p)
+stmt_intern_as(struct worker *w, struct hash128 id, const char *sql, size_t sql_len,
+    const uint8_t *types, size_t types_len)
 {
 	struct session_worker *sw = session_worker(w);
-	struct hash128 id = hash_pair(p->sql, p->sql_len, p->types, p->types_len);
 	struct table_node *n = table_find(&sw->known, id.lo, stmt_same, &id);
 	struct stmt *st;
 
@@ -28,16 +47,24 @@ stmt_intern(struct worker *w, const struct proto_parse *p)
 		st->refs++;
 		return (st);
 	}
-	st = mem_alloc(sizeof(*st) + p->sql_len + 1 + p->types_len);
+	st = mem_alloc(sizeof(*st) + sql_len + 1 + types_len);
 	st->id = id;
 	st->refs = 1;
-	st->sql_len = (uint32_t)p->sql_len;
-	st->types_len = (uint32_t)p->types_len;
-	memcpy(st->data, p->sql, p->sql_len);
-	memcpy(st->data + p->sql_len + 1, p->types, p->types_len);
+	st->sql_len = (uint32_t)sql_len;
+	st->types_len = (uint32_t)types_len;
+	memcpy(st->data, sql, sql_len);
+	memcpy(st->data + sql_len + 1, types, types_len);
+	st->prepare = prepare_kind((const char *)st->data, sql_len);
 	table_add(&sw->known, &st->node, id.lo);
 	sw->known_bytes += sizeof(*st) + st->sql_len + st->types_len + 1;
 	return (st);
+}
+
+struct stmt *
+stmt_intern(struct worker *w, const struct proto_parse *p)
+{
+	return (stmt_intern_as(w, hash_pair(p->sql, p->sql_len, p->types, p->types_len),
+	    p->sql, p->sql_len, p->types, p->types_len));
 }
 
 void
@@ -54,6 +81,7 @@ stmt_release(struct worker *w, struct stmt *st)
 		sense_end(st->sense);
 	free(st->sense);
 	free(st->clean);
+	free(st->declared);
 	free(st);
 }
 
@@ -94,7 +122,21 @@ stmt_name_put_back(struct session *s, struct stmt_name *n)
 {
 	table_add(&s->statements->names, &n->node, hash_bytes(n->name, strlen(n->name)));
 	n->is_listed = true;
-	s->statements->bytes += n->stmt->sql_len;
+	s->statements->bytes += stmt_name_bytes(n->name, n->stmt->sql_len);
+}
+
+size_t
+stmt_name_bytes(const char *name, size_t sql_len)
+{
+	return (sizeof(struct stmt_name) + strlen(name) + sizeof(struct stmt) + sql_len);
+}
+
+bool
+statements_have_room(const struct session *s, const char *name, size_t sql_len)
+{
+	return (s->statements == NULL ||
+		s->statements->bytes + stmt_name_bytes(name, sql_len) <=
+		    SESSION_STATEMENTS_MAX);
 }
 
 static void
@@ -112,7 +154,7 @@ stmt_name_take_out(struct session *s, struct stmt_name *n)
 	INVARIANT(n->is_listed);
 	table_remove(&s->statements->names, &n->node);
 	n->is_listed = false;
-	s->statements->bytes -= n->stmt->sql_len;
+	s->statements->bytes -= stmt_name_bytes(n->name, n->stmt->sql_len);
 	stmt_name_free_if_done(s, n);
 }
 

@@ -11,7 +11,7 @@
  * name, a name given twice) are made by the server itself, so that the transaction fails as
  * it would without a proxy.
  */
-#include "weave.h"
+#include "prepare.h"
 #include <string.h>
 
 enum up_verdict
@@ -27,10 +27,11 @@ up_body(struct up *u, uint32_t total, bool is_dropped)
 {
 	u->s->body_left = total;
 	u->s->body_is_dropped = is_dropped;
+	u->s->is_stalled = false;
 	return (UP_GO_ON);
 }
 
-static struct request *
+struct request *
 up_owe(struct up *u, enum request_kind kind, enum request_act act)
 {
 	struct link *l = u->s->link;
@@ -60,7 +61,7 @@ up_close(struct up *u, struct hash128 id)
 }
 
 /* Statements used longest ago make room. */
-static void
+void
 up_evict(struct up *u)
 {
 	struct link *l = u->s->link;
@@ -71,7 +72,7 @@ up_evict(struct up *u)
 		up_close(u, id);
 }
 
-static void
+void
 up_prepare(struct up *u, const struct stmt *st, const char *sql, enum request_act act)
 {
 	struct link *l = u->s->link;
@@ -85,35 +86,41 @@ up_prepare(struct up *u, const struct stmt *st, const char *sql, enum request_ac
 	prepared_add(&l->prepared, st->id, l->batch);
 }
 
-/* The link has not got the statement, or an old one of that name. */
-static void
-up_prepare_anew(struct up *u, const struct stmt *st, enum request_act act)
+void
+up_forget(struct up *u, struct hash128 id)
 {
-	if (prepared_is_old(&u->s->link->prepared, st->id))
-		up_close(u, st->id);
-	up_prepare(u, st, stmt_text(st), act);
+	up_close(u, id);
+	prepared_forget(&u->s->link->prepared, id);
 }
 
-/* The link has the statement, or is told it now. */
-static void
-up_ensure(struct up *u, const struct stmt *st)
+void
+up_ensure(struct up *u, const struct stmt *st, uint64_t definitions)
 {
-	if (prepared_touch(&u->s->link->prepared, st->id))
+	struct link *l = u->s->link;
+
+	if (prepared_touch_fresh(&l->prepared, st->id, definitions))
 		return;
-	up_prepare_anew(u, st, ACT_SKIP);
+	if (prepared_is_old(&l->prepared, st->id))
+		up_forget(u, st->id);
+	if (st->declared != NULL)
+		prep_inject(u, st);
+	else
+		up_prepare(u, st, stmt_text(st), ACT_SKIP);
 	up_evict(u);
 }
 
 /* The link has the client's unnamed statement and no other, so that the server answers as it
  * would to this client alone. */
 static void
-up_ensure_unnamed(struct up *u)
+up_ensure_unnamed(struct up *u, const char *portal)
 {
 	struct session *s = u->s;
 	struct link *l = s->link;
 	const struct stmt *st = s->unnamed;
 
-	if (s->unnamed_token != 0 ? l->unnamed == s->unnamed_token : l->unnamed == 0)
+	if (st != NULL && prep_is(st))
+		st = prep_real(u, st, portal);
+	else if (s->unnamed_token != 0 ? l->unnamed == s->unnamed_token : l->unnamed == 0)
 		return;
 	if (st != NULL) {
 		proto_parse(batch_make(&u->batch), "", stmt_text(st),
@@ -130,7 +137,7 @@ up_ensure_unnamed(struct up *u)
 }
 
 /* The client's unnamed statement is gone, here and for every link to come. */
-static void
+void
 up_drop_unnamed(struct up *u)
 {
 	stmt_unnamed_set(u->s, NULL);
@@ -138,30 +145,53 @@ up_drop_unnamed(struct up *u)
 	u->s->link->unnamed = 0;
 }
 
+/* Whether a long Parse without a name is to be kept all the same; its first word is there. */
+static bool
+may_be_prepare(const uint8_t *body, size_t have, uint32_t size)
+{
+	return (have > 1 && size <= SESSION_WHOLE_MAX &&
+		sql_prepare_may((const char *)body + 1, have - 1) != 0);
+}
+
 /* Parse of the unnamed statement: it passes as it is, and is kept for a later batch. */
 static enum up_verdict
 up_parse_unnamed(struct up *u, const uint8_t *body, size_t have, uint32_t size)
 {
 	struct session *s = u->s;
+	uint32_t max = s->weave != NULL ? SESSION_WHOLE_MAX : SESSION_UNNAMED_MAX;
+	const char *text = NULL;
 	struct proto_parse parse;
+	struct request *r;
 
-	if (size - 4 > (s->weave != NULL ? SESSION_WHOLE_MAX : SESSION_UNNAMED_MAX))
+	if (size - 4 > max && !may_be_prepare(body, have, size))
 		stmt_unnamed_set(s, NULL);
 	else if (have < size - 4)
 		return (UP_STOP);
-	else if (proto_parse_parse(body, have, &parse) == 0)
-		stmt_unnamed_set(s, stmt_intern(s->worker, &parse));
+	else if (proto_parse_parse(body, have, &parse) == 0) {
+		struct stmt *st = stmt_intern(s->worker, &parse);
+
+		if (prep_is(st) && !prep_settle(u)) {
+			stmt_release(s->worker, st);
+			return (UP_STOP);
+		}
+		stmt_unnamed_set(s, st);
+	}
 	if (s->weave != NULL && s->unnamed != NULL)
 		(void)sense_of_stmt(s->worker, s->unnamed);
 	/* A number of its own: a link that the client has left keeps what it had then. */
 	s->unnamed_token =
 	    ++session_worker(s->worker)->tokens << 8 | (uint64_t)s->worker->index;
 	s->link->unnamed = s->unnamed_token;
-	up_owe(u, REQ_PARSE, ACT_FORWARD)->is_unnamed = true;
-	if (s->unnamed == NULL || s->unnamed->clean == NULL)
+	if (s->unnamed != NULL && prep_is(s->unnamed))
+		text = stmt_text(prep_real(u, s->unnamed, NULL));
+	else if (s->unnamed != NULL)
+		text = s->unnamed->clean;
+	r = up_owe(u, REQ_PARSE, ACT_FORWARD);
+	r->is_unnamed = true;
+	r->is_prepare = s->unnamed != NULL && prep_is(s->unnamed);
+	if (text == NULL)
 		return (up_body(u, size + 1, false));
-	proto_parse(
-	    batch_make(&u->batch), "", s->unnamed->clean, parse.types, parse.types_len);
+	proto_parse(batch_make(&u->batch), "", text, parse.types, parse.types_len);
 	batch_made(&u->batch);
 	return (up_body(u, size + 1, true));
 }
@@ -186,6 +216,7 @@ up_about(struct request *r, struct stmt_name *n)
 {
 	r->arg = n;
 	r->renames = true;
+	r->is_prepare = prep_is(n->stmt);
 	n->pending++;
 }
 
@@ -195,6 +226,7 @@ up_parse(struct up *u, const uint8_t *body, size_t len)
 	struct session *s = u->s;
 	struct seat *seat = s->seat;
 	struct proto_parse parse;
+	const struct stmt *real;
 	struct stmt_name *n;
 	struct stmt *st;
 	struct request *r;
@@ -208,15 +240,14 @@ up_parse(struct up *u, const uint8_t *body, size_t len)
 	if (n != NULL) {
 		/* The name is taken: the server says so when it is asked to take its own name
 		 * twice. */
-		up_ensure(u, n->stmt);
+		up_ensure(u, n->stmt, 0);
 		up_prepare(u, n->stmt, "", ACT_FORWARD);
 		r = requests_at(&s->link->requests, s->link->requests.count - 1);
 		up_about(r, n);
 		r->is_doomed = true;
 		return (UP_GO_ON);
 	}
-	if (s->statements != NULL &&
-	    s->statements->bytes + parse.sql_len > SESSION_STATEMENTS_MAX) {
+	if (!statements_have_room(s, parse.name, parse.sql_len)) {
 		batch_flush(&u->batch);
 		session_close(s, "53200",
 		    "prepared statements of this client take too much memory");
@@ -225,21 +256,43 @@ up_parse(struct up *u, const uint8_t *body, size_t len)
 	st = stmt_intern(s->worker, &parse);
 	if (s->weave != NULL)
 		(void)sense_of_stmt(s->worker, st);
-	if (up_must_wait(u, NULL, st)) {
+	if (prep_is(st) ? !prep_settle(u) : up_must_wait(u, NULL, st)) {
 		stmt_release(s->worker, st);
 		return (UP_STOP);
 	}
+	real = prep_is(st) ? prep_real(u, st, NULL) : st;
 	n = stmt_name_add(s, parse.name, st);
 	n->batch = s->link->batch;
-	if (prepared_touch(&s->link->prepared, st->id))
+	if (prepared_touch(&s->link->prepared, real->id))
 		r = up_owe(u, REQ_PARSE, ACT_FAKE);
 	else {
-		up_prepare_anew(u, st, ACT_FORWARD);
+		if (prepared_is_old(&s->link->prepared, real->id))
+			up_forget(u, real->id);
+		up_prepare(u, real, stmt_text(real), ACT_FORWARD);
 		r = requests_at(&s->link->requests, s->link->requests.count - 1);
 	}
 	up_about(r, n);
 	up_evict(u);
 	return (UP_GO_ON);
+}
+
+/* The same for a Bind or Describe of it. */
+static bool
+up_must_settle(struct up *u, const struct stmt_name *n)
+{
+	return (up_must_wait(u, n, n->stmt) || (prep_is(n->stmt) && !prep_settle(u)));
+}
+
+/* What the link is asked for in the place of the client's statement; it has it. */
+static const struct stmt *
+up_real(struct up *u, const struct stmt_name *n, const char *portal)
+{
+	const struct stmt *real = n->stmt;
+
+	if (prep_is(real))
+		real = prep_real(u, real, portal);
+	up_ensure(u, real, n->definitions);
+	return (real);
 }
 
 /* Bind: the statement's name is replaced, the rest passes where it stands. */
@@ -249,6 +302,7 @@ up_bind(struct up *u, const uint8_t *head, size_t have, uint32_t size)
 	struct session *s = u->s;
 	const char *portal, *statement;
 	char name[PREPARED_NAME];
+	const struct stmt *real;
 	struct stmt_name *n;
 	struct buf *out;
 	uint8_t *at;
@@ -260,18 +314,21 @@ up_bind(struct up *u, const uint8_t *head, size_t have, uint32_t size)
 	if (fault != 0 || rest > size - 4)
 		return (up_broken(u, "invalid Bind message"));
 	n = statement[0] != '\0' ? stmt_name_find(s, statement) : NULL;
-	if (n != NULL && up_must_wait(u, n, n->stmt))
+	if (n != NULL ? up_must_settle(u, n)
+		      : statement[0] == '\0' && s->unnamed != NULL &&
+			    prep_is(s->unnamed) && !prep_settle(u))
 		return (UP_STOP);
 	METRIC_INC(&s->seat->metrics, bind_count);
 	if (n == NULL) {
 		if (statement[0] == '\0')
-			up_ensure_unnamed(u);
-		up_owe(u, REQ_BIND, ACT_FORWARD);
+			up_ensure_unnamed(u, portal);
+		up_owe(u, REQ_BIND, ACT_FORWARD)->is_prepare =
+		    statement[0] == '\0' && s->unnamed != NULL && prep_is(s->unnamed);
 		return (up_body(u, size + 1, false));
 	}
-	up_ensure(u, n->stmt);
+	real = up_real(u, n, portal);
 	up_about(up_owe(u, REQ_BIND, ACT_FORWARD), n);
-	prepared_name(n->stmt->id, name);
+	prepared_name(real->id, name);
 	portal_len = strlen(portal) + 1;
 	out = batch_make(&u->batch);
 	at = buf_room(out, PROTO_HEAD);
@@ -293,6 +350,7 @@ up_target(struct up *u, char type, const uint8_t *body, uint32_t size)
 	struct session *s = u->s;
 	enum request_kind kind = type == 'D' ? REQ_DESCRIBE : REQ_CLOSE;
 	char what, server_name[PREPARED_NAME + 1] = "S";
+	const struct stmt *real, *about;
 	struct stmt_name *n = NULL;
 	const char *name;
 	struct request *r;
@@ -302,6 +360,9 @@ up_target(struct up *u, char type, const uint8_t *body, uint32_t size)
 	if (what == 'S' && name[0] != '\0')
 		n = stmt_name_find(s, name);
 	if (n != NULL && up_must_wait(u, n, n->stmt))
+		return (UP_STOP);
+	about = n != NULL ? n->stmt : what == 'S' && name[0] == '\0' ? s->unnamed : NULL;
+	if (kind == REQ_DESCRIBE && about != NULL && prep_is(about) && !prep_settle(u))
 		return (UP_STOP);
 	if (kind == REQ_CLOSE && what == 'S' && name[0] != '\0') {
 		/* The server keeps the statement for others; only the client's name goes. */
@@ -314,7 +375,7 @@ up_target(struct up *u, char type, const uint8_t *body, uint32_t size)
 	}
 	if (n == NULL) {
 		if (what == 'S' && name[0] == '\0') {
-			up_ensure_unnamed(u);
+			up_ensure_unnamed(u, NULL);
 			if (kind == REQ_CLOSE)
 				up_drop_unnamed(u);
 		}
@@ -322,9 +383,9 @@ up_target(struct up *u, char type, const uint8_t *body, uint32_t size)
 		    kind == REQ_CLOSE && what == 'S';
 		return (up_body(u, size + 1, false));
 	}
-	up_ensure(u, n->stmt);
+	real = up_real(u, n, NULL);
 	up_about(up_owe(u, kind, ACT_FORWARD), n);
-	prepared_name(n->stmt->id, server_name + 1);
+	prepared_name(real->id, server_name + 1);
 	proto_message(batch_make(&u->batch), type, server_name, sizeof(server_name));
 	batch_made(&u->batch);
 	return (up_body(u, size + 1, true));
@@ -360,16 +421,22 @@ up_rewritten(struct up *u, char type, uint32_t size)
 }
 
 void
+up_to_link(struct up *u)
+{
+	/* What is sent already is on its way; what was not is behind it. */
+	if (u->batch.to == &u->s->link->stream)
+		return;
+	batch_flush(&u->batch);
+	batch_begin(&u->batch, &u->s->link->stream, u->batch.scratch);
+}
+
+void
 up_doom(struct up *u)
 {
 	static const uint8_t no_types[2];
 	struct request *r;
 
-	/* What is sent already is on its way; what was not is behind it. */
-	if (u->batch.to != &u->s->link->stream) {
-		batch_flush(&u->batch);
-		batch_begin(&u->batch, &u->s->link->stream, u->batch.scratch);
-	}
+	up_to_link(u);
 	proto_parse(batch_make(&u->batch), "", "pgweave refuses this batch", no_types,
 	    sizeof(no_types));
 	batch_made(&u->batch);
@@ -384,10 +451,7 @@ up_own_sync(struct up *u)
 {
 	struct link *l = u->s->link;
 
-	if (u->batch.to != &l->stream) {
-		batch_flush(&u->batch);
-		batch_begin(&u->batch, &l->stream, u->batch.scratch);
-	}
+	up_to_link(u);
 	proto_sync(batch_make(&u->batch));
 	batch_made(&u->batch);
 	up_owe(u, REQ_SYNC, ACT_SKIP);
@@ -403,10 +467,7 @@ up_query_blanked(struct up *u, uint32_t size, uint32_t blank, const char *text)
 	struct buf *out;
 	uint8_t *p;
 
-	if (u->batch.to != &u->s->link->stream) {
-		batch_flush(&u->batch);
-		batch_begin(&u->batch, &u->s->link->stream, u->batch.scratch);
-	}
+	up_to_link(u);
 	out = batch_make(&u->batch);
 	p = buf_room(out, PROTO_HEAD + blank);
 	p[0] = 'Q';
@@ -469,11 +530,36 @@ up_sync(struct up *u, uint32_t size)
 	return (up_body(u, size + 1, false));
 }
 
+/* A simple query of a client that shares its links with others. */
+static enum up_verdict
+up_query(struct up *u, uint32_t size)
+{
+	const char *sql = (const char *)u->p + u->used + PROTO_HEAD;
+	size_t have = u->len - u->used - PROTO_HEAD;
+	enum up_verdict v;
+	int look;
+
+	if (size < 5 || size > SESSION_WHOLE_MAX)
+		return (UP_PASS);
+	look = prep_look(sql, have < size - 5 ? have : size - 5, size - 5);
+	if (look == 0)
+		return (UP_PASS);
+	if (look < 0 || have < size - 4)
+		return (UP_STOP);
+	if (sql[size - 5] != '\0')
+		return (UP_PASS);
+	if (!prep_is_ready(u, sql, size - 5))
+		return (UP_STOP);
+	v = prep_query(u, sql, sql, size - 5);
+	return (v == UP_GO_ON ? up_body(u, size + 1, true) : v);
+}
+
 static enum up_verdict
 up_linked(struct up *u, char type, uint32_t size)
 {
 	struct session *s = u->s;
 	struct link *l = s->link;
+	enum up_verdict v;
 
 	if (l->skips_to_sync && type != 'S')
 		return (up_body(u, size + 1, true));
@@ -483,6 +569,8 @@ up_linked(struct up *u, char type, uint32_t size)
 	case 'Q':
 		if (pool_settings(s->worker)->disable_pqexec)
 			return (up_broken(u, "PQexec disabled"));
+		if (s->rewrites && (v = up_query(u, size)) != UP_PASS)
+			return (v);
 		up_owe(u, REQ_QUERY, ACT_FORWARD);
 		up_drop_unnamed(u);
 		break;
@@ -501,6 +589,9 @@ up_linked(struct up *u, char type, uint32_t size)
 		up_owe(u, REQ_DESCRIBE, ACT_FORWARD);
 		break;
 	case 'E':
+		if (s->prep != NULL && s->prep->is_batch &&
+		    (v = prep_execute(u, size)) != UP_PASS)
+			return (v);
 		up_owe(u, REQ_EXECUTE, ACT_FORWARD);
 		break;
 	case 'C':
@@ -545,6 +636,8 @@ up_message(struct up *u)
 			session_end(s, "client close request");
 		return (UP_STOP);
 	}
+	if (s->prep != NULL && (v = prep_message(u, type, size)) != UP_PASS)
+		return (v);
 	if (s->weave != NULL) {
 		v = weave_message(u, type, size);
 		if (v != UP_PASS)
@@ -555,10 +648,7 @@ up_message(struct up *u)
 		if (s->link == NULL && !session_get_link(s))
 			return (UP_STOP);
 	}
-	if (u->batch.to != &s->link->stream) {
-		batch_flush(&u->batch);
-		batch_begin(&u->batch, &s->link->stream, u->batch.scratch);
-	}
+	up_to_link(u);
 	if (s->link->state != LINK_LENT || s->stream.is_paused)
 		return (UP_STOP);
 	return (up_linked(u, type, size));

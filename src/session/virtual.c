@@ -196,6 +196,7 @@ weave_free(struct session *s)
 	refusal_free(&w->refusal);
 	weave_savepoints_cut(s, 0);
 	again_free(s);
+	weave_made_free(s);
 	free(w->begin_sql);
 	free(w->next_begin);
 	free(w->clean);

@@ -129,6 +129,7 @@ weave_unit_over(struct session *s)
 
 	w->relays = false;
 	w->has_parsed = false;
+	weave_made_free(s);
 	if (w->is_running) {
 		w->is_running = false;
 		atomic_fetch_sub(&w->running_use->running, 1);

@@ -120,6 +120,9 @@ struct binding {
 	size_t values_len; /* formats and values */
 	const uint8_t *types;
 	size_t types_len;
+	const struct sql_argument
+	    *arguments; /* of an EXECUTE, instead of all that; or NULL */
+	unsigned argument_count;
 };
 /* False: malformed. */
 bool binding_parse(struct binding *, const uint8_t *p, size_t len, const struct stmt *);
@@ -278,6 +281,8 @@ struct weave {
 		bool has_failed; /* an error has come */
 		bool discards;   /* DISCARD ALL has run */
 		bool is_string;  /* of several statements: not one for a replica */
+		bool
+		    floats; /* the statement decided last may go wherever another one does */
 		enum {
 			ENDED_NOT,
 			ENDED_COMMIT,
@@ -292,6 +297,11 @@ struct weave {
 	struct vars *tracked; /* held: what is set beyond what servers report; or NULL */
 	struct vars *saved_tracked;        /* as it was when the transaction began */
 	bool knows_level, is_serializable; /* default_transaction_isolation */
+	struct made {
+		char *name;        /* NULL: all */
+		struct stmt *stmt; /* held; NULL: gone */
+	} * made; /* what PREPARE and DEALLOCATE do in the string that is being decided */
+	unsigned made_count;
 	char *next_begin;
 	bool next_is_read_only;
 	bool is_bound;   /* and something in it may have run */
@@ -383,6 +393,8 @@ enum decision weave_decline(
  * statement belongs to the transaction's link (plan->leg_count 0). */
 enum decision weave_decide(struct session *, const struct sense *, const struct binding *,
     struct route_plan *, struct seat **);
+/* A string of statements is decided from its beginning. */
+void weave_made_free(struct session *);
 /* The statement goes to one link now: what it means for the session. */
 void weave_note_relayed(struct session *, const struct sense *);
 /* ROLLBACK TO goes to the transaction's home; what failed elsewhere is given up. */

@@ -671,6 +671,118 @@ inserts_are_cut(void **state)
 	expect_part("insert into t default values", "01", 0, NULL, "");
 }
 
+/* ---- PREPARE, EXECUTE, DEALLOCATE ---- */
+
+struct prepare_case {
+	const char *sql, *name, *rest; /* rest: types and inner, or arguments */
+	enum sql_prepare_kind kind;
+};
+
+static void
+prepare_is_taken_apart(void **state)
+{
+	static const struct prepare_case cases[] = {
+	    {"prepare p as select 1", "p", "| select 1", SQL_PREPARE_MAKE},
+	    {"/* x */ PREPARE \"P q\" (int, numeric(1,2)) AS select ';'", "P q",
+		"(int, numeric(1,2))| select ';'", SQL_PREPARE_MAKE},
+	    {"prepare transaction as values (1)", "transaction", "| values (1)",
+		SQL_PREPARE_MAKE},
+	    {"prepare transaction 'x'", NULL, NULL, SQL_PREPARE_NONE},
+	    {"prepare select as select 1", NULL, NULL, SQL_PREPARE_NONE},
+	    {"prepare p as", NULL, NULL, SQL_PREPARE_NONE},
+	    {"execute P", "p", "", SQL_PREPARE_RUN},
+	    {"execute p (1, f(2), ')')", "p", "(1, f(2), ')')", SQL_PREPARE_RUN},
+	    {"execute p (1", NULL, NULL, SQL_PREPARE_NONE},
+	    {"execute p 1", NULL, NULL, SQL_PREPARE_NONE},
+	    {"explain (analyze, format json) execute p(1)", "p", "(1)", SQL_PREPARE_RUN},
+	    {"explain analyze verbose execute p", "p", "", SQL_PREPARE_RUN},
+	    {"create temp table if not exists x (a) with (fillfactor = 9) on commit drop as "
+	     "execute p (1) with no data",
+		"p", "(1)", SQL_PREPARE_RUN},
+	    {"create trigger t after insert on x execute function f()", NULL, NULL,
+		SQL_PREPARE_NONE},
+	    {"deallocate p", "p", "", SQL_PREPARE_DROP},
+	    {"deallocate prepare p", "p", "", SQL_PREPARE_DROP},
+	    {"deallocate prepare", "prepare", "", SQL_PREPARE_DROP},
+	    {"deallocate all", NULL, "", SQL_PREPARE_DROP_ALL},
+	    {"deallocate \"all\"", "all", "", SQL_PREPARE_DROP},
+	    {"select 1", NULL, NULL, SQL_PREPARE_NONE},
+	    {"prepare p as select 'x", NULL, NULL, SQL_PREPARE_NONE}};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+		const struct prepare_case *c = &cases[i];
+		struct sql_prepare p;
+		struct sql_scan scan;
+		char *rest;
+
+		sql_scan(c->sql, strlen(c->sql), &scan);
+		assert_int_equal(
+		    sql_prepare_read(&scan, &p), c->kind != SQL_PREPARE_NONE);
+		assert_int_equal(p.kind, c->kind);
+		if (c->name != NULL)
+			assert_string_equal(p.name, c->name);
+		if (c->rest != NULL) {
+			rest =
+			    p.kind == SQL_PREPARE_MAKE
+				? mem_printf("%.*s|%.*s", (int)p.types_len,
+				      scan.sql + p.types_at, (int)(scan.len - p.inner_at),
+				      scan.sql + p.inner_at)
+				: mem_printf(
+				      "%.*s", (int)p.args_len, scan.sql + p.args_at);
+			assert_string_equal(rest, c->rest);
+			free(rest);
+		}
+		sql_prepare_free(&p);
+		sql_scan_free(&scan);
+	}
+}
+
+static void
+prepare_is_seen_by_its_first_word(void **state)
+{
+	(void)state;
+	assert_int_equal(sql_prepare_may("execute p", 9), 1);
+	assert_int_equal(sql_prepare_may("-- x\n  Prepare p", 16), 1);
+	assert_int_equal(sql_prepare_may("select 1", 8), 0);
+	assert_int_equal(sql_prepare_may("delete from x", 13), 0);
+	assert_int_equal(sql_prepare_may("execut", 6), -1);
+	assert_int_equal(sql_prepare_may("/* x", 4), -1);
+	assert_int_equal(sql_prepare_may("", 0), -1);
+}
+
+static void
+arguments_are_values(void **state)
+{
+	static const char sql[] =
+	    "execute p (007, -5, '4' '1', null, 1 + 1, 3.5, '42'::int, "
+	    "bigint '9', f(1, 2), 1e3, -x, E'a\\n', 5::numeric(3, 1), (7))";
+	static const char *const values[] = {"7", "-5", NULL, "NULL", NULL, NULL, "42",
+	    "9", NULL, NULL, NULL, "a\n", NULL, NULL};
+	struct sql_argument *list;
+	struct sql_prepare p;
+	struct sql_scan scan;
+	unsigned count;
+
+	(void)state;
+	sql_scan(sql, strlen(sql), &scan);
+	assert_true(sql_prepare_read(&scan, &p));
+	count = sql_prepare_arguments(&scan, &p, &list);
+	assert_int_equal(count, ARRAY_LEN(values));
+	for (unsigned i = 0; i < count; i++) {
+		bool is_null = values[i] != NULL && strcmp(values[i], "NULL") == 0;
+
+		assert_int_equal(list[i].is_null, is_null);
+		if (values[i] == NULL || is_null)
+			assert_null(list[i].value);
+		else
+			assert_string_equal(list[i].value, values[i]);
+	}
+	sql_arguments_free(list, count);
+	sql_prepare_free(&p);
+	sql_scan_free(&scan);
+}
+
 int
 main(void)
 {
@@ -689,6 +801,9 @@ main(void)
 	    cmocka_unit_test(depth_is_limited),
 	    cmocka_unit_test(literals_are_limited),
 	    cmocka_unit_test(rubbish_is_survived),
+	    cmocka_unit_test(prepare_is_taken_apart),
+	    cmocka_unit_test(prepare_is_seen_by_its_first_word),
+	    cmocka_unit_test(arguments_are_values),
 	    cmocka_unit_test(threads_have_their_own),
 	    cmocka_unit_test(inserts_are_cut),
 	};

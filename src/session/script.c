@@ -1,0 +1,508 @@
+/*
+ * Simple queries with PREPARE, EXECUTE or DEALLOCATE in them: the string that the server gets
+ * instead. Statements of the proxy's own stand in front of those that need them, in the same
+ * string, so that they run, or do not, as the client's own order and errors have it:
+ *
+ *   prepare p as select 1; execute q   ->   prepare pgw_1 as select 1;
+ *                                           PREPARE pgw_2 AS …; execute pgw_2
+ */
+#include "prepare.h"
+#include <stdlib.h>
+#include <string.h>
+
+int
+prep_look(const char *sql, size_t have, size_t len)
+{
+	const char *end = sql + len, *at = sql;
+	int first = sql_prepare_may(sql, have);
+
+	if (first > 0 || (first < 0 && have < len && have < SESSION_NAMES_MAX))
+		return (first);
+	/* Of a long string only the beginning is looked at. */
+	if (len > SQL_PARSE_BYTES)
+		return (0);
+	if (have < len)
+		return (-1);
+	while (at < end && (at = memchr(at, ';', (size_t)(end - at))) != NULL) {
+		at++;
+		if (sql_prepare_may(at, (size_t)(end - at)) > 0)
+			return (1);
+	}
+	return (0);
+}
+
+/* ---- a Parse ahead ---- */
+
+/* What Parse has made cannot be made by PREPARE: its types are numbers. */
+static const struct stmt *
+missing_of_parse(struct session *s, const char *sql, size_t len)
+{
+	const char *at = sql, *end = sql + len;
+	const struct stmt *missing = NULL;
+	const struct stmt_name *n;
+	struct sql_prepare p;
+	struct sql_scan scan;
+
+	while (at != NULL && missing == NULL) {
+		sql_scan(at, (size_t)(end - at), &scan);
+		at = scan.next;
+		if (sql_prepare_read(&scan, &p)) {
+			n = p.kind == SQL_PREPARE_RUN ? stmt_name_find(s, p.name) : NULL;
+			if (n != NULL && n->stmt->declared == NULL &&
+			    !prepared_touch_fresh(
+				&s->link->prepared, n->stmt->id, n->definitions))
+				missing = n->stmt;
+			sql_prepare_free(&p);
+		}
+		sql_scan_free(&scan);
+	}
+	return (missing);
+}
+
+bool
+prep_is_ready(struct up *u, const char *sql, size_t len)
+{
+	struct session *s = u->s;
+	struct link *l = s->link;
+	const struct stmt *missing;
+	bool had_sync = !l->wants_sync;
+
+	if (!prep_settle(u))
+		return (false);
+	/* A server in a failed transaction refuses it, and the query as well. */
+	missing = l->txn != 'E' ? missing_of_parse(s, sql, len) : NULL;
+	if (missing == NULL)
+		return (true);
+	if (s->prep != NULL && s->prep->is_ahead)
+		had_sync = s->prep->had_sync;
+	(void)prep_begin(s);
+	s->prep->is_ahead = s->prep->is_running = true;
+	s->prep->had_sync = had_sync;
+	up_to_link(u);
+	up_ensure(u, missing, 0);
+	(void)prep_settle(u);
+	return (false);
+}
+
+/* ---- the string ---- */
+
+struct script {
+	struct session *s;
+	struct link *l;
+	struct prep *p;
+	const char *said,
+	    *sent; /* as the client has it, and without names of databases */
+	struct buf out;
+	uint32_t chars; /* in out */
+	bool has_any;   /* a name in it is ours */
+	int more;       /* statements that the link will have more than now */
+	unsigned old_passed, new_passed; /* looked at by put_room() */
+	bool is_refused;
+};
+
+static void
+put(struct script *b, const char *p, size_t len)
+{
+	buf_add(&b->out, p, len);
+	b->chars += prep_chars(b->s, p, len);
+}
+
+/* Of the client's string. */
+static void
+put_said(struct script *b, const char *p, size_t len)
+{
+	put(b, b->sent + (p - b->said), len);
+}
+
+/* A statement of the proxy's own. */
+static struct prep_step *
+put_own(struct script *b, const char *text)
+{
+	struct prep_step *step = prep_step_add(b->p);
+	uint32_t at = b->chars;
+
+	step->is_ours = true;
+	put(b, text, strlen(text));
+	prep_edit_add(b->p, at, b->chars - at, 0);
+	return (step);
+}
+
+/* The statement at `at` with the link's name for the client's; the rest of it follows. */
+static void
+put_name(struct script *b, const struct prep_step *step, const char *from,
+    const char *name_at, size_t name_len)
+{
+	char name[PREPARED_NAME];
+
+	prepared_name(step->id, name);
+	put_said(b, from, (size_t)(name_at - from));
+	prep_edit_add(
+	    b->p, b->chars, PREPARED_NAME - 1, prep_chars(b->s, name_at, name_len));
+	put(b, name, PREPARED_NAME - 1);
+	b->has_any = true;
+}
+
+static bool
+is_about(const struct prep_step *step, struct hash128 id)
+{
+	return (
+	    step->does == PREP_DROP_ALL ||
+	    (step->does != PREP_NONE && step->id.hi == id.hi && step->id.lo == id.lo));
+}
+
+/* What the string has done to the link's statement so far; NULL: nothing. */
+static const struct prep_step *
+last_about(const struct script *b, struct hash128 id)
+{
+	for (unsigned i = b->p->count; i-- > 0;)
+		if (is_about(&b->p->steps[i], id))
+			return (&b->p->steps[i]);
+	return (NULL);
+}
+
+enum presence { ABSENT, STALE, FRESH };
+
+/* Whether the link will have the statement when the string has come to here. */
+static enum presence
+presence_of(const struct script *b, struct hash128 id, uint64_t definitions)
+{
+	const struct prep_step *step = last_about(b, id);
+
+	if (step != NULL)
+		return (
+		    step->does == PREP_MAKE || step->does == PREP_TELL ? FRESH : ABSENT);
+	if (prepared_touch_fresh(&b->l->prepared, id, definitions))
+		return (FRESH);
+	return (prepared_is_old(&b->l->prepared, id) ? STALE : ABSENT);
+}
+
+/* What the client's name will be then. */
+static struct stmt *
+named(const struct script *b, const char *name, uint64_t *definitions)
+{
+	const struct stmt_name *n = stmt_name_find(b->s, name);
+
+	*definitions = 0;
+	for (unsigned i = b->p->count; i-- > 0;) {
+		const struct prep_step *step = &b->p->steps[i];
+
+		if (step->does == PREP_DROP_ALL)
+			return (NULL);
+		if ((step->does == PREP_MAKE || step->does == PREP_DROP) &&
+		    strcmp(step->name, name) == 0)
+			return (step->does == PREP_MAKE ? step->stmt : NULL);
+	}
+	if (n == NULL)
+		return (NULL);
+	*definitions = n->definitions;
+	return (n->stmt);
+}
+
+static void
+put_forget(struct script *b, struct hash128 id)
+{
+	char name[PREPARED_NAME], *text;
+	struct prep_step *step;
+
+	prepared_name(id, name);
+	text = mem_printf("DEALLOCATE %s;", name);
+	step = put_own(b, text);
+	step->does = PREP_FORGET;
+	step->id = id;
+	b->more--;
+	free(text);
+}
+
+/* The one used longest ago makes room: first of those that the link had, then of those that
+ * this string has made. */
+static void
+put_room(struct script *b)
+{
+	const struct prepared_set *set = &b->l->prepared;
+	int64_t max = pool_settings(b->s->worker)->max_prepared_statements;
+	const struct prep_step *step;
+	struct hash128 id;
+
+	if ((int64_t)prepared_count(set) + b->more < max)
+		return;
+	while (prepared_oldest(set, b->old_passed, &id)) {
+		b->old_passed++;
+		if (last_about(b, id) == NULL) {
+			put_forget(b, id);
+			return;
+		}
+	}
+	while (b->new_passed < b->p->count) {
+		step = &b->p->steps[b->new_passed++];
+		id = step->id;
+		if ((step->does == PREP_MAKE || step->does == PREP_TELL) &&
+		    last_about(b, id) == step) {
+			put_forget(b, id);
+			return;
+		}
+	}
+}
+
+/* The link has the statement from here on. */
+static void
+put_tell(struct script *b, struct stmt *st, uint64_t definitions)
+{
+	enum presence is = presence_of(b, st->id, definitions);
+	struct prep_step *step;
+	char name[PREPARED_NAME], *text;
+
+	if (is == FRESH || st->declared == NULL)
+		return;
+	if (is == STALE)
+		put_forget(b, st->id);
+	else
+		put_room(b);
+	prepared_name(st->id, name);
+	text = mem_printf("PREPARE %s%s AS %s\n;", name, st->declared, stmt_text(st));
+	step = put_own(b, text);
+	b->more++;
+	step->does = PREP_TELL;
+	step->stmt = st;
+	step->id = st->id;
+	st->refs++;
+	free(text);
+}
+
+/* PREPARE under a free name. */
+static void
+put_make(struct script *b, const struct sql_scan *scan, const struct sql_prepare *p,
+    const char *from)
+{
+	struct stmt *st = prep_intern(b->s, scan, p);
+	struct prep_step *step;
+
+	if (!statements_have_room(b->s, p->name, st->sql_len)) {
+		b->is_refused = true;
+		refusal_set(&b->p->refusal, "53200",
+		    "prepared statements of this client take too much memory", NULL,
+		    NULL);
+	}
+	if (presence_of(b, st->id, 0) != ABSENT)
+		put_forget(b, st->id);
+	else
+		put_room(b);
+	step = prep_step_add(b->p);
+	b->more++;
+	step->does = PREP_MAKE;
+	step->stmt = st;
+	step->id = st->id;
+	step->name = mem_str(p->name);
+	put_name(b, step, from, scan->sql + p->at, p->len);
+}
+
+/* A statement about a name that is there: EXECUTE, DEALLOCATE, or a PREPARE that will fail. */
+static void
+put_known(struct script *b, const struct sql_scan *scan, const struct sql_prepare *p,
+    const char *from, struct stmt *st, uint64_t definitions)
+{
+	struct prep_step *step;
+
+	if (p->kind == SQL_PREPARE_RUN && prep_is(st)) {
+		b->is_refused = true;
+		prep_refuse_nested(b->p);
+	}
+	if (p->kind == SQL_PREPARE_RUN || presence_of(b, st->id, 0) != ABSENT)
+		st->refs++;
+	else {
+		st = prep_stand_in(b->s);
+		definitions = 0;
+	}
+	put_tell(b, st, definitions);
+	step = prep_step_add(b->p);
+	step->does = p->kind == SQL_PREPARE_DROP ? PREP_DROP : PREP_NONE;
+	b->more -= step->does == PREP_DROP;
+	step->runs = p->kind == SQL_PREPARE_RUN && st->declared != NULL;
+	step->stmt = st;
+	step->id = st->id;
+	step->name = mem_str(p->name);
+	put_name(b, step, from, scan->sql + p->at, p->len);
+}
+
+/* One statement, whose text (with what stands before it) begins at `from`; the rest of it
+ * begins where it answers. */
+static const char *
+put_statement(struct script *b, const struct sql_scan *scan, const char *from)
+{
+	struct sql_prepare p;
+	struct stmt *st = NULL;
+	uint64_t definitions = 0;
+	const char *rest = from;
+
+	if (scan->is_empty)
+		return (rest);
+	if (!sql_prepare_read(scan, &p)) {
+		(void)prep_step_add(b->p);
+		return (rest);
+	}
+	if (p.name != NULL)
+		st = named(b, p.name, &definitions);
+	if (st != NULL) {
+		put_known(b, scan, &p, from, st, definitions);
+		rest = scan->sql + p.at + p.len;
+	} else if (p.kind == SQL_PREPARE_MAKE) {
+		put_make(b, scan, &p, from);
+		rest = scan->sql + p.at + p.len;
+	} else
+		prep_step_add(b->p)->does =
+		    p.kind == SQL_PREPARE_DROP_ALL ? PREP_DROP_ALL : PREP_NONE;
+	sql_prepare_free(&p);
+	return (rest);
+}
+
+/* The whole string, with its NUL; or, when it is refused, one that fails. */
+static void
+build(struct script *b, size_t len)
+{
+	const char *at = b->said, *from = at, *end = at + len;
+	struct sql_scan scan;
+
+	while (at != NULL && !b->is_refused) {
+		sql_scan(at, (size_t)(end - at), &scan);
+		from = put_statement(b, &scan, at);
+		at = scan.next;
+		sql_scan_free(&scan);
+		put_said(b, from, (size_t)((at != NULL ? at : end) - from));
+	}
+	if (b->is_refused) {
+		b->out.len = 0;
+		buf_addstr(&b->out, "pgweave refuses this statement");
+	}
+	buf_add(&b->out, "", 1);
+}
+
+/* ---- answers without a server ---- */
+
+static void
+answer(struct session *s, const char *tag)
+{
+	struct link *l = s->link;
+	struct buf out = {0};
+
+	proto_command_complete(&out, tag);
+	if (s->weave != NULL)
+		weave_ready(s, l, l->txn);
+	proto_ready(&out, s->weave != NULL ? weave_status(s) : l->txn);
+	stream_write(&s->stream, out.mem, out.len);
+	buf_free(&out);
+	l->unnamed = UNNAMED_FOREIGN;
+	stmt_unnamed_set(s, NULL);
+	s->unnamed_token = 0;
+}
+
+static bool
+make_here(struct session *s, const struct sql_scan *scan, const struct sql_prepare *p)
+{
+	struct stmt *st = prep_intern(s, scan, p);
+	struct stmt_name *n;
+
+	if (!prepared_touch_fresh(&s->link->prepared, st->id, link_definitions()) ||
+	    !statements_have_room(s, p->name, st->sql_len)) {
+		stmt_release(s->worker, st);
+		return (false);
+	}
+	n = stmt_name_add(s, p->name, st);
+	n->is_sure = true;
+	n->definitions = link_definitions();
+	answer(s, "PREPARE");
+	return (true);
+}
+
+/* PREPARE of what the link has, and DEALLOCATE, when they are alone. */
+static bool
+answer_here(struct session *s, const char *sql, size_t len)
+{
+	struct stmt_name *n;
+	struct sql_prepare p;
+	struct sql_scan scan;
+	bool is_done = false;
+
+	if (s->link->txn == 'E' || s->link->wants_sync)
+		return (false);
+	sql_scan(sql, len, &scan);
+	if (scan.next == NULL && sql_prepare_read(&scan, &p)) {
+		n = p.name != NULL ? stmt_name_find(s, p.name) : NULL;
+		if (p.kind == SQL_PREPARE_MAKE && n == NULL)
+			is_done = make_here(s, &scan, &p);
+		else if (p.kind == SQL_PREPARE_DROP && n != NULL) {
+			is_done = true;
+			stmt_name_take_out(s, n);
+			answer(s, "DEALLOCATE");
+		}
+		sql_prepare_free(&p);
+	}
+	sql_scan_free(&scan);
+	return (is_done);
+}
+
+/* ---- a query ---- */
+
+/* Whether one statement of it is the client's. */
+static bool
+has_one(const struct prep *p)
+{
+	unsigned count = 0;
+
+	for (unsigned i = 0; i < p->count; i++)
+		count += !p->steps[i].is_ours;
+	return (count == 1);
+}
+
+enum up_verdict
+prep_query(struct up *u, const char *said, const char *sent, size_t len)
+{
+	struct session *s = u->s;
+	struct link *l = s->link;
+	bool was_ahead = s->prep != NULL && s->prep->is_ahead && s->prep->had_sync;
+	struct script b = {.s = s, .l = l, .said = said, .sent = sent};
+
+	prep_end(s);
+	if (was_ahead)
+		l->wants_sync = false;
+	if (answer_here(s, said, len))
+		return (UP_GO_ON);
+	b.p = prep_begin(s);
+	build(&b, len);
+	if (!b.has_any) {
+		prep_end(s);
+		buf_free(&b.out);
+		return (UP_PASS);
+	}
+	b.p->is_running = true;
+	b.p->may_repeat = l->txn == 'I' && has_one(b.p) && !b.is_refused && said == sent;
+	if (b.p->may_repeat) {
+		b.p->text = mem_strn(said, len);
+		b.p->len = len;
+	}
+	up_to_link(u);
+	proto_message(batch_make(&u->batch), 'Q', b.out.mem, b.out.len);
+	batch_made(&u->batch);
+	up_owe(u, REQ_QUERY, ACT_FORWARD);
+	up_drop_unnamed(u);
+	buf_free(&b.out);
+	return (UP_GO_ON);
+}
+
+void
+prep_repeat(struct session *s, struct link *l)
+{
+	char *text = s->prep->text;
+	size_t len = s->prep->len;
+	struct script b = {.s = s, .l = l, .said = text, .sent = text};
+	struct buf out = {0};
+
+	s->prep->text = NULL;
+	b.p = prep_begin(s);
+	b.p->is_running = true;
+	build(&b, len);
+	proto_message(&out, 'Q', b.out.mem, b.out.len);
+	requests_push(&l->requests, REQ_QUERY, ACT_FORWARD);
+	stream_write(&l->stream, out.mem, out.len);
+	buf_free(&out);
+	buf_free(&b.out);
+	free(text);
+}

@@ -100,6 +100,7 @@ static const struct topo_key only = {.id = "vb_only",
 static const struct topo_key frail = {.id = "vb_frail",
     .virtual_ = "bank",
     .type = TOPO_KEY_SERVER,
+    .can_federate = true,
     .databases = unsafe,
     .database_count = 1};
 static const struct topo_key reader = {

@@ -555,6 +555,8 @@ listen_for_cancels(struct link *l)
 	assert_int_equal(bind(fd, (struct sockaddr *)in, l->peer_len), 0);
 	assert_int_equal(listen(fd, 4), 0);
 	assert_int_equal(getsockname(fd, (struct sockaddr *)in, &l->peer_len), 0);
+	free(l->host);
+	l->host = mem_str("localhost");
 	l->pid = 4711;
 	l->key_len = 4;
 	memcpy(l->key, "key!", 4);

@@ -20,6 +20,7 @@ struct reading {
 	struct conf_problems *problems;
 	struct hba_lines *out;
 	int depth;
+	bool is_round; /* files name each other: no more of them are read */
 	struct conf_at at;
 };
 
@@ -236,8 +237,10 @@ read_file(struct reading *r, const char *name, struct conf_at from,
 	if (r->depth == DEPTH_MAX) {
 		conf_problem(r->problems, from, "%s: files in files, more than %d deep",
 		    name, DEPTH_MAX);
-		return;
+		r->is_round = true;
 	}
+	if (r->is_round)
+		return;
 	text = conf_read_file(path, FILE_BYTES_MAX, false, &len, why, sizeof(why));
 	if (text == NULL) {
 		if (take != take_line || into == NULL)

@@ -11,27 +11,48 @@
 
 /* ---- regular expressions ---- */
 
+/* The end of the brackets that begin here; NULL: a \ is in them, a letter like others for POSIX,
+ * the beginning of an escape for PostgreSQL. */
+static const char *
+skip_brackets(const char *p)
+{
+	char kind;
+
+	p += p[1] == '^' ? 2 : 1;
+	p += *p == ']';
+	for (; *p != '\0' && *p != ']'; p++) {
+		if (*p == '\\')
+			return (NULL);
+		if (*p != '[' || p[1] == '\0' || strchr(":.=", p[1]) == NULL)
+			continue;
+		kind = p[1];
+		for (p += 2; *p != '\0' && (*p != kind || p[1] != ']'); p++)
+			;
+		if (*p == '\0')
+			break;
+		p++;
+	}
+	return (*p == '\0' ? p - 1 : p);
+}
+
 /* What PostgreSQL's expressions know and POSIX's do not, or take for something else; or NULL. */
 static const char *
 foreign_part(const char *p)
 {
-	bool in_brackets = false;
-
 	for (; *p != '\0'; p++) {
-		if (*p == '\\') {
+		if (*p == '[') {
+			p = skip_brackets(p);
+			if (p == NULL)
+				return ("a \\ in brackets");
+		} else if (*p == '\\') {
 			if (*++p == '\0')
 				return ("a \\ at its end");
-			if (isalpha((unsigned char)*p) && strchr("wWsS", *p) == NULL)
+			if ((isalpha((unsigned char)*p) && strchr("wWsS", *p) == NULL) ||
+			    strchr("<>`'", *p) != NULL)
 				return ("an escape other than \\w \\W \\s \\S");
-		} else if (*p == '[') {
-			in_brackets = true;
-			p += p[1] == '^';
-			p += p[1] == ']';
-		} else if (*p == ']') {
-			in_brackets = false;
-		} else if (!in_brackets && *p == '(' && p[1] == '?') {
+		} else if (*p == '(' && p[1] == '?') {
 			return ("(?");
-		} else if (!in_brackets && strchr("*+?}", *p) != NULL && p[1] == '?') {
+		} else if (strchr("*+?}", *p) != NULL && p[1] == '?') {
 			return ("a ? behind a quantifier");
 		}
 	}

@@ -128,6 +128,7 @@ the_first_line_decides(void **state)
 	    {"2001:db9::1", "bank", "x", 0},
 	    {"10.9.9.9", "shard_17", "app_1", 10},
 	    {"10.9.9.9", "shard_x", "app_1", 0},
+	    {"10.9.9.9", "pool_a-]", "app_1", 10},
 	    {"10.9.9.9", "shard_17", "xapp_1", 0},
 	    {"10.9.9.9", "all", "all", 11},
 	    {"10.9.9.9", "sameuser", "bob", 0},
@@ -138,21 +139,22 @@ the_first_line_decides(void **state)
 	    {"172.16.0.9", "pgweave", "boss", 15},
 	    {"172.16.0.9", "pgbouncer", "boss", 15},
 	};
-	struct topo *t = build_fine("# who may\n"
-				    "local all root reject\n"
-				    "local\tall all trust # on this machine\r\n"
-				    "host shop alice 10.1.0.0/16 scram-sha-256\n"
-				    "host shop,shop2 all 10.1.2.3 255.255.255.255 md5\n"
-				    "hostssl all all 0.0.0.0/0 password\n"
-				    "hostnossl sameuser all 10.2.0.0/16 md5\n"
-				    "host bank, x all 192.168.5.0/24 md5\n"
-				    "host bank all 2001:db8::/32 md5\n"
-				    "host /^shard_[0-9]+$ \"/^app_\" 10.9.9.9/32 md5\n"
-				    "host \"all\" \"all\" all md5\n"
-				    "host replication walker 10.9.9.9/32 md5\n"
-				    "host \"my db\",\"has\"\"quote\" \"o'dd, one\" \\\n"
-				    " 172.16.0.0 255.255.0.0 md5\n"
-				    "host pgbouncer boss all md5",
+	struct topo *t = build_fine(
+	    "# who may\n"
+	    "local all root reject\n"
+	    "local\tall all trust # on this machine\r\n"
+	    "host shop alice 10.1.0.0/16 scram-sha-256\n"
+	    "host shop,shop2 all 10.1.2.3 255.255.255.255 md5\n"
+	    "hostssl all all 0.0.0.0/0 password\n"
+	    "hostnossl sameuser all 10.2.0.0/16 md5\n"
+	    "host bank, x all 192.168.5.0/24 md5\n"
+	    "host bank all 2001:db8::/32 md5\n"
+	    "host /^shard_[0-9]+$,/^pool_[[:alpha:]][-][]]$ \"/^app_\" 10.9.9.9/32 md5\n"
+	    "host \"all\" \"all\" all md5\n"
+	    "host replication walker 10.9.9.9/32 md5\n"
+	    "host \"my db\",\"has\"\"quote\" \"o'dd, one\" \\\n"
+	    " 172.16.0.0 255.255.0.0 md5\n"
+	    "host pgbouncer boss all md5",
 	    "");
 
 	(void)state;
@@ -332,6 +334,21 @@ every_broken_line_has_its_sentence(void **state)
 	    {"host all /^\\d+$ all md5",
 		"hba:1: the regular expression \"^\\d+$\" has an escape other than \\w "
 		"\\W \\s \\S, which is not supported\n"},
+	    {"host all /^[\\w.]+$ all md5",
+		"hba:1: the regular expression \"^[\\w.]+$\" has a \\ in brackets, which "
+		"is not supported\n"},
+	    {"host all /^[^][:alpha:][\\]]$ all md5",
+		"hba:1: the regular expression \"^[^][:alpha:][\\]]$\" has a \\ in "
+		"brackets, which is not supported\n"},
+	    {"host all /[[](?:x) all md5",
+		"hba:1: the regular expression \"[[](?:x)\" has (?, which is not "
+		"supported\n"},
+	    {"host all /\\<x all md5",
+		"hba:1: the regular expression \"\\<x\" has an escape other than \\w "
+		"\\W \\s \\S, which is not supported\n"},
+	    {"host all /[[:al all md5",
+		"hba:1: invalid regular expression \"[[:al\": Unmatched [, [^, [:, [., "
+		"or [=\n"},
 	    {"host all /(?i)x all md5",
 		"hba:1: the regular expression \"(?i)x\" has (?, which is not "
 		"supported\n"},

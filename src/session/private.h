@@ -127,13 +127,16 @@ bool session_key_operates(const struct session *, const struct topo_key *);
 /* ---- welcome.c ---- */
 
 /* The virtual database that a client means by that name, and of bank.analytics the member (else
- * *member is NULL); NULL: there is none. */
+ * *member is NULL); NULL: there is none. A name of the configuration comes before the * entry, a
+ * database before a virtual one. */
 const struct topo_virtual *session_find_virtual(
     const struct topo *, const char *dbname, const char **member);
 
 /* What the client has shown of its secret serves the seat's links, when they log in under its
  * name. */
 void session_show(struct session *, struct seat *);
+/* Whether ignore_startup_parameters names it. */
+bool session_ignores(const struct session *, const char *parameter);
 /* Authenticated: learns and sets parameters, then greets. */
 void session_welcome(struct session *);
 void session_welcome_link(struct session *, struct link *);

@@ -107,14 +107,23 @@ binding_of(const struct session *s)
 	return (b);
 }
 
+/* The secret that auth_file gives for the login; NULL: auth_file does not know it. What [users]
+ * and [login x] say of it does not make it one that may log in. */
+static const char *
+filed_secret(const struct session *s, const struct topo *topo)
+{
+	const struct topo_login *login = topo_login_find(topo, s->login->startup.user);
+
+	return (login != NULL ? login->secret : NULL);
+}
+
 /* The secret that auth_file or auth_query gives for the login; NULL: none. */
 static const char *
 stored_secret(const struct session *s)
 {
-	const struct topo_login *login =
-	    topo_login_find(pool_worker(s->worker)->topo, s->login->startup.user);
+	const char *filed = filed_secret(s, pool_worker(s->worker)->topo);
 
-	return (login != NULL ? login->secret : s->login->secret);
+	return (filed != NULL ? filed : s->login->secret);
 }
 
 static void
@@ -184,7 +193,8 @@ session_key_bars(const struct session *s, const struct topo_key *key)
 	return (topo_key_bars(key, is_unix ? 0 : s->addr.family, addr, clock_wall_us()));
 }
 
-/* A walsender that is for no database. */
+/* A walsender that is for no database. The console is none, nor is who is taken for an ordinary
+ * client after all. */
 static int
 note_replication(void *arg, const char *name, const char *value)
 {
@@ -239,11 +249,30 @@ find_rule(struct session *s, const struct topo *topo, struct topo_visit *v)
 	if (v->family != 0)
 		memcpy(v->addr, &s->addr.of,
 		    v->family == AF_INET ? sizeof(s->addr.of.v4) : sizeof(s->addr.of.v6));
-	(void)!proto_startup_each(st, note_replication, &v->is_replication);
+	if (!topo_is_console(st->database) && !session_ignores(s, "replication"))
+		(void)!proto_startup_each(st, note_replication, &v->is_replication);
 	virt = session_find_virtual(topo, st->database, &member);
 	if (virt != NULL)
 		v->virtual_ = virt->name;
 	return (topo_rule_find(topo, v));
+}
+
+/* Who opened it over HTTP has shown a secret in clear, and nothing else. False: the rules refuse
+ * that for this database, and the session is closed. */
+static bool
+inner_obeys(struct session *s, const struct topo *topo)
+{
+	const struct topo_rule *rule;
+	struct topo_visit visit;
+
+	if (topo_settings(topo)->auth_type != AUTH_HBA)
+		return (true);
+	rule = find_rule(s, topo, &visit);
+	if (rule != NULL && rule->method != AUTH_REJECT && rule->method != AUTH_PEER &&
+	    !rule->wants_cert)
+		return (true);
+	refuse_by_rule(s, rule, &visit);
+	return (false);
 }
 
 /* How the login is to be proven. False: not at all, and the session is closed. */
@@ -342,6 +371,7 @@ session_prove(struct session *s)
 	const struct topo_key *rules = key != NULL     ? key
 				       : login != NULL ? login->rules
 						       : NULL;
+	const char *filed = filed_secret(s, topo);
 	struct proof proof;
 
 	if (s->state == SESSION_STARTUP)
@@ -353,10 +383,10 @@ session_prove(struct session *s)
 	s->login->bars = rules != NULL ? session_key_bars(s, rules) : NULL;
 	if (s->login->is_inner) {
 		/* Who opened it has proved it, but may have looked at an older snapshot. */
-		if (s->login->bars == NULL && (key != NULL || login != NULL))
-			prove_passed(s);
-		else
+		if (s->login->bars != NULL || (key == NULL && filed == NULL))
 			prove_failed(s, AUTH_PLAIN, F_AUTH_PASSWORD, "no such user");
+		else if (inner_obeys(s, topo))
+			prove_passed(s);
 		return;
 	}
 	if (!find_proof(s, topo, &proof))
@@ -365,10 +395,9 @@ session_prove(struct session *s)
 		return;
 	if (key != NULL)
 		prove_key(s, key);
-	else if (login == NULL && !s->login->has_looked && session_lookup_wanted(s))
+	else if (filed == NULL && !s->login->has_looked && session_lookup_wanted(s))
 		session_lookup(s);
 	else
-		prove_by(s, &proof,
-		    login != NULL || (s->login->has_looked && s->login->is_found),
-		    login != NULL ? login->secret : s->login->secret);
+		prove_by(s, &proof, filed != NULL || s->login->is_found,
+		    filed != NULL ? filed : s->login->secret);
 }

@@ -38,6 +38,12 @@ in_list(const char *list, const char *name)
 	return (false);
 }
 
+bool
+session_ignores(const struct session *s, const char *parameter)
+{
+	return (in_list(pool_settings(s->worker)->ignore_startup_parameters, parameter));
+}
+
 /* A name that the server takes as it is. */
 static bool
 is_plain(const char *value)
@@ -80,8 +86,7 @@ want_parameter(void *arg, const char *name, const char *value)
 	char full[256], addr[ADDR_TEXT];
 
 	if (strcmp(name, "user") == 0 || strcmp(name, "database") == 0 ||
-	    strncmp(name, "_pq_.", 5) == 0 ||
-	    in_list(set->ignore_startup_parameters, name))
+	    strncmp(name, "_pq_.", 5) == 0 || session_ignores(s, name))
 		return (0);
 	if (strcmp(name, "replication") == 0) {
 		if (strcasecmp(value, "off") == 0 || strcasecmp(value, "false") == 0 ||
@@ -196,11 +201,14 @@ welcome_seat(struct session *s, const struct topo *topo)
 const struct topo_virtual *
 session_find_virtual(const struct topo *topo, const char *dbname, const char **member)
 {
+	const struct topo_database *db = topo_database_find(topo, dbname);
 	const struct topo_virtual *v = topo_virtual_find(topo, dbname);
 	const char *dot = strrchr(dbname, '.');
 	char *name;
 
 	*member = NULL;
+	if (db != NULL && !db->is_auto)
+		return (NULL);
 	if (v != NULL || dot == NULL)
 		return (v);
 	name = mem_strn(dbname, (size_t)(dot - dbname));
@@ -211,15 +219,11 @@ session_find_virtual(const struct topo *topo, const char *dbname, const char **m
 	return (v);
 }
 
-/* A name of the configuration comes before the * entry, a database before a virtual one. */
 static bool
 welcome_place(struct session *s, const struct topo *topo)
 {
 	const char *dbname = s->login->startup.database, *member;
-	const struct topo_database *db = topo_database_find(topo, dbname);
-	const struct topo_virtual *v = db == NULL || db->is_auto
-					   ? session_find_virtual(topo, dbname, &member)
-					   : NULL;
+	const struct topo_virtual *v = session_find_virtual(topo, dbname, &member);
 
 	if (v == NULL)
 		return (session_key_may(s, dbname) && welcome_seat(s, topo));

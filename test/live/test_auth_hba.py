@@ -1,5 +1,6 @@
 """auth_type = hba and peer: lines of auth_hba_file, unix users, reloads, keys, and HTTP."""
 import base64
+import json
 import os
 import pwd
 import subprocess
@@ -13,7 +14,7 @@ import pytest
 import bank
 from poll import until
 from proxy import free_port, program
-from raw import refusal
+from raw import Raw, refusal
 
 pytestmark = pytest.mark.usefixtures("only_pgweave")
 ME = pwd.getpwuid(os.geteuid()).pw_name
@@ -66,6 +67,31 @@ def test_the_first_line_decides(proxy, pg, rules):
     assert refusal(door.port, "nobody")[0]["C"] == "28P01"
     assert "login rejected" in door.log()
     assert door.rows("CONFIG", user="admin")
+
+
+def test_who_is_called_a_walsender(proxy, pg, rules):
+    """Lines of replication are for nobody who gets an ordinary session, or the console."""
+    hba = rules("host replication all all trust\nhost all all all scram-sha-256\n")
+    door = proxy(pg, auth_type="hba", auth_hba_file=hba, ignore_startup_parameters="replication")
+    for user, database in (("alice", "shop"), ("admin", "pgbouncer"), ("admin", "pgweave")):
+        with Raw(door.port) as r:
+            assert r.login(user, database, "wrong", replication="true")["C"] == "28P01"
+    door = proxy(pg, auth_type="hba", auth_hba_file=hba)
+    with Raw(door.port) as r:
+        assert r.login("alice", "shop", "wrong", replication="true")["C"] == "0A000"
+    with Raw(door.port) as r:
+        assert r.login("admin", "pgbouncer", "wrong", replication="true")["C"] == "28P01"
+
+
+def test_settings_make_no_login(proxy, pg, rules):
+    """Who is named in [users] or [login x] alone is no login."""
+    hba = rules("host all all all trust\n")
+    for settings in ({"auth_type": "trust"}, {"auth_type": "hba", "auth_hba_file": hba}):
+        door = proxy(pg, users={"bob": "pool_size=1"}, secrets={"alice": "x"},
+                     sections="[login stats]\nread_only = yes\n", **settings)
+        assert refusal(door.port, "alice")[0] is None
+        for user in ("bob", "stats"):
+            assert refusal(door.port, user)[0]["C"] == "28P01"
 
 
 def test_broken_lines(proxy, pg, rules):
@@ -162,6 +188,40 @@ def test_keys_obey_lines(proxy, shop_bank, rules):
             assert said["C"] == "28000" and "rejects connection" in said["M"], said
     assert refusal(door.port, "bob", "bank.analytics")[0] is None
     assert refusal(door.port, "alice", "primary")[0] is None
+
+
+def test_a_database_named_as_a_member(proxy, shop_bank, rules):
+    """Lines of a virtual database are not for a database that is called as one of its members."""
+    hba = rules("host bank all all trust\nhost all all all scram-sha-256\n")
+    door = proxy(shop_bank, {"bank.x": f"host=127.0.0.1 port={shop_bank.port} dbname=shop"},
+                 auth_type="hba", auth_hba_file=hba, sections=bank.sections(shop_bank))
+    assert refusal(door.port, "alice", "bank.x", password="wrong")[0]["C"] == "28P01"
+    assert refusal(door.port, "alice", "bank.primary", password="wrong")[0] is None
+
+
+def test_http_obeys_lines_of_the_path(proxy, shop_bank, rules):
+    """A database that the path names, and not the header."""
+    hba = rules("host secondary alice all reject\nhost all all all scram-sha-256\n")
+    port = free_port()
+    door = proxy(shop_bank, {}, auth_type="hba", auth_hba_file=hba,
+                 sections=bank.sections(shop_bank), http_listen=f"127.0.0.1:{port}")
+    assert door.is_running()
+
+    def ask(database, said=None):
+        basic = base64.b64encode(b"alice:pw-alice").decode()
+        headers = {"Authorization": "Basic " + basic, "Content-Type": "application/json"}
+        if said:
+            headers["X-Database"] = said
+        r = urllib.request.Request(f"http://127.0.0.1:{port}/database/{database}/execute",
+                                   json.dumps({"query": "select 1 as one"}).encode(), headers)
+        try:
+            with urllib.request.urlopen(r, timeout=20) as answer:
+                return answer.status
+        except urllib.error.HTTPError as e:
+            return e.code
+    assert ask("analytics") == 200
+    assert ask("secondary") == 401
+    assert ask("secondary", "analytics") == 401
 
 
 def test_http_obeys_lines(proxy, shop_bank, rules):

@@ -43,7 +43,9 @@ first_said(const char *of_database, const char *global)
 	return (of_database != NULL ? of_database : global);
 }
 
-/* False: there is no auth_user, or no database that is asked. */
+/* False: there is no auth_user, or no database that is asked. Of a virtual database that is its
+ * default member, whichever a client names: who is in reaches the other members, too, where the
+ * login may be somebody else's. */
 static bool
 find_authority(const struct session *s, const struct topo *topo, struct authority *out)
 {
@@ -51,12 +53,10 @@ find_authority(const struct session *s, const struct topo *topo, struct authorit
 	const char *dbname = s->login->startup.database, *member, *other;
 	const struct topo_database *db =
 	    topo_is_console(dbname) ? NULL : topo_database_find(topo, dbname);
-	const struct topo_virtual *v = db == NULL || db->is_auto
-					   ? session_find_virtual(topo, dbname, &member)
-					   : NULL;
+	const struct topo_virtual *v = session_find_virtual(topo, dbname, &member);
 
 	if (v != NULL) {
-		db = member != NULL ? topo_member_find(v, member) : v->dflt;
+		db = v->dflt;
 		dbname = db != NULL ? db->name : dbname;
 	}
 	other = first_said(db != NULL ? db->auth_dbname : NULL, set->auth_dbname);

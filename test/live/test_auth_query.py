@@ -214,6 +214,30 @@ def test_parameters_of_others_do_not_matter(proxy, pg):
         assert refusal(door.port, "alice", password="evil")[0]["C"] == "28P01"
 
 
+def test_logins_with_settings(proxy, pg):
+    """What [users] and [login x] say of a login does not keep it from being asked for."""
+    door = door_of(proxy, pg, users={"alice": "pool_size=1"},
+                   sections="[login bob]\nread_only = yes\n")
+    for user in ("alice", "bob"):
+        assert refusal(door.port, user, password=f"pw-{user}")[0] is None
+        assert refusal(door.port, user, password="wrong")[0]["C"] == "28P01"
+
+
+def test_a_member_vouches_for_nobody(proxy, pg, own_pg):
+    """Who has the login of that name at one member alone does not get into the others."""
+    with own_pg.connect() as d:
+        d.execute("alter role alice password 'of this member'")
+    door = proxy(pg, {}, auth_type="scram-sha-256", auth_user="postgres", secrets=KNOWN,
+                 sections=f"[database one]\nhost = 127.0.0.1\nport = {pg.port}\ndbname = shop\n"
+                 f"[database two]\nhost = 127.0.0.1\nport = {own_pg.port}\ndbname = shop\n"
+                 "[virtual v]\ndefault = one\nmembers = one, two\n")
+    assert refusal(door.port, "alice", "v", password="pw-alice")[0] is None
+    for database in ("v", "v.two", "v.one"):
+        said, _ = refusal(door.port, "alice", database, password="of this member")
+        assert said["C"] == "28P01"
+    assert refusal(door.port, "alice", "two", password="of this member")[0] is None
+
+
 def test_virtual_databases(proxy, pg):
     """The default member is asked, and all members are logged in to with what was shown."""
     at = f"host = 127.0.0.1\nport = {pg.port}\n"

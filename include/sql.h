@@ -12,15 +12,16 @@
 #define SQL_H
 #include "base.h"
 
-/* The parser never sees more than this; nor deeper nesting, nor more terms in a row. */
+/* The parser never sees more than this, nor deeper nesting, nor more terms in a row. Of what is
+ * longer it sees one value for a list of them, and one row for those of an INSERT. */
 #define SQL_PARSE_BYTES 16384
 #define SQL_PARSE_DEPTH 200
 #define SQL_PARSE_TERMS 500
 /* Of one statement; more: none of them is told, and matches know them as SQL_VALUE_OTHER. */
-#define SQL_LITERALS_MAX 4096
-#define SQL_VALUES_MAX   4096 /* of one match; more: the match is not told */
-#define SQL_TABLES_MAX   64   /* more: SQL_UNKNOWN */
-#define SQL_CALLS_MAX    32   /* functions told by name; see has_nameless_call */
+#define SQL_LITERALS_MAX 65536
+#define SQL_VALUES_MAX   65536 /* of one match; more: the match is not told */
+#define SQL_TABLES_MAX   64    /* more: SQL_UNKNOWN */
+#define SQL_CALLS_MAX    32    /* functions told by name; see has_nameless_call */
 
 /* ---- the scanner ---- */
 
@@ -138,6 +139,8 @@ struct sql_table {
 	    len; /* where it stands in the statement that was parsed first: see facts->is_exact */
 	bool is_written;
 	bool is_created; /* the statement makes it: CREATE TABLE or VIEW, SELECT INTO */
+	/* The statement is not understood, and a name stands where that of a table does. */
+	bool is_guess;
 	bool
 	    is_system; /* pg_catalog or information_schema, by name (an unqualified pg_… too) */
 };

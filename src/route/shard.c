@@ -438,7 +438,11 @@ refuse_spread_write(struct route_work *w, const struct topo_shard *shard,
 	const char *verb = route_verb(w->in, first);
 
 	route_table_name(t, name, sizeof(name));
-	if (j->has_set) {
+	if (t->is_guess) {
+		route_refuse(w, "0A000", "a statement on \"%s\" is not understood", name);
+		route_hint(w, "%s",
+		    "It is too long, too deep, or not of the SQL that is known here. Name the database or the key: /* pgweave: shard_key=… */ in front of it.");
+	} else if (j->has_set) {
 		route_refuse(w, "0A000",
 		    "%s on \"%s\" concerns rows of several databases", verb, name);
 		route_hint(w, "%s",

@@ -58,6 +58,10 @@ route_place(
 	if (t->is_system)
 		return;
 	route_place_named(w, t, out);
+	if (t->is_guess) {
+		out->is_counted = out->shard != NULL || out->route != NULL;
+		return;
+	}
 	if (out->shard != NULL || out->route != NULL || t->is_created ||
 	    !catalog_has_views(w->in->catalog))
 		return;

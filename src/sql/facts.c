@@ -271,13 +271,118 @@ find_in_tree(struct sql_find *f, PgQuery__Node *stmt)
 	sql_shape_find(f, stmt);
 }
 
-void
-sql_facts_find(
+static bool
+find_by_parser(
     const struct sql_scan *scan, struct sql_arena *arena, struct sql_facts *out)
 {
 	struct sql_tree tree;
 	struct sql_find f = {.scan = scan, .tree = &tree, .arena = arena, .facts = out};
 
+	if (scan->is_cut || scan->is_too_much || !sql_tree_parse(scan, &tree))
+		return (false);
+	find_in_tree(&f, tree.stmt);
+	sql_tree_free(&tree);
+	free(f.ctes);
+	free(f.matches);
+	return (true);
+}
+
+/* The name behind FROM and the like, "schema.table" or "table"; false: none, or a function's. */
+static bool
+read_name(
+    struct sql_lexer *l, struct sql_arena *arena, bool has_columns, struct sql_table *out)
+{
+	struct sql_token t;
+	struct sql_lexer after;
+
+	for (unsigned part = 0; part < 3; part++) {
+		char *name;
+
+		sql_lex(l, &t);
+		if (part == 0 && sql_token_is(l, &t, "only"))
+			sql_lex(l, &t);
+		if (t.kind != SQL_TOKEN_WORD && t.kind != SQL_TOKEN_QUOTED)
+			return (false);
+		name = sql_name_value(l, &t);
+		if (name == NULL)
+			return (false);
+		out->catalog = out->schema;
+		out->schema = out->name;
+		out->name = sql_arena_str(arena, name);
+		free(name);
+		out->at = part == 0 ? t.at : out->at;
+		out->len = t.end - out->at;
+		after = *l;
+		sql_lex(&after, &t);
+		if (!sql_token_is_mark(&after, &t, "."))
+			return (has_columns || !sql_token_is_mark(&after, &t, "("));
+		*l = after;
+	}
+	return (false);
+}
+
+/* Of a statement that is not understood: what may be its tables. */
+static void
+guess_tables(const struct sql_scan *scan, struct sql_arena *arena, struct sql_facts *out)
+{
+	static const char *const words[] = {
+	    "from", "join", "into", "update", "table", "using"};
+	struct sql_table tables[SQL_TABLES_MAX];
+	struct sql_lexer l = sql_lexer_of(scan);
+	struct sql_token t;
+	unsigned count = 0;
+
+	for (sql_lex(&l, &t); t.kind != SQL_TOKEN_END; sql_lex(&l, &t)) {
+		struct sql_lexer name = l;
+
+		if (t.kind != SQL_TOKEN_WORD || count == SQL_TABLES_MAX)
+			continue;
+		for (size_t i = 0; i < ARRAY_LEN(words); i++) {
+			if (!sql_token_is(&l, &t, words[i]))
+				continue;
+			tables[count] =
+			    (struct sql_table){.is_written = true, .is_guess = true};
+			count += read_name(
+			    &name, arena, strcmp(words[i], "into") == 0, &tables[count]);
+			break;
+		}
+	}
+	out->tables = sql_arena_dup(arena, tables, count * sizeof(*tables));
+	out->table_count = count;
+}
+
+/* By a short statement that stands for it. */
+static void
+find_folded(const struct sql_scan *scan, struct sql_arena *arena, struct sql_facts *out)
+{
+	struct sql_fold *fold = sql_fold_make(scan);
+	struct sql_match *matches;
+	struct sql_scan brief;
+	unsigned kept = 0;
+	const char *text;
+	size_t len;
+
+	if (fold == NULL)
+		return;
+	text = sql_fold_text(fold, &len);
+	sql_scan(text, len, &brief);
+	if (find_by_parser(&brief, arena, out) && out->match_count > 0) {
+		matches = sql_arena_dup(
+		    arena, out->matches, out->match_count * sizeof(*matches));
+		for (unsigned i = 0; i < out->match_count; i++)
+			if (sql_fold_undo(fold, scan, arena, &matches[i]))
+				matches[kept++] = matches[i];
+		out->matches = matches;
+		out->match_count = kept;
+	}
+	sql_scan_free(&brief);
+	sql_fold_free(fold);
+}
+
+void
+sql_facts_find(
+    const struct sql_scan *scan, struct sql_arena *arena, struct sql_facts *out)
+{
 	*out = (struct sql_facts){.class = SQL_UNKNOWN, .shape.why_not = not_known};
 	if (scan->is_empty) {
 		out->class = SQL_EMPTY;
@@ -287,10 +392,8 @@ sql_facts_find(
 		out->shape.why_not = sql_shape_not_select;
 		return;
 	}
-	if (scan->is_cut || scan->is_too_much || !sql_tree_parse(scan, &tree))
-		return;
-	find_in_tree(&f, tree.stmt);
-	sql_tree_free(&tree);
-	free(f.ctes);
-	free(f.matches);
+	if (!find_by_parser(scan, arena, out) && scan->is_too_much)
+		find_folded(scan, arena, out);
+	if (out->class == SQL_UNKNOWN)
+		guess_tables(scan, arena, out);
 }

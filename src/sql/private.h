@@ -63,6 +63,17 @@ uint32_t sql_pattern_prefix(const char *text, size_t len);
 bool sql_pattern_matches(const struct sql_pattern *, const char *model,
     uint32_t model_len, const char *text, size_t len, struct sql_scan *out);
 
+/* ---- long statements, made short for the parser ---- */
+
+struct sql_fold;
+/* NULL: it is not too long, or cannot be made short enough. */
+struct sql_fold *sql_fold_make(const struct sql_scan *);
+void sql_fold_free(struct sql_fold *);
+const char *sql_fold_text(const struct sql_fold *, size_t *len);
+/* From the values of the short text to those of the scan; false: they cannot be told. */
+bool sql_fold_undo(const struct sql_fold *, const struct sql_scan *, struct sql_arena *,
+    struct sql_match *);
+
 /* ---- facts ---- */
 
 /* Finds the facts of a statement: never fails; what is not understood is SQL_UNKNOWN. */

@@ -592,6 +592,39 @@ def test_insert_parameters(c, pg, binary):
     assert sum(count(pg, "rows").values()) == 120
 
 
+def test_insert_of_thousands_of_rows(c, pg):
+    """Too long for the parser as it stands, and still on the right members."""
+    def check(n):
+        found = there(pg, "select k, a from rows")
+        assert sum(map(len, found.values())) == n and all(found.values())
+        for k in random.Random(n).sample(range(n), 20):  # where a statement about one row goes
+            assert c.execute("select a from rows where k = %s", [k]).fetchone() == (f"it's ({k})",)
+
+    values = ",\n ".join(f"({k}, 'it''s ({k})', {k} * 1.5)" for k in range(6000))
+    sql = f"insert into rows (k, a, b) values {values} on conflict (k) do nothing"
+    assert len(sql) > 150000
+    assert c.execute(sql).statusmessage == "INSERT 0 6000"
+    check(6000)
+    keys = ", ".join(map(str, range(6000)))
+    c.execute("set pgweave.databases = 'all'")
+    assert c.execute(f"select count(*) from rows where k in ({keys}) and a <> 'x'").fetchone() == (6000,)
+    c.execute("reset pgweave.databases")
+    args = [v for k in range(6000, 9000) for v in (k, f"it's ({k})")]
+    done = c.execute("insert into rows (k, a) values " + ", ".join(["(%s, %s)"] * 3000), args)
+    assert done.statusmessage == "INSERT 0 3000"
+    check(9000)
+
+
+def test_long_statements_are_routed(c, pg):
+    """A string of any length in it, a list of any length: they go where short ones go."""
+    long = "x" * 100000
+    c.execute(f"insert into analytics_events (id, kind) overriding system value values (-1, '{long}')")
+    ids = ", ".join(map(str, range(-20000, 0)))
+    assert c.execute(f"select count(*) from analytics_events where id in ({ids})").fetchone() == (1,)
+    assert c.execute(f"select length(kind), '{long}' from analytics_events where id = -1").fetchone()[0] == 100000
+    assert c.execute(f"delete from analytics_events where id in ({ids})").statusmessage == "DELETE 1"
+
+
 def test_insert_prepared_by_name(c, pg):
     """Parse and Describe before the values are known; each Bind is split by its own."""
     p = c.pgconn

@@ -285,11 +285,21 @@ void sql_facts_release(const struct sql_facts *);
  * ".schema.table" that is_member() knows; NULL: there are none. The caller frees it. */
 char *sql_text_without(const struct sql_scan *,
     bool (*is_member)(void *arg, const char *name), void *arg) MUST_USE;
-/* An INSERT … VALUES of `count` rows, with those of one part alone. Its parameters are numbered
- * anew: params, with room for all that the statement has, gets the old numbers of the new ones.
- * NULL: the rows cannot be told apart. The caller frees it. */
+/* The parameters of a part of an INSERT. Whoever asks sets max, the highest number in the
+ * statement, and gives room for max + 1 in each array. */
+struct sql_part_params {
+	unsigned max;
+	uint16_t *numbers; /* the old ones of the new ones, in their order */
+	unsigned count;
+	/* By its place in numbers: what tells PostgreSQL its type in the whole statement is in a
+	 * row of another part, so that here it could be another type. */
+	bool *may_change;
+};
+/* An INSERT … VALUES of `count` rows, with those of one part alone; its parameters are numbered
+ * anew. NULL: the rows cannot be told apart, or a parameter has an impossible number. The caller
+ * frees it. */
 char *sql_insert_part(const char *sql, size_t len, const uint8_t *part_of_row,
-    unsigned count, unsigned part, uint16_t *params, unsigned *param_count) MUST_USE;
+    unsigned count, unsigned part, struct sql_part_params *) MUST_USE;
 struct sql_cache_stats {
 	uint64_t hits, misses, unknown, evictions;
 	size_t bytes;

@@ -96,27 +96,35 @@ put_32(struct buf *b, uint32_t v)
 	buf_add(b, bytes, sizeof(bytes));
 }
 
+/* The type that Parse gave it; 0: none. */
+static uint32_t
+type_of(const struct binding *b, unsigned number)
+{
+	return (b->types_len >= 2 + 4 * (size_t)number
+		    ? proto_get32(b->types + 2 + 4 * (size_t)(number - 1))
+		    : 0);
+}
+
 /* The parameters that a part mentions, as in Parse and Bind. */
 static void
 bind_part(struct federate_part *p, struct buf *to, const struct binding *b,
-    const uint16_t *params, unsigned count)
+    const struct sql_part_params *params)
 {
+	unsigned count = params->count;
 	struct route_datum d;
 
 	put_16(to, count);
 	for (unsigned i = 0; i < count; i++)
-		put_32(to, b->types_len >= 2 + 4 * (size_t)params[i]
-			       ? proto_get32(b->types + 2 + 4 * (size_t)(params[i] - 1))
-			       : 0);
+		put_32(to, type_of(b, params->numbers[i]));
 	p->types_len = to->len;
 	put_16(to, count);
 	for (unsigned i = 0; i < count; i++)
-		put_16(to,
-		    binding_param((void *)(uintptr_t)b, params[i], &d) && d.is_binary);
+		put_16(to, binding_param((void *)(uintptr_t)b, params->numbers[i], &d) &&
+			       d.is_binary);
 	put_16(to, count);
 	for (unsigned i = 0; i < count; i++) {
 		/* One that the client has not sent is the server's to refuse. */
-		if (!binding_param((void *)(uintptr_t)b, params[i], &d))
+		if (!binding_param((void *)(uintptr_t)b, params->numbers[i], &d))
 			d = (struct route_datum){.is_null = true};
 		put_32(to, d.is_null ? UINT32_MAX : (uint32_t)d.len);
 		buf_add(to, d.p, d.len);
@@ -126,38 +134,77 @@ bind_part(struct federate_part *p, struct buf *to, const struct binding *b,
 	p->values = to->mem + p->types_len;
 }
 
+/* Where nothing but the statement tells a parameter's type it must be the same in the part.
+ * False: the refusal is set. */
+static bool
+look_at_types(
+    struct session *s, const struct binding *b, const struct sql_part_params *params)
+{
+	char *message;
+
+	for (unsigned i = 0; i < params->count; i++) {
+		if (!params->may_change[i] || type_of(b, params->numbers[i]) != 0)
+			continue;
+		message = mem_printf(
+		    "the type of parameter $%u hangs on rows that belong to different databases",
+		    params->numbers[i]);
+		refusal_set(&s->weave->refusal, "0A000", message, NULL,
+		    "Use a parameter of its own in each row, or give its type with the statement.");
+		free(message);
+		return (false);
+	}
+	return (true);
+}
+
+/* The text of one part, and its parameters. False: the refusal is set. */
+static bool
+make_part(struct session *s, const struct binding *b, unsigned part, unsigned rows,
+    struct sql_part_params *params)
+{
+	struct weave_run *run = s->weave->run;
+	struct weave_split *sp = run->split;
+	struct federate_part *p = &sp->parts[part];
+
+	sp->texts[part] = sql_insert_part(
+	    run->text, strlen(run->text), sp->part_of_row, rows, part, params);
+	if (sp->texts[part] == NULL) {
+		refusal_set(&s->weave->refusal, "0A000",
+		    "the rows of this INSERT, which belong to several databases, cannot be told apart",
+		    NULL, "Split the INSERT: the rows of one database in each.");
+		return (false);
+	}
+	p->sql = sp->texts[part];
+	if (b == NULL)
+		return (true);
+	if (!look_at_types(s, b, params))
+		return (false);
+	bind_part(p, &sp->binds[part], b, params);
+	return (true);
+}
+
 /* The rows of an INSERT, and the text of each part. False: the refusal is set. */
 static bool
 make_parts(struct session *s, const struct route_plan *plan, const struct sense *sense,
     const struct binding *b)
 {
-	struct weave_run *run = s->weave->run;
-	struct weave_split *sp = run->split;
-	unsigned rows = plan->split.rows->count, count = 0;
-	uint16_t *params = mem_alloc((sense->scan.param_max + 1) * sizeof(*params));
+	struct weave_split *sp = s->weave->run->split;
+	unsigned rows = plan->split.rows->count;
+	struct sql_part_params params = {.max = sense->scan.param_max};
 	struct route_input in;
-	bool is_cut = true;
+	bool is_good = true;
 
+	params.numbers = mem_alloc((params.max + 1) * sizeof(*params.numbers));
+	params.may_change = mem_alloc((params.max + 1) * sizeof(*params.may_change));
 	sense_input(s, sense, b, &in);
 	sp->part_of_row = mem_alloc(rows);
 	route_split_rows(&in, plan, sp->part_of_row);
-	for (unsigned i = 0; i < plan->leg_count && is_cut; i++) {
-		struct federate_part *p = &sp->parts[i];
-
-		sp->texts[i] = sql_insert_part(run->text, strlen(run->text),
-		    sp->part_of_row, rows, i, params, &count);
-		is_cut = sp->texts[i] != NULL;
-		p->sql = sp->texts[i];
-		p->rows = plan->split.leg_rows[i];
-		if (is_cut && b != NULL)
-			bind_part(p, &sp->binds[i], b, params, count);
+	for (unsigned i = 0; i < plan->leg_count && is_good; i++) {
+		sp->parts[i].rows = plan->split.leg_rows[i];
+		is_good = make_part(s, b, i, rows, &params);
 	}
-	free(params);
-	if (!is_cut)
-		refusal_set(&s->weave->refusal, "0A000",
-		    "the rows of this INSERT, which belong to several databases, cannot be told apart",
-		    NULL, "Split the INSERT: the rows of one database in each.");
-	return (is_cut);
+	free(params.numbers);
+	free(params.may_change);
+	return (is_good);
 }
 
 /* What its error says of a row for a database that it may not write. */

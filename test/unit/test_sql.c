@@ -621,23 +621,25 @@ expect_part(const char *sql, const char *rows, unsigned part, const char *want,
     const char *want_params)
 {
 	uint8_t part_of_row[16];
-	unsigned count = (unsigned)strlen(rows), param_count = 0;
-	uint16_t params[16];
+	unsigned count = (unsigned)strlen(rows);
+	uint16_t old[16];
+	bool may_change[16];
+	struct sql_part_params params = {
+	    .max = 15, .numbers = old, .may_change = may_change};
 	struct buf numbers = {0};
 	char *text;
 
 	for (unsigned i = 0; i < count; i++)
 		part_of_row[i] = (uint8_t)(rows[i] - '0');
-	text = sql_insert_part(
-	    sql, strlen(sql), part_of_row, count, part, params, &param_count);
+	text = sql_insert_part(sql, strlen(sql), part_of_row, count, part, &params);
 	if (want == NULL) {
 		assert_null(text);
 		return;
 	}
 	assert_non_null(text);
 	assert_string_equal(text, want);
-	for (unsigned i = 0; i < param_count; i++)
-		buf_addf(&numbers, "%u ", params[i]);
+	for (unsigned i = 0; i < params.count; i++)
+		buf_addf(&numbers, "%u%s ", old[i], may_change[i] ? "?" : "");
 	buf_add(&numbers, "", 1);
 	assert_string_equal((char *)numbers.mem, want_params);
 	buf_free(&numbers);
@@ -658,9 +660,25 @@ inserts_are_cut(void **state)
 	    "011", 1,
 	    "INSERT INTO t (\"values\", b) VALUES ($1, f($2, ')')), ($3, $$),($$) "
 	    "RETURNING $4 + $5",
-	    "3 4 5 1 6 ");
+	    "3 4 5 1? 6 ");
 	expect_part("insert into t values ($2,$1)on conflict do nothing", "1", 1,
 	    "insert into t values ($1,$2)on conflict do nothing", "2 1 ");
+	/* what tells the type of a parameter is in a row of another part */
+	expect_part("insert into t values ($1, $2), ($3, $2)", "01", 1,
+	    "insert into t values ($1, $2)", "3 2 ");
+	expect_part("insert into t values ($1, $2), ($3, $1)", "01", 0,
+	    "insert into t values ($1, $2)", "1 2 ");
+	expect_part("insert into t values ($1, $2), ($3, $1)", "01", 1,
+	    "insert into t values ($1, $2)", "3 1? ");
+	expect_part("insert into t values ($1::int, 1), ($2, $1), ($3, $1)", "011", 1,
+	    "insert into t values ($1, $2), ($3, $2)", "2 1? 3 ");
+	expect_part("insert into t values (a[1], f(1, $1)), ($2, $1)", "01", 1,
+	    "insert into t values ($1, $2)", "2 1? ");
+	expect_part("insert into t values (array[1, $1], $2), (array[2], $2)", "01", 1,
+	    "insert into t values (array[2], $1)", "2 ");
+	/* numbers that no parameter has */
+	expect_part("insert into t values (1, $70000), (2, $70000)", "01", 1, NULL, "");
+	expect_part("insert into t values (1, $0), (2, 3)", "01", 0, NULL, "");
 	/* not as many rows, or something else behind them */
 	expect_part("insert into t values (1), (2)", "012", 0, NULL, "");
 	expect_part("insert into t values (1), (2), (3)", "01", 0, NULL, "");

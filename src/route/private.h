@@ -204,6 +204,9 @@ enum route_spread route_by_shard(struct route_work *, const struct topo_shard *,
     const struct route_place *places, const struct topo_database **one,
     enum route_rule *rule, struct route_members *many);
 
+/* Whether the key may write on these shards; false: the refusal is set. */
+bool route_may_all(struct route_work *, const struct topo_shard *, uint64_t set,
+    const struct sql_table *);
 /* Whether the rows of the statement can go each to its member: then SPREAD_SPLIT, or REFUSED;
  * SPREAD_ONE: they cannot. set: the shards of an INSERT's rows, 0 for COPY. */
 enum route_spread route_spread_split(struct route_work *, const struct topo_shard *,

@@ -33,7 +33,7 @@ struct reading {
 
 /* What is said of the tables of a group so far. */
 struct joining {
-	uint64_t set;
+	uint64_t set, all; /* all: shards of one database each by itself */
 	const struct sql_table *bound, *open; /* a table with values, one without */
 	bool has_set, is_later, is_insert, has_setting;
 };
@@ -346,6 +346,7 @@ join_set(struct route_work *w, const struct topo_shard *shard, const struct sql_
 	/* It reads nothing: any shard can say so. */
 	if (set == 0)
 		return (true);
+	j->all = set;
 	set = set_by_database(shard, set);
 	if (j->has_set && (!is_one(set) || !is_one(j->set) ||
 			      topo_database_served(set_first(shard, set)) !=
@@ -574,13 +575,17 @@ route_by_shard(struct route_work *w, const struct topo_shard *shard,
 		*rule = ROUTE_BY_KEY;
 		route_silent(w, ROUTE_BY_SHARD, "the statement has no value of the key");
 		return (SPREAD_ONE);
-	} else if (is_one(set))
+	} else if (is_one(set)) {
+		/* Of several shards of one database the key may not have all. */
+		if (j.has_set && w->out->is_write && !is_one(j.all) &&
+		    !route_may_all(w, shard, j.all, t))
+			return (SPREAD_REFUSED);
 		*one = set_first(shard, set);
-	else if (w->out->is_write || w->in->facts->class != SQL_READ) {
+	} else if (w->out->is_write || w->in->facts->class != SQL_READ) {
 		spread = SPREAD_ONE;
 		if (w->in->facts->copies_in || (j.is_insert && j.has_set))
 			spread =
-			    route_spread_split(w, shard, t, j.has_set ? j.set : 0, many);
+			    route_spread_split(w, shard, t, j.has_set ? j.all : 0, many);
 		return (
 		    spread == SPREAD_ONE ? refuse_spread_write(w, shard, t, &j) : spread);
 	} else

@@ -88,8 +88,8 @@ list_members(struct route_work *w, const struct topo_shard *shard, uint64_t set,
 	}
 }
 
-static bool
-may_all(struct route_work *w, const struct topo_shard *shard, uint64_t set,
+bool
+route_may_all(struct route_work *w, const struct topo_shard *shard, uint64_t set,
     const struct sql_table *t)
 {
 	char name[160];
@@ -173,12 +173,12 @@ route_spread_split(struct route_work *w, const struct topo_shard *shard,
 		split->rows = rows_of(w, shard);
 		if (strcmp(w->in->scan->verb, "insert") != 0 || split->rows == NULL)
 			return (SPREAD_ONE);
-		if (!may_all(w, shard, set, t))
+		if (!route_may_all(w, shard, set, t))
 			return (SPREAD_REFUSED);
 	}
 	list_members(w, shard, set, many);
 	if (many->count == 0) {
-		(void)may_all(w, shard, set, t);
+		(void)route_may_all(w, shard, set, t);
 		return (SPREAD_REFUSED);
 	}
 	if (!may_federate(w, shard, t, many->count))

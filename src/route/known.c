@@ -12,11 +12,27 @@ catalog_of_member(const struct route_work *w, const struct topo_database *member
 
 /* ---- values without a name ---- */
 
+/* Whether values without names are for the same columns in both. */
+static bool
+same_order(
+    const struct catalog_db *a, const struct catalog_db *b, const struct sql_table *t)
+{
+	for (unsigned i = 0;; i++) {
+		const char *one = catalog_column_at(a, t->schema, t->name, i),
+			   *other = catalog_column_at(b, t->schema, t->name, i);
+
+		if (one == NULL || other == NULL)
+			return (true);
+		if (strcmp(one, other) != 0)
+			return (false);
+	}
+}
+
 bool
 route_says_key(const struct route_work *w, const struct topo_shard *shard,
     const struct sql_table *t, const struct sql_match *m)
 {
-	bool is_known = false;
+	const struct catalog_db *known = NULL;
 
 	if (m->place == 0)
 		return (strcmp(m->column, shard->key) == 0);
@@ -28,11 +44,12 @@ route_says_key(const struct route_work *w, const struct topo_shard *shard,
 		if (catalog_relation(db, t->schema, t->name) == NULL)
 			continue;
 		column = catalog_column_at(db, t->schema, t->name, m->place - 1);
-		if (column == NULL || strcmp(column, shard->key) != 0)
+		if (column == NULL || strcmp(column, shard->key) != 0 ||
+		    (known != NULL && !same_order(known, db, t)))
 			return (false);
-		is_known = true;
+		known = db;
 	}
-	return (is_known);
+	return (known != NULL);
 }
 
 /* ---- what may write ---- */

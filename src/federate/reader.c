@@ -544,6 +544,10 @@ reader_finish(struct reader *r)
 		return (READER_END);
 	if (r->is_in_quotes)
 		return (bad(r, "unterminated CSV quoted field", NULL));
+	/* Without the end of its line it is no mark: in CSV it is a value. */
+	if (r->is_mark && !r->is_after_cr)
+		return (bad(r, "end-of-copy marker corrupt", NULL));
+	r->spec.csv_has_mark &= r->is_after_cr;
 	said = r->is_after_cr ? after_return(r, -1, &used) : line_ends(r);
 	line_next(r, said);
 	return (said);

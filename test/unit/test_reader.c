@@ -117,7 +117,6 @@ text_rows(void **state)
 	expect(&s, "1\r\n2\r\n", "<1>@1 <2>@2 ");
 	expect(&s, "1\r2\r3", "<1>@1 <2>@2 <3>@3 ");
 	expect(&s, "1\n2\n\\.\n3\n", "<1>@1 <2>@2 end");
-	expect(&s, "1\n\\.", "<1>@1 ");
 	s.key_at = 2;
 	expect(&s, "a\tb\t7\tc\nx\ty\t8", "<7>@1 <8>@2 ");
 	expect(&s, "a\tb\n", "bad@1: missing data for column \"k\"");
@@ -145,6 +144,7 @@ text_mistakes(void **state)
 	expect(
 	    &text_spec, "1\\.\n", "bad@1: end-of-copy marker is not alone on its line");
 	expect(&text_spec, "1\n\\.x\n", "<1>@1 bad@2: end-of-copy marker corrupt");
+	expect(&text_spec, "1\n\\.", "<1>@1 bad@2: end-of-copy marker corrupt");
 }
 
 static void
@@ -160,6 +160,8 @@ csv_rows(void **state)
 	expect(&s, "a\"b,\"c,d\n", "<ab,c>@1 ");
 	expect(&s, "1\r\n\"2\n\"\r\n", "<1>@1 <2\n>@2 ");
 	expect(&s, "1\n\\.\n2\n", "<1>@1 end");
+	expect(&s, "1\n\\.", "<1>@1 <\\.>@2 ");
+	expect(&s, "1\r\\.\r", "<1>@1 end");
 	expect(&s, "\\.x\n", "<\\.x>@1 ");
 	expect(&s, "\"\\.\"\n", "<\\.>@1 ");
 	s.csv_has_mark = false;

@@ -215,6 +215,19 @@ lifts_read_only(const struct session *s, const struct sense *sense)
 	    strcmp(f->setting, "all") == 0 || strstr(f->setting, "read_only") != NULL);
 }
 
+/* Everything here reads a statement as if standard_conforming_strings were on: a string with a
+ * backslash could end elsewhere. */
+static bool
+reads_otherwise(const struct session *s, const struct sense *sense)
+{
+	const char *is_on;
+
+	if (memchr(sense->scan.sql, '\\', sense->scan.len) == NULL)
+		return (false);
+	is_on = vars_get(s->vars, "standard_conforming_strings");
+	return (is_on != NULL && strcmp(is_on, "off") == 0);
+}
+
 /* A table of a database that is none of the members. The name of one that is not configured at
  * all may be the server's own. */
 static bool
@@ -488,6 +501,10 @@ weave_decide(struct session *s, const struct sense *sense, const struct binding 
 		return (decide_in_failed(s, sense, seat));
 	if (names_stranger(s, f))
 		return (GO_REFUSED);
+	if (reads_otherwise(s, sense))
+		return (weave_decline(w, "0A000",
+		    "a statement with backslashes cannot be read while standard_conforming_strings is off",
+		    "SET standard_conforming_strings TO on."));
 	if (f->sets_pgweave)
 		return (weave_decline(w, "0A000",
 		    "set_config() and current_setting() do not reach the settings of pgweave",

@@ -16,7 +16,7 @@ from proxy import is_standin
 HOME = {"primary": "bank_p", "secondary": "bank_s", "analytics": "bank_a"}
 SHARDS = """
 [shard bank rows]
-tables = rows, late, "odd Name"
+tables = rows, late, swapped, "odd Name"
 key = k
 function = hash
 members = primary, secondary, analytics
@@ -43,12 +43,29 @@ key = k
 key_type = text
 function = list
 lists = DE AT: primary, FR "New York": secondary
+[database twin]
+fallback = primary
+host =
+[virtual pair]
+default = primary
+members = primary, twin, secondary
+[shard pair rows]
+tables = rows
+key = k
+function = list
+lists = 1 2: primary, 3 4: twin, 5 6: secondary
+[key vb_66666666666666666666666666666666]
+secret = %s
+virtual = pair
+type = server
+rights = federate
+databases = primary, secondary
 [shard bank wrong]
 tables = wrong
 key = k
 function = modulo
 members = primary, secondary
-"""
+""" % bank.verifier("f" * 48)
 TABLES = """
 create table rows (k int not null, a text, b numeric, c bytea, primary key (k));
 create table late (a text, n int default 7, k int, b text);
@@ -73,6 +90,7 @@ def door(module_proxy, pg):
             if name == "postgres":
                 c.execute("drop schema if exists one cascade; create schema one; set search_path to one")
             c.execute(TABLES)
+            c.execute("create table swapped (k int, %s text)" % ("b text, a" if name == "bank_s" else "a text, b"))
     return module_proxy(pg, sections=bank.sections(pg, SHARDS))
 
 
@@ -80,7 +98,8 @@ def door(module_proxy, pg):
 def c(door, pg):
     for name in HOME.values():
         with pg.connect(name, user="alice") as direct:
-            direct.execute("truncate rows, late, named, ids, ranged, listed, wrong, child, parent")
+            direct.execute("truncate rows, late, named, ids, ranged, listed, wrong, child, parent, "
+                           "swapped")
     with door.connect("bank") as connection:
         yield connection
 
@@ -150,7 +169,7 @@ def same_as_one(pg, c, table, columns, sql, data, size=0):
     ("(delimiter 'A', header)", b"k A a\n1Ax\\A\n2Ay\\x4A\n"),
     ("(format csv)", b'1,a\n2,"b,""c"\n3,"x\ny\r\nz"\n"4",\n5,""\n'),
     ("csv", b'1,a\r\n2,"b\nc"\r\n3,\r\n'), ("csv", b'1,a\n2,"b\n'), ("csv", b'1,a\r\n2,b\n'), ("csv", b'1,a\n2,b\r\n'),
-    ("csv", b'1,a\n\\.\nrubbish'), ("csv", b'1,\\.\n2,"\\."\n'), ("csv", b'"1"2,x"y"z\n'),
+    ("csv", b'1,a\n\\.\nrubbish'), ("csv", b'1,a\n\\.'), ("", b'1\ta\n\\.'), ("csv", b'1,\\.\n2,"\\."\n'), ("csv", b'"1"2,x"y"z\n'),
     ("csv header", b'"k\n",a\n1,b\n2,c\n'), ("(format csv, header match)", b"k,a\n1,b\n2,c\n"),
     ("(format csv, header match)", b"k,b\n1,b\n2,c\n"), ("(format csv, header match)", b"k,a\n"),
     ("csv quote '''' escape '\\' delimiter ';'", b"'1';'a\\'b\\\\c\\d'\n2;'x''y'\n"),
@@ -662,6 +681,60 @@ def test_insert_refused_and_nothing_kept(c, pg, sql, code, text):
     assert c.execute("select 1").fetchone() == (1,)
 
 
+def test_insert_types_of_parameters(c, pg):
+    """A parameter has the type that the whole statement gives it, or is refused."""
+    p, homes = c.pgconn, {}
+    for k in range(20):
+        homes[c.execute("insert into rows (k) values (%s) returning current_database()", [k]).fetchone()[0]] = k
+    one, two, _ = homes.values()
+    c.execute("delete from rows where k = 0")
+    for name in HOME.values():
+        with pg.connect(name, user="alice") as direct:
+            direct.execute("truncate rows")
+
+    def run(sql, *values):
+        return p.exec_params(sql.encode(), list(values))
+
+    same = run(f"insert into rows (k, a) values ({one}, $1), ({two}, $1)", b"007")
+    assert same.command_status == b"INSERT 0 2", same.error_message
+    other = run(f"insert into rows (k, a) values ({one + 100}, $1::int::text), ({two}, $1), ({two + 100}, $1)", b"007")
+    assert other.status == psycopg.pq.ExecStatus.FATAL_ERROR and b"type of parameter $1" in other.error_message
+    told = p.exec_params(f"insert into rows (k, a) values ({one}, $1::text), ({two}, $1) "
+                         "on conflict (k) do update set a = excluded.a".encode(), [b"08"], [25])
+    assert told.command_status == b"INSERT 0 2", told.error_message
+    assert {r for part in there(pg, "select a from rows").values() for r in part} == {("08",)}
+
+
+def test_insert_impossible_parameters(c):
+    many = ",".join(f"({i}, $70000)" for i in range(60))
+    for sql in (f"insert into rows (k, a) values {many}", "insert into rows (k, a) values (1, $0), (2, $0), (3, $0)"):
+        with pytest.raises(psycopg.Error):
+            c.execute(sql)
+        assert c.pgconn.exec_params(sql.encode(), []).status == psycopg.pq.ExecStatus.FATAL_ERROR
+        assert c.execute("select 1").fetchone() == (1,)
+
+
+def test_columns_in_another_order(c, pg):
+    """Without their names nobody knows which value is whose."""
+    for sql in ("insert into swapped values (1, 'a', 'b')", "insert into swapped values (1, 'a', 'b'), (2, 'a', 'b')"):
+        with pytest.raises(psycopg.errors.FeatureNotSupported, match="Name the columns"):
+            c.execute(sql)
+    assert fails(c, "copy swapped from stdin", b"1\ta\tb\n")[0] == "0A000"
+    assert c.execute("insert into swapped (k, a, b) values (1, 'a', 'b'), (2, 'a', 'b'), (3, 'a', 'b')"
+                     ).statusmessage == "INSERT 0 3"
+    assert copy_in(c, "copy swapped (k, a, b) from stdin", b"4\ta\tb\n5\ta\tb\n") == "COPY 2"
+    assert [r for part in there(pg, "select a, b from swapped").values() for r in part] == [("a", "b")] * 5
+
+
+def test_backslashes_read_otherwise(c, pg):
+    c.execute("set standard_conforming_strings = off")
+    with pytest.raises(psycopg.errors.FeatureNotSupported, match="standard_conforming_strings"):
+        c.execute("insert into rows (k, a) values (1, 'x\\'), (2, '), (3, 'y')")
+    assert c.execute("insert into rows (k, a) values (1, 'x'), (2, 'y')").statusmessage == "INSERT 0 2"
+    c.execute("reset standard_conforming_strings")
+    assert c.execute("insert into rows (k, a) values (3, '\\'), (4, '\\')").statusmessage == "INSERT 0 2"
+
+
 def test_insert_in_a_transaction(c, pg):
     with pytest.raises(psycopg.errors.FeatureNotSupported, match="cannot write on two databases"):
         with c.transaction():
@@ -717,6 +790,17 @@ def test_keys(door, proxy, pg):
             c.execute("insert into accounts (user_id) values (880004), (880003)")
         assert c.execute("select count(*) from accounts where user_id = 880004").fetchone() == (0,)
         c.execute("delete from accounts where user_id = 880002")
+
+
+def test_shards_of_one_database(door, pg, c):
+    """A key of one of them does not write rows of the other, whatever else is written with them."""
+    with door.connect("pair", user="vb_" + "6" * 32, password="f" * 48) as k:
+        assert k.execute("insert into rows (k) values (1), (5)").statusmessage == "INSERT 0 2"
+        for rows in ("(2), (3), (6)", "(3), (6)", "(2), (4)", "(3)"):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege, match="twin"):
+                k.execute(f"insert into rows (k) values {rows}")
+        assert fails(k, "copy rows (k) from stdin", b"2\n3\n")[0] == "42501"
+    assert count(pg, "rows") == {"primary": 1, "secondary": 1, "analytics": 0}
 
 
 def test_slow_member_holds_the_client(c, door, pg):

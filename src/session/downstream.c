@@ -421,7 +421,7 @@ down_message(struct down *d)
 		return (DOWN_STOP);
 	}
 	/* Rows, or an end. */
-	if (strchr("DCIsZGHWdcV", type) != NULL)
+	if (d->batch.held != NULL && strchr("DCIsZGHWdcV", type) != NULL)
 		again_release(d->s, &d->batch);
 	switch (type) {
 	case 'D':

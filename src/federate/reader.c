@@ -78,8 +78,11 @@ static void
 plain_text(struct reader *r)
 {
 	static const char letters[] = "bfnrtv", meant[] = "\b\f\n\r\t\v";
-	const uint8_t *p = r->raw.mem, *end = p + r->raw.len;
+	const uint8_t *p = r->raw.mem, *end;
 
+	if (r->raw.len == 0)
+		return;
+	end = p + r->raw.len;
 	while (p < end) {
 		uint8_t c = *p++;
 		const char *letter;
@@ -103,11 +106,13 @@ plain_text(struct reader *r)
 static bool
 plain_csv(struct reader *r)
 {
-	const uint8_t *p = r->raw.mem, *end = p + r->raw.len;
+	const uint8_t *p = r->raw.mem, *end;
 	uint8_t quote = (uint8_t)r->spec.quote, escape = (uint8_t)r->spec.escape;
 	bool is_in = false, had = false;
 
-	for (; p < end; p++) {
+	if (r->raw.len == 0)
+		return (false);
+	for (end = p + r->raw.len; p < end; p++) {
 		if (is_in && *p == escape && p + 1 < end &&
 		    (p[1] == escape || p[1] == quote)) {
 			p++;

@@ -243,8 +243,8 @@ who_choose(struct job *job)
 	return (false);
 }
 
-/* What auth_hba_file says of one who shows a secret in clear, and nothing else; NULL: nothing
- * against it. Without a database, lines for all of them count. */
+/* What auth_type and auth_hba_file say of one who shows a secret in clear, and nothing else; NULL:
+ * nothing against it. Without a database, lines for all of them count. */
 static const char *
 rule_bars(const struct job *job)
 {
@@ -253,9 +253,12 @@ rule_bars(const struct job *job)
 	struct topo_visit v = {.database = w->database != NULL ? w->database : "",
 	    .virtual_ = w->virt != NULL ? w->virt->name : NULL,
 	    .user = w->login};
+	enum auth_type type = (enum auth_type)topo_settings(job->topo)->auth_type;
 	const struct topo_rule *rule;
 
-	if (topo_settings(job->topo)->auth_type != AUTH_HBA)
+	if (w->key == NULL && (type == AUTH_CERT || type == AUTH_PEER))
+		return ("auth_type asks for what HTTP does not show");
+	if (type != AUTH_HBA)
 		return (NULL);
 	if (a->family == AF_INET || a->family == AF_INET6) {
 		v.family = a->family;

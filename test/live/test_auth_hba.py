@@ -199,6 +199,27 @@ def test_a_database_named_as_a_member(proxy, shop_bank, rules):
     assert refusal(door.port, "alice", "bank.primary", password="wrong")[0] is None
 
 
+@pytest.mark.parametrize("auth_type", ["trust", "peer"])
+def test_http_obeys_auth_type(proxy, shop_bank, rules, auth_type):
+    """A password is no proof of a unix user, over HTTP neither; keys prove their secret."""
+    port, key = free_port(), bank.key(3)
+    door = proxy(shop_bank, {}, auth_type=auth_type, sections=bank.sections(shop_bank),
+                 unix_socket_dir=rules.dir, http_listen=f"127.0.0.1:{port}")
+    assert door.is_running()
+
+    def ask(user, password):
+        basic = base64.b64encode(f"{user}:{password}".encode()).decode()
+        r = urllib.request.Request(f"http://127.0.0.1:{port}/api/database/info", headers={
+            "Authorization": "Basic " + basic, "X-Database": "bank"})
+        try:
+            with urllib.request.urlopen(r, timeout=20) as answer:
+                return answer.status
+        except urllib.error.HTTPError as e:
+            return e.code
+    assert ask(**key) == 200
+    assert ask("alice", "pw-alice") == (200 if auth_type == "trust" else 401)
+
+
 def test_http_obeys_lines_of_the_path(proxy, shop_bank, rules):
     """A database that the path names, and not the header."""
     hba = rules("host secondary alice all reject\nhost all all all scram-sha-256\n")

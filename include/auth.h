@@ -81,6 +81,8 @@ enum auth_step auth_server_feed(struct auth_server *, const uint8_t *body, size_
     struct buf *out, int *fault) MUST_USE;
 /* What went wrong, for the log only. Never NULL. */
 const char *auth_server_reason(const struct auth_server *);
+/* The secret that the login was started with; NULL: none. */
+const char *auth_server_secret(const struct auth_server *);
 /* The password in clear when the exchange has shown it (plain), else NULL. */
 const char *auth_server_password(const struct auth_server *);
 /* After a SCRAM login that succeeded: true, and what it has shown. */

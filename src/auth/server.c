@@ -401,6 +401,12 @@ auth_server_reason(const struct auth_server *s)
 }
 
 const char *
+auth_server_secret(const struct auth_server *s)
+{
+	return (s == NULL || s->kind == SECRET_NONE ? NULL : s->secret);
+}
+
+const char *
 auth_server_password(const struct auth_server *s)
 {
 	return (s == NULL ? NULL : s->password);

@@ -59,6 +59,9 @@ pool_show(struct seat *seat, struct pool_secret *shown)
 	struct pool *pool = seat->pool;
 	struct pool_secret *was = NULL;
 
+	/* Of a secret that is not the pool's (any more) it would only drive out what is. */
+	if (seat->secret != NULL && strcmp(seat->secret, shown->of) != 0)
+		return;
 	pthread_mutex_lock(&pool->lock);
 	if (!is_same(pool->shown, shown)) {
 		was = pool->shown;

@@ -117,15 +117,6 @@ filed_secret(const struct session *s, const struct topo *topo)
 	return (login != NULL ? login->secret : NULL);
 }
 
-/* The secret that auth_file or auth_query gives for the login; NULL: none. */
-static const char *
-stored_secret(const struct session *s)
-{
-	const char *filed = filed_secret(s, pool_worker(s->worker)->topo);
-
-	return (filed != NULL ? filed : s->login->secret);
-}
-
 static void
 prove_next(struct session *s, enum auth_step step, struct buf *out, int fault)
 {
@@ -170,8 +161,10 @@ session_auth_bytes(struct session *s, const uint8_t *p, size_t len)
 	if (len < (size_t)size + 1)
 		return (0);
 	step = auth_server_feed(s->login->auth, p + PROTO_HEAD, size - 4, &out, &fault);
-	stored = stored_secret(s);
-	if (step == AUTH_DONE && stored != NULL)
+	/* Not the one of the present snapshot: that may be new, and is not what was proven. */
+	stored = auth_server_secret(s->login->auth);
+	if (step == AUTH_DONE && stored != NULL &&
+	    topo_key_find(pool_worker(s->worker)->topo, s->login->startup.user) == NULL)
 		keep_shown(s, stored);
 	prove_next(s, step, &out, fault);
 	buf_free(&out);

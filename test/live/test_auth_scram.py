@@ -68,6 +68,31 @@ def test_another_verifier(proxy, pg):
           "the new verifier is passed on")
 
 
+def test_a_secret_that_changes_meanwhile(proxy, pg):
+    """What a login shows belongs to the secret that it began with: when that is not the one of
+    auth_file any more, it does not take the place of what opens links."""
+    right = secret_of(pg, "scram_user")
+    door = proxy(pg, auth_type="scram-sha-256", pool_mode="transaction", workers=1,
+                 query_wait_timeout=5,
+                 secrets={"scram_user": right, "alice": "0"})
+
+    def change(secret, mark):
+        with open(os.path.join(door.dir, "users.txt"), "w") as f:
+            f.write(f'"scram_user" "{secret}"\n"alice" "{mark}"\n')
+        door.reload()
+        until(lambda: refusal(door.port, "alice", password=mark)[0] is None, 10, "it is read")
+    with door.connect(user="scram_user") as one, door.connect(user="scram_user") as two:
+        change(pgproto.scram_verifier("old"), "1")
+        with Raw(door.port) as r:
+            scram, first = begin(r, "scram_user", "old")
+            change(right, "2")
+            r.send(pgproto.message("p", scram.final(first)))
+            assert r.until("ZE")[-1][0] == "Z"
+        with one.transaction():
+            assert one.execute("select 1").fetchone() == (1,)
+            assert two.execute("select 1").fetchone() == (1,)
+
+
 def test_users_come_and_go(proxy, pg):
     door = proxy(pg, auth_type="scram-sha-256", secrets={"alice": "one"})
     path = os.path.join(door.dir, "users.txt")
@@ -218,11 +243,11 @@ def test_a_server_that_binds(proxy, pg, certs):
 
 # ---- exchanges that go wrong ----
 
-def begin(r, user="alice"):
+def begin(r, user="alice", password="pw-alice"):
     """(client, server-first) of an exchange."""
     r.send(pgproto.startup(dict(user=user, database="shop")))
     assert r.message()[2][:4] == b"\0\0\0\x0a"
-    scram = pgproto.ScramClient("pw-alice")
+    scram = pgproto.ScramClient(password)
     r.send(pgproto.sasl_initial("SCRAM-SHA-256", scram.first()))
     return scram, r.message()[2][4:]
 

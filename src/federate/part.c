@@ -282,8 +282,9 @@ part_ready(struct part *p, const uint8_t *body, size_t len)
 {
 	struct link *l = p->link;
 
+	/* While rows are taken nothing may end but by an error. */
 	if (len != 1 || body[0] == '\0' || strchr("ITE", body[0]) == NULL ||
-	    p->owed == 0) {
+	    p->owed == 0 || p->split->phase == SPLIT_TAKING) {
 		part_broken(p, "malformed ReadyForQuery");
 		return;
 	}

@@ -432,7 +432,8 @@ split_next(struct split *s)
 	case SPLIT_ASKING:
 	case SPLIT_ENDING:
 		for (unsigned i = 0; i < s->part_count; i++)
-			if (!s->parts[i].has_tag) {
+			/* A COPY does not end before it has begun. */
+			if (!s->parts[i].has_tag || (was_asking && s->order.is_copy)) {
 				split_fail(s, fault_info(F_LINK_PROTOCOL)->sqlstate,
 				    fault_info(F_LINK_PROTOCOL)->text, NULL, NULL, NULL);
 				return (true);

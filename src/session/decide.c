@@ -220,11 +220,12 @@ lifts_read_only(const struct session *s, const struct sense *sense)
 static bool
 reads_otherwise(const struct session *s, const struct sense *sense)
 {
+	const struct vars *vars = s->link != NULL ? s->link->vars : s->vars;
 	const char *is_on;
 
 	if (memchr(sense->scan.sql, '\\', sense->scan.len) == NULL)
 		return (false);
-	is_on = vars_get(s->vars, "standard_conforming_strings");
+	is_on = vars_get(vars, "standard_conforming_strings");
 	return (is_on != NULL && strcmp(is_on, "off") == 0);
 }
 

@@ -402,6 +402,21 @@ gather_step(struct session *s, struct leg *leg)
 	return (true);
 }
 
+/* The session's parameters are again those from before the transaction: its first leg has had
+ * them then. */
+static void
+vars_roll_back(struct session *s)
+{
+	const struct weave *w = s->weave;
+	struct vars *told = vars_hold(s->vars);
+
+	for (unsigned i = 0; i < w->leg_count; i++)
+		if (w->legs[i].is_main && w->legs[i].link->state == LINK_LENT)
+			session_settle_vars(s, w->legs[i].link);
+	session_follow_vars(s, told, s->vars);
+	vars_release(s->worker, told);
+}
+
 static void
 rolled_back(struct session *s)
 {
@@ -409,6 +424,7 @@ rolled_back(struct session *s)
 	bool chains = w->run->then_chains;
 	struct buf out = {0};
 
+	vars_roll_back(s);
 	weave_txn_over(s, false);
 	if (chains)
 		weave_txn_chain(s);

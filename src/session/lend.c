@@ -221,9 +221,8 @@ session_refused(struct waiter *w, int fault, const char *sqlstate, const char *m
 
 /* ---- giving back ---- */
 
-/* The session's parameters are these now. What the client has been told by the link, but is
- * not so, is told anew: after DISCARD ALL its own startup values hold, not the server's. */
-static void
+/* After DISCARD ALL the client's own startup values hold, not the server's. */
+void
 session_follow_vars(struct session *s, const struct vars *told, struct vars *vars)
 {
 	struct buf out = {0};

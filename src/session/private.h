@@ -157,6 +157,9 @@ void session_refused(
 bool session_apply_vars(struct session *, struct vars *want);
 /* What the link was told to be now; those that servers do not report are known so. */
 void session_note_vars(struct link *, const struct vars *want);
+/* These are the session's from now on; the client hears where they differ from what it was
+ * told. */
+void session_follow_vars(struct session *, const struct vars *told, struct vars *vars);
 /* What the session's parameters are, when it is at rest on that link. */
 void session_settle_vars(struct session *, struct link *);
 /* The set whose VARS_STARTUP members are the session's now. */

@@ -726,12 +726,29 @@ def test_columns_in_another_order(c, pg):
     assert [r for part in there(pg, "select a, b from swapped").values() for r in part] == [("a", "b")] * 5
 
 
+@pytest.mark.parametrize("sql", ["set datestyle = German", "set local datestyle = German"])
+@pytest.mark.parametrize("end", ["rollback", "commit"])
+def test_what_a_failed_transaction_has_set(c, pg, sql, end):
+    was = c.execute("show datestyle").fetchone()
+    c.execute("begin")
+    c.execute(sql)
+    with pytest.raises(psycopg.errors.FeatureNotSupported):
+        c.execute("insert into ranged (k) values (1), (1001)")
+    c.execute(end)
+    assert c.execute("show datestyle").fetchone() == was
+    assert c.pgconn.parameter_status(b"DateStyle").decode() == was[0]
+
+
 def test_backslashes_read_otherwise(c, pg):
     c.execute("set standard_conforming_strings = off")
     with pytest.raises(psycopg.errors.FeatureNotSupported, match="standard_conforming_strings"):
         c.execute("insert into rows (k, a) values (1, 'x\\'), (2, '), (3, 'y')")
     assert c.execute("insert into rows (k, a) values (1, 'x'), (2, 'y')").statusmessage == "INSERT 0 2"
     c.execute("reset standard_conforming_strings")
+    with pytest.raises(psycopg.errors.FeatureNotSupported, match="standard_conforming_strings"):
+        with c.transaction():
+            c.execute("set local standard_conforming_strings = off")
+            c.execute("select '\\' as x, ' || 'y'")
     assert c.execute("insert into rows (k, a) values (3, '\\'), (4, '\\')").statusmessage == "INSERT 0 2"
 
 

@@ -175,7 +175,8 @@ up_parse_unnamed(struct up *u, const uint8_t *body, size_t have, uint32_t size)
 			return (UP_STOP);
 		}
 		stmt_unnamed_set(s, st);
-	}
+	} else
+		return (up_broken(u, "invalid Parse message"));
 	if (s->weave != NULL && s->unnamed != NULL)
 		(void)sense_of_stmt(s->worker, s->unnamed);
 	/* A number of its own: a link that the client has left keeps what it had then. */

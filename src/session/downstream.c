@@ -213,6 +213,14 @@ down_copy_in(struct down *d, uint32_t size)
 	if (r == NULL || (r->kind != REQ_EXECUTE && r->kind != REQ_QUERY))
 		return (down_broken(d, "copy data is asked for that nobody offered"));
 	d->l->is_copying_in = !d->l->copy_has_ended;
+	if (d->l->is_copying_in && d->s->is_leaving) {
+		batch_flush(&d->batch);
+		session_end(d->s, "client close request");
+		return (DOWN_STOP);
+	}
+	/* What waits for the end of the COPY may stand before its data. */
+	if (d->l->is_copying_in)
+		d->s->is_stalled = false;
 	if (r->kind == REQ_EXECUTE)
 		while (q->count > 1 && requests_at(q, 1)->kind == REQ_SYNC &&
 		       !requests_at(q, 1)->is_behind_copy) {

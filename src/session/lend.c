@@ -26,7 +26,8 @@ session_is_at_work(const struct session *s)
 	if (s->state != SESSION_ACTIVE || l == NULL || s->body_left > 0 ||
 	    l->is_copying_in)
 		return (false);
-	return (l->state != LINK_LENT || (l->requests.count > 0 && !l->wants_sync));
+	return (l->state != LINK_LENT ||
+		(l->requests.count > 0 && (!l->wants_sync || s->is_stalled)));
 }
 
 void
@@ -311,14 +312,27 @@ session_give_link(struct session *s, const char *why)
 	pool_give_broken(l, s->mode == POOL_SESSION || link_take_taint(l), why);
 }
 
+unsigned
+session_owed_readies(const struct link *l)
+{
+	unsigned n = 0;
+
+	for (uint32_t i = 0; i < l->requests.count; i++) {
+		uint8_t kind = requests_at(&l->requests, i)->kind;
+
+		n += kind == REQ_QUERY || kind == REQ_FUNCTION || kind == REQ_SYNC;
+	}
+	return (n);
+}
+
 void
 session_release_if_done(struct session *s)
 {
 	struct link *l = s->link;
 
-	/* Gone in the middle of its transaction: nothing more is coming. */
-	if (s->is_leaving && l->requests.count == 0 && l->body_left == 0 &&
-	    s->body_left == 0) {
+	/* Gone in the middle of its transaction, or of a batch: nothing more is coming. */
+	if (s->is_leaving && l->body_left == 0 && s->body_left == 0 &&
+	    session_owed_readies(l) == 0) {
 		session_end(s, "client close request");
 		return;
 	}
@@ -343,20 +357,6 @@ session_release_if_done(struct session *s)
 
 /* ---- losing ---- */
 
-/* How many answers that end with ReadyForQuery the client still waits for. */
-static unsigned
-owed_readies(const struct link *l)
-{
-	unsigned n = 0;
-
-	for (uint32_t i = 0; i < l->requests.count; i++) {
-		uint8_t kind = requests_at(&l->requests, i)->kind;
-
-		n += kind == REQ_QUERY || kind == REQ_FUNCTION || kind == REQ_SYNC;
-	}
-	return (n);
-}
-
 static void
 session_link_lost(struct link *l, const char *why)
 {
@@ -370,7 +370,7 @@ session_link_lost(struct link *l, const char *why)
 	/* The query itself was not sent, and will be. */
 	if (s->prep != NULL && s->prep->is_ahead && s->prep->had_sync)
 		l->wants_sync = false;
-	owed = owed_readies(l);
+	owed = session_owed_readies(l);
 	session_disown_requests(s, l);
 	s->link = NULL;
 	prep_end(s);
@@ -387,7 +387,7 @@ session_link_lost(struct link *l, const char *why)
 		weave_track_drop(s->weave);
 		weave_unit_over(s);
 	}
-	if (is_cut || l->saw_fatal) {
+	if (is_cut || l->saw_fatal || s->is_leaving) {
 		session_end(s, why);
 		return;
 	}

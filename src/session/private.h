@@ -180,6 +180,8 @@ struct link *session_let_go(struct session *);
 void session_give_link(struct session *, const char *why);
 /* Gives it back when the pool mode says so and nothing is owed. */
 void session_release_if_done(struct session *);
+/* How many answers that end with ReadyForQuery the client still waits for. */
+unsigned session_owed_readies(const struct link *);
 /* What the client has sent is being done, or waits for its turn. */
 bool session_is_at_work(const struct session *);
 /* Whether the client may send more now. */

@@ -630,7 +630,7 @@ up_message(struct up *u)
 	if (type == 'X') {
 		batch_flush(&u->batch);
 		/* What it has sent is done first, as a server would. */
-		if (s->link != NULL && s->link->requests.count > 0 &&
+		if (s->link != NULL && session_owed_readies(s->link) > 0 &&
 		    !s->link->is_copying_in)
 			s->is_leaving = true;
 		else

@@ -54,6 +54,31 @@ def test_a_transaction(door, made, database, how):
     activity.await_rest(made)
 
 
+@pytest.mark.parametrize("database", ["bank", "bank_p"])
+def test_what_waits_for_an_answer_to_be_sent(door, database):
+    """PREPARE of the extended protocol is sent step by step, also without a client that sends."""
+    with Client(door.port, database) as c:
+        hang_up(c, run("prepare p as select 1"), SYNC)
+        assert c.hear(2) == "1 2 C(PREPARE) Z(I) EOF"
+
+
+COPY = "copy users (id, name) from stdin"
+UNFINISHED = {"batch": (run("select 1 from users"),), "copy": (pg_.query(COPY),),
+              "copy in a batch": (run(COPY), SYNC)}
+
+
+@pytest.mark.parametrize("database", ["bank", "bank_p"])
+@pytest.mark.parametrize("what", UNFINISHED)
+def test_who_says_goodbye_waits_for_nothing(door, made, database, what):
+    """Not for the end of what only the client could end: its link is free for the next one."""
+    with Client(door.port, database) as c:
+        c.send(*UNFINISHED[what], pg_.TERMINATE)
+        assert c.hear(3).endswith("EOF")
+    with Client(door.port, database) as c:
+        assert c.ask("select count(*) from users where id < 0") == "T D(0) C(SELECT 1) Z(I)"
+    activity.await_rest(made)
+
+
 def test_reads_on_several_databases(door):
     with Client(door.port) as c:
         hang_up(c, *(pg_.query(sql) for sql in (

@@ -407,7 +407,8 @@ prep_message(struct up *u, char type, uint32_t size)
 	struct session *s = u->s;
 	struct prep *p = s->prep;
 
-	if (!p->is_running || s->link == NULL || strchr("dcf", type) != NULL)
+	if (!p->is_running || s->link == NULL || s->link->is_copying_in ||
+	    strchr("dcf", type) != NULL)
 		return (UP_PASS);
 	if (!prep_settle(u))
 		return (UP_STOP);

@@ -540,7 +540,7 @@ up_query(struct up *u, uint32_t size)
 	enum up_verdict v;
 	int look;
 
-	if (size < 5 || size > SESSION_WHOLE_MAX)
+	if (size < 5 || size > SESSION_WHOLE_MAX || u->s->link->is_copying_in)
 		return (UP_PASS);
 	look = prep_look(sql, have < size - 5 ? have : size - 5, size - 5);
 	if (look == 0)

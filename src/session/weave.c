@@ -233,6 +233,10 @@ weave_message(struct up *u, char type, uint32_t size)
 		return (weave_relay(u, type, size));
 	if (strchr("dcf", type) != NULL)
 		return (l != NULL ? UP_PASS : up_body(u, size + 1, true));
+	/* The server ignores Flush in the middle of a COPY, and refuses what else it does not
+	 * expect. */
+	if (l != NULL && l->is_copying_in)
+		return (UP_PASS);
 	if (l != NULL && w->is_routed)
 		return (type == 'Q' || type == 'F' ? weave_pass_query(u, size)
 						   : weave_pass_batch(u, type));

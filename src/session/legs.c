@@ -701,7 +701,7 @@ weave_txn_more(struct session *s, const char *sql, size_t len)
 	struct weave *w = s->weave;
 	size_t at = w->frame_count == 0 ? w->begin_len : strlen(w->begin_sql);
 	char *begin = mem_printf(
-	    "%.*s; %.*s%s", (int)at, w->begin_sql, (int)len, sql, w->begin_sql + at);
+	    "%.*s\n;%.*s%s", (int)at, w->begin_sql, (int)len, sql, w->begin_sql + at);
 
 	/* A chain begins with it, too. */
 	if (w->frame_count == 0)

@@ -117,7 +117,7 @@ run_savepoint(
 	}
 	w->txn = TXN_DEFERRED;
 	begin =
-	    mem_printf("%s; %.*s", w->begin_sql, (int)sense->scan.len, sense->scan.sql);
+	    mem_printf("%s\n;%.*s", w->begin_sql, (int)sense->scan.len, sense->scan.sql);
 	free(w->begin_sql);
 	w->begin_sql = begin;
 	proto_command_complete(out, f->is_rollback_to ? "ROLLBACK"

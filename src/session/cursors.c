@@ -54,6 +54,14 @@ cursors_open(struct weave *w, const char *name)
 }
 
 void
+cursors_miss(struct weave *w)
+{
+	for (unsigned i = w->cursor_count; i-- > 0;)
+		if (w->cursors[i].seat == NULL)
+			cursor_take_out(w, &w->cursors[i]);
+}
+
+void
 cursors_land(struct weave *w, const struct seat *seat)
 {
 	for (unsigned i = 0; i < w->cursor_count; i++)

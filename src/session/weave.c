@@ -65,6 +65,7 @@ weave_say_refusal(struct up *u, char type, uint32_t size)
 	s->weave->is_routed = s->weave->shuns_replicas = false;
 	s->weave->unit = (struct unit_notes){0};
 	weave_track_drop(s->weave);
+	cursors_miss(s->weave);
 	weave_error(s, &r, is_extended, !is_extended);
 	refusal_free(&r);
 	weave_unit_over(s);

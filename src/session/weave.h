@@ -409,6 +409,8 @@ enum up_verdict weave_goes_to(
 /* The unit opens, closes one; portals with no name are left out. */
 void cursors_open(struct weave *, const char *name);
 void cursors_close(struct weave *, const char *name);
+/* What the unit was to open will not be. */
+void cursors_miss(struct weave *);
 /* What the unit opens is there. */
 void cursors_land(struct weave *, const struct seat *);
 void cursors_free(struct weave *);

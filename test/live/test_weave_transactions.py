@@ -123,6 +123,13 @@ def test_savepoint_before_the_first_statement(c):
     assert c.ask("rollback") == "C(ROLLBACK) Z(I)"
 
 
+def test_comments_before_the_first_statement(c):
+    assert said(c, "begin -- one", "savepoint a -- two", "savepoint b", USERS) == ANSWER + "Z(T)"
+    assert said(c, "rollback to b") == "C(ROLLBACK) Z(T)"
+    assert said(c, "rollback to a") == "C(ROLLBACK) Z(T)"
+    assert c.ask("rollback") == "C(ROLLBACK) Z(I)"
+
+
 def test_released_savepoint_binds_nothing(c):
     said(c, "begin", "savepoint s")
     assert c.ask("release s") == "C(RELEASE) Z(T)"
@@ -280,6 +287,13 @@ def test_a_name_of_another_members_cursor_is_taken(c):
     said(c, "rollback", "begin")
     assert c.say(run(HERE, portal="a", rows=1), SYNC) == "1 2 D(1) s Z(T)"
     assert c.say(run(THERE, portal="a", rows=1), SYNC) == f"1 {taken} Z(E)"
+    assert c.ask("rollback") == "C(ROLLBACK) Z(I)"
+
+
+def test_a_cursor_that_was_refused_is_nowhere(c):
+    assert c.ask(f"declare c cursor for {USERS}; {EVENTS}").startswith("E(0A000")
+    said(c, "begin", EVENTS)
+    assert c.ask(f"declare c cursor for {USERS}") == "C(DECLARE CURSOR) Z(T)"
     assert c.ask("rollback") == "C(ROLLBACK) Z(I)"
 
 

@@ -88,8 +88,9 @@ prep_chars(const struct session *s, const char *p, size_t len)
 
 /* What needs no server is answered now. */
 static void
-settle_fakes(struct session *s)
+settle_fakes(struct up *u)
 {
+	struct session *s = u->s;
 	struct link *l = s->link;
 	struct batch b;
 
@@ -97,8 +98,12 @@ settle_fakes(struct session *s)
 	    l->body_left > 0)
 		return;
 	batch_begin(&b, &s->stream, &session_worker(s->worker)->scratch[1]);
+	again_sent(u);
+	u->kept = u->used;
+	again_hold(s, &b);
 	session_emit_fakes(s, &b);
 	batch_flush(&b);
+	again_answered(s);
 }
 
 bool
@@ -107,7 +112,7 @@ prep_settle(struct up *u)
 	struct session *s = u->s;
 	struct link *l = s->link;
 
-	settle_fakes(s);
+	settle_fakes(u);
 	if (l->requests.count == 0 && l->body_left == 0) {
 		s->is_stalled = false;
 		return (true);

@@ -9,6 +9,8 @@
 #include <string.h>
 #include <strings.h>
 
+#define MADE_MAX 4096 /* each EXECUTE behind them looks for its own */
+
 /* ---- limits of a key ---- */
 
 /* One more statement of the key in its time; how long until then when there are too many.
@@ -469,7 +471,11 @@ decide_prepared(struct session *s, const struct sense *sense, struct route_plan 
 		go = decide_prepare(s, sense, &p, plan, seat);
 	else if (!p.creates)
 		go = go_anywhere(s, plan, seat);
-	if (p.kind != SQL_PREPARE_RUN)
+	if (p.kind != SQL_PREPARE_RUN && s->weave->made_count >= MADE_MAX)
+		go = weave_decline(s->weave, "54000",
+		    "too many statements in a string with PREPARE, EXECUTE or DEALLOCATE",
+		    NULL);
+	else if (p.kind != SQL_PREPARE_RUN)
 		note_made(s, &sense->scan, &p);
 	sql_prepare_free(&p);
 	return (go);
@@ -548,6 +554,16 @@ is_taint(const struct sense *sense)
 		sense_has_word(sense, "temp") || sense_has_word(sense, "set_config"));
 }
 
+/* The text may be long, and a string may run it often. */
+static bool
+is_taint_of_stmt(const struct sense *sense, struct stmt *st)
+{
+	if (!st->knows_taint)
+		st->is_taint = is_taint(sense);
+	st->knows_taint = true;
+	return (st->is_taint);
+}
+
 /* The server begins it, or adds to it; others will be told. */
 static void
 note_begin(struct weave *w, const struct sense *sense)
@@ -566,7 +582,7 @@ weave_note_relayed(struct session *s, const struct sense *sense)
 	struct prep_inner inner;
 
 	if (prep_inner_find(s, sense, &inner)) {
-		w->unit.taints |= is_taint(&inner.sense);
+		w->unit.taints |= is_taint_of_stmt(&inner.sense, inner.stmt);
 		prep_inner_free(s, &inner);
 	}
 

@@ -144,7 +144,7 @@ peek_bind(const struct up *u, uint32_t size, const struct proto_parse *parse,
 		size_t rest;
 
 		if (strchr("SHQX", (char)u->p[at]) != NULL || n < 4 ||
-		    n > SESSION_WHOLE_MAX)
+		    n > SESSION_WHOLE_MAX || at - u->used > SESSION_WHOLE_MAX)
 			return (0);
 		if (u->len - at < (size_t)n + 1)
 			return (-1);
@@ -427,9 +427,10 @@ weave_execute(struct up *u, uint32_t size)
 	uint32_t max_rows;
 	bool later;
 
-	if (!is_whole(u, size))
+	if (size <= SESSION_NAMES_MAX && !is_whole(u, size))
 		return (UP_STOP);
-	if (size < 9 || strnlen(name, size - 4) + 5 != size - 4)
+	if (size < 9 || size > SESSION_NAMES_MAX ||
+	    strnlen(name, size - 4) + 5 != size - 4)
 		return (up_broken(u, "invalid Execute message"));
 	p = portal_find(w, name);
 	if (p == NULL)
@@ -518,9 +519,10 @@ weave_target(struct up *u, char type, uint32_t size)
 	const char *name;
 	char what;
 
-	if (!is_whole(u, size))
+	if (size <= SESSION_NAMES_MAX && !is_whole(u, size))
 		return (UP_STOP);
-	if (proto_target_parse(u->p + u->used + PROTO_HEAD, size - 4, &what, &name) != 0)
+	if (size > SESSION_NAMES_MAX ||
+	    proto_target_parse(u->p + u->used + PROTO_HEAD, size - 4, &what, &name) != 0)
 		return (up_broken(u, "invalid Describe or Close message"));
 	if (type == 'C')
 		return (weave_close(u, size, what, name));
@@ -695,7 +697,7 @@ relay_portal(struct up *u, char type, uint32_t size)
 	const char *name = (const char *)u->p + u->used + PROTO_HEAD;
 	char what = 'P';
 
-	if (w->cursor_count == 0 || size > SESSION_WHOLE_MAX)
+	if (w->cursor_count == 0 || size > SESSION_NAMES_MAX)
 		return (UP_PASS);
 	if (!is_whole(u, size))
 		return (UP_STOP);

@@ -366,6 +366,8 @@ prep_execute(struct up *u, uint32_t size)
 	const char *portal = (const char *)u->p + u->used + PROTO_HEAD;
 	size_t have = u->len - u->used - PROTO_HEAD;
 
+	if (size > SESSION_NAMES_MAX)
+		return (UP_PASS);
 	if (have < size - 4)
 		return (UP_STOP);
 	if (p->portal == NULL || p->is_running || size < 9 ||

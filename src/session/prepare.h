@@ -68,6 +68,8 @@ struct prep {
 	bool is_ahead;   /* a Parse runs before the query, which has not been sent */
 	bool had_sync;   /* is_ahead: the client's own batch was over */
 	bool has_failed; /* is_ahead */
+	unsigned rounds; /* is_ahead: Parses so far */
+	bool knows_tag;  /* the last tag was expected, and what it says is noted */
 	bool may_repeat, repeats, has_repeated;
 	struct prep_step *steps;
 	unsigned count, done;

@@ -222,7 +222,9 @@ struct stmt {
 	char *
 	    declared; /* by PREPARE, with these types: "(int, text)" or ""; NULL: by Parse */
 	uint8_t prepare; /* enum sql_prepare_kind: what the text is */
-	uint8_t data[];  /* text, NUL, types */
+	bool knows_taint,
+	    is_taint;   /* whether it leaves something in the server's session */
+	uint8_t data[]; /* text, NUL, types */
 };
 /* A client's name for one. Lives until nobody waits for an answer about it. */
 struct stmt_name {

@@ -10,6 +10,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Each statement is looked for among all before it. */
+#define SCRIPT_STATEMENTS 4096
+/* What a string may grow by. */
+#define SCRIPT_MORE_BYTES SESSION_WHOLE_MAX
+
 int
 prep_look(const char *sql, size_t have, size_t len)
 {
@@ -66,6 +71,7 @@ prep_is_ready(struct up *u, const char *sql, size_t len)
 	struct link *l = s->link;
 	const struct stmt *missing;
 	bool had_sync = !l->wants_sync;
+	unsigned rounds = 0;
 
 	if (!prep_settle(u))
 		return (false);
@@ -73,10 +79,17 @@ prep_is_ready(struct up *u, const char *sql, size_t len)
 	missing = l->txn != 'E' ? missing_of_parse(s, sql, len) : NULL;
 	if (missing == NULL)
 		return (true);
-	if (s->prep != NULL && s->prep->is_ahead)
+	if (s->prep != NULL && s->prep->is_ahead) {
 		had_sync = s->prep->had_sync;
+		rounds = s->prep->rounds;
+	}
+	/* Each may have made room for the next. */
+	if (rounds >= pool_settings(s->worker)->max_prepared_statements ||
+	    rounds >= SCRIPT_STATEMENTS)
+		return (true);
 	(void)prep_begin(s);
 	s->prep->is_ahead = s->prep->is_running = true;
+	s->prep->rounds = rounds + 1;
 	s->prep->had_sync = had_sync;
 	up_to_link(u);
 	up_ensure(u, missing, 0);
@@ -98,7 +111,15 @@ struct script {
 	int more;       /* statements that the link will have more than now */
 	unsigned old_passed, new_passed; /* looked at by put_room() */
 	bool is_refused;
+	bool is_long; /* not all of its statements are noted */
 };
+
+static void
+refuse(struct script *b, const char *sqlstate, const char *message)
+{
+	b->is_refused = true;
+	refusal_set(&b->p->refusal, sqlstate, message, NULL, NULL);
+}
 
 static void
 put(struct script *b, const char *p, size_t len)
@@ -276,12 +297,9 @@ put_make(struct script *b, const struct sql_scan *scan, const struct sql_prepare
 	struct stmt *st = prep_intern(b->s, scan, p);
 	struct prep_step *step;
 
-	if (!statements_have_room(b->s, p->name, st->sql_len)) {
-		b->is_refused = true;
-		refusal_set(&b->p->refusal, "53200",
-		    "prepared statements of this client take too much memory", NULL,
-		    NULL);
-	}
+	if (!statements_have_room(b->s, p->name, st->sql_len))
+		refuse(b, "53200",
+		    "prepared statements of this client take too much memory");
 	if (presence_of(b, st->id, 0) != ABSENT)
 		put_forget(b, st->id);
 	else
@@ -306,7 +324,13 @@ put_known(struct script *b, const struct sql_scan *scan, const struct sql_prepar
 		b->is_refused = true;
 		prep_refuse_nested(b->p);
 	}
-	if (p->kind == SQL_PREPARE_RUN || presence_of(b, st->id, 0) != ABSENT)
+	if (p->kind == SQL_PREPARE_RUN && st->declared == NULL && b->l->txn != 'E' &&
+	    presence_of(b, st->id, definitions) == ABSENT)
+		refuse(b, "54000",
+		    "more prepared statements in one string than max_prepared_statements");
+	/* A PREPARE that is to fail must not make what others run, should it not fail. */
+	if (p->kind == SQL_PREPARE_RUN ||
+	    (p->kind == SQL_PREPARE_DROP && presence_of(b, st->id, 0) != ABSENT))
 		st->refs++;
 	else {
 		st = prep_stand_in(b->s);
@@ -336,7 +360,16 @@ put_statement(struct script *b, const struct sql_scan *scan, const char *from)
 	if (scan->is_empty)
 		return (rest);
 	if (!sql_prepare_read(scan, &p)) {
-		(void)prep_step_add(b->p);
+		b->is_long |= b->p->count >= SCRIPT_STATEMENTS;
+		if (!b->is_long)
+			(void)prep_step_add(b->p);
+		return (rest);
+	}
+	if (b->is_long || b->p->count >= SCRIPT_STATEMENTS) {
+		refuse(b, "54000",
+		    "too many statements in a string with PREPARE, EXECUTE or DEALLOCATE");
+		b->has_any = true;
+		sql_prepare_free(&p);
 		return (rest);
 	}
 	if (p.name != NULL)
@@ -367,6 +400,9 @@ build(struct script *b, size_t len)
 		at = scan.next;
 		sql_scan_free(&scan);
 		put_said(b, from, (size_t)((at != NULL ? at : end) - from));
+		if (b->out.len > len + SCRIPT_MORE_BYTES)
+			refuse(b, "54000",
+			    "what this string runs is too long to be prepared for it");
 	}
 	if (b->is_refused) {
 		b->out.len = 0;

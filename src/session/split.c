@@ -698,7 +698,8 @@ weave_split_is_last(const struct up *u, uint32_t size, bool is_copy)
 
 		if (type == 'S' || (is_copy && strchr("Hdcf", type) != NULL))
 			return (1);
-		if (type != 'C' || n < 4 || n > SESSION_NAMES_MAX)
+		if (type != 'C' || n < 4 || n > SESSION_NAMES_MAX ||
+		    at - u->used > SESSION_WHOLE_MAX)
 			return (0);
 		at += (size_t)n + 1;
 	}

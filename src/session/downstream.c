@@ -142,6 +142,12 @@ down_answer(struct down *d, uint32_t size, enum request_kind kind, const char *w
 	return (down_body(d, size, is_forwarded));
 }
 
+static bool
+is_tag(const char *tag, size_t len, const char *what)
+{
+	return (len == strlen(what) + 1 && memcmp(tag, what, len) == 0);
+}
+
 /* Statements go when the client, or DISCARD ALL, says so; but not those that stand behind it in
  * the queue. */
 static void
@@ -151,9 +157,9 @@ down_tag(struct down *d, const char *tag, size_t len)
 	struct link *l = d->l;
 
 	if (!link_note_tag(l, tag, len)) {
-		/* Others must not find what was prepared where nobody looked. */
-		if (len == sizeof("PREPARE") && s->prep == NULL && s->rewrites &&
-		    memcmp(tag, "PREPARE", len) == 0)
+		/* Others must not find, or miss, what came or went where nobody looked. */
+		if (s->rewrites && (s->prep == NULL || !s->prep->knows_tag) &&
+		    (is_tag(tag, len, "PREPARE") || is_tag(tag, len, "DEALLOCATE")))
 			l->is_tainted = true;
 		return;
 	}

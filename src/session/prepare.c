@@ -280,8 +280,9 @@ real_of(struct session *s, const struct stmt *st, struct prep_step *step)
 	if (n != NULL) {
 		step->stmt = n->stmt;
 		step->stmt->refs++;
-		if (p.kind != SQL_PREPARE_RUN &&
-		    !prepared_is_old(&s->link->prepared, n->stmt->id)) {
+		if (p.kind == SQL_PREPARE_MAKE ||
+		    (p.kind == SQL_PREPARE_DROP &&
+			!prepared_is_old(&s->link->prepared, n->stmt->id))) {
 			stmt_release(s->worker, step->stmt);
 			step->stmt = prep_stand_in(s);
 		}
@@ -464,9 +465,11 @@ prep_tag(struct session *s, struct link *l)
 	struct prep *p = s->prep;
 	struct prep_step *step;
 
+	p->knows_tag = false;
 	if (!p->is_running || p->done == p->count)
 		return (true);
 	step = &p->steps[p->done++];
+	p->knows_tag = step->does != PREP_NONE;
 	step_done(s, l, step);
 	return (!step->is_ours);
 }
@@ -497,11 +500,16 @@ is_mistaken(
 {
 	bool is_plan = strcmp(e->sqlstate, "0A000") == 0 &&
 		       strcmp(e->routine, "RevalidateCachedQuery") == 0;
+	char server_name[PREPARED_NAME];
 
 	if (step == NULL || step->stmt == NULL)
 		return (false);
+	prepared_name(step->id, server_name);
 	if (is_plan && step->runs)
 		prepared_renew(step->id);
+	/* A function may have said it, of another one. */
+	else if (strstr(e->message, server_name) == NULL)
+		return (false);
 	else if (strcmp(e->sqlstate, "26000") == 0 &&
 		 (step->runs || step->does == PREP_DROP || step->does == PREP_FORGET))
 		prepared_forget(&l->prepared, step->id);

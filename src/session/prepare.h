@@ -103,8 +103,8 @@ bool prep_settle(struct up *);
 /* What PREPARE makes of the scanned statement; held. */
 struct stmt *prep_intern(
     struct session *, const struct sql_scan *, const struct sql_prepare *);
-/* What DEALLOCATE drops, and PREPARE finds under its name, on a link that lacks the real one;
- * held. */
+/* What PREPARE finds under a name that is taken, and DEALLOCATE drops on a link that lacks the
+ * real one; held. */
 struct stmt *prep_stand_in(struct session *);
 /* A statement of PREPARE for the link, as part of a batch. */
 void prep_inject(struct up *, const struct stmt *);

@@ -301,3 +301,97 @@ def test_pgbench(door, pg, databases, tmp_path):
             ["/usr/lib/postgresql/15/bin/pgbench", "-n", "-M", how, "-c", "6", "-t", "30", "-f", script,
              door.dsn("prep_a")], capture_output=True, text=True, timeout=60)
         assert done.returncode == 0 and "number of failed transactions: 0" in done.stdout, done.stderr
+
+
+# ---- what clients may do to each other, and to the proxy ----
+
+@pytest.fixture(scope="module")
+def narrow(module_proxy, pg, databases):
+    """One link, with room for two statements; also as a virtual database."""
+    return module_proxy(
+        pg, default_pool_size=1, max_prepared_statements=2, pool_mode="transaction",
+        databases={"prep_a": f"host=127.0.0.1 port={pg.port} dbname=prep_a user=alice"},
+        sections="[virtual prep_v]\ndefault = prep_a\nmembers = prep_a\n")
+
+
+BOTH = pytest.mark.parametrize("database", ["prep_a", "prep_v"])
+
+
+def test_what_went_unseen_is_not_made_by_another(narrow, only_pgweave):
+    """A PREPARE that must fail does not take the place of what another client runs, when somebody
+    has dropped that without the proxy's knowing."""
+    with Client(narrow.port, "prep_a") as a, Client(narrow.port, "prep_a") as b:
+        for c in (a, b):
+            assert c.ask("prepare p as select 71") == "C(PREPARE) Z(I)"
+        assert a.ask("do $$ begin execute 'deallocate all'; end $$") == "C(DO) Z(I)"
+        assert a.ask("prepare p as select 72") == (
+            'E(42P05 prepared statement "p" already exists) Z(I)')
+        assert b.ask("execute p") == "T D(71) C(SELECT 1) Z(I)"
+
+
+def test_what_came_unseen_is_not_met_by_another(narrow, only_pgweave):
+    """Of two portals with a PREPARE the older one is run where nobody looks for it."""
+    with Client(narrow.port, "prep_a") as a, Client(narrow.port, "prep_a") as b:
+        a.say(pg_.query("begin"))
+        assert a.say(pg_.parse("", "prepare m1 as select 73"), pg_.bind("a", ""),
+                     pg_.parse("", "prepare m2 as select 74"), pg_.bind("b", ""),
+                     pg_.execute("a"), pg_.execute("b"), SYNC) == (
+            "1 2 1 2 C(PREPARE) C(PREPARE) Z(T)")
+        a.ask("commit")
+        b.ask("begin")
+        assert b.ask("prepare m as select 73") == "C(PREPARE) Z(T)"
+        assert b.ask("commit") == "C(COMMIT) Z(I)"
+
+
+@BOTH
+def test_more_of_parse_than_fit(narrow, database, only_pgweave):
+    with Client(narrow.port, database) as c:
+        for i in range(3):
+            c.say(pg_.parse(f"s{i}", f"select {i}"), SYNC)
+        assert c.ask("execute s0; execute s1; execute s2") == (
+            "E(54000 more prepared statements in one string than max_prepared_statements) Z(I)")
+        assert c.ask("execute s2; execute s0") == "T D(2) C(SELECT 1) T D(0) C(SELECT 1) Z(I)"
+
+
+@BOTH
+def test_strings_that_grow(narrow, database, only_pgweave):
+    """One that is short, but would bring along what it runs again and again; and long ones."""
+    many = "E(54000 too many statements in a string with PREPARE, EXECUTE or DEALLOCATE) Z(I)"
+    with Client(narrow.port, database, seconds=30) as c:
+        for i in range(3):
+            c.ask(f"prepare g{i} as select length('{'x' * (1 << 20)}{i}')")
+        assert c.ask("execute g0; execute g1; execute g2;" * 400) == (
+            "E(54000 what this string runs is too long to be prepared for it) Z(I)")
+        assert c.ask("execute g0;" * 9 + "execute g1") == "T D(1048577) C(SELECT 1) " * 10 + "Z(I)"
+        assert c.ask("execute g0;" * 20000) == many
+        assert c.ask("prepare k as select 1; deallocate k;" * 20000) == many
+        table = "create temp table grow (a int) on commit drop;"
+        assert c.ask(table + "set work_mem = 64;" * 5000).count("C(SET)") == 5000
+        assert c.ask(table + "set work_mem = 64;" * 5000 + "execute g0") == many
+
+
+@BOTH
+@pytest.mark.parametrize("message", ["H", "S"])
+def test_what_a_copy_ignores_behind_a_prepare(narrow, database, message, only_pgweave):
+    with Client(narrow.port, database) as c:
+        c.send(pg_.query("prepare x as select 1; copy fz from stdin"), pg_.message(message),
+               pg_.COPY_DONE)
+        assert c.hear() == "C(PREPARE) G C(COPY 0) Z(I)"
+        assert c.ask("execute x") == "T D(1) C(SELECT 1) Z(I)"
+
+
+@BOTH
+def test_a_broken_parse_behind_a_prepare(narrow, database, only_pgweave):
+    with Client(narrow.port, database) as c:
+        assert c.say(pg_.parse("", "prepare a as select 1"), SYNC) == "1 Z(I)"
+        assert c.say(pg_.message("P", b"\0select 1"), SYNC) == (
+            "E(08P01 invalid Parse message) EOF")
+    with Client(narrow.port, database) as c:
+        assert c.ask("select 1") == "T D(1) C(SELECT 1) Z(I)"
+
+
+@pytest.mark.parametrize("type_", "EDC")
+def test_messages_of_an_impossible_length(narrow, type_, only_pgweave):
+    with Client(narrow.port, "prep_v") as c:
+        c.send(type_.encode() + (100 << 20).to_bytes(4, "big") + b"x" * 1000)
+        assert "E(08P01 invalid" in c.hear()

@@ -478,7 +478,7 @@ def test_the_copy_is_the_owners_alone(start, keeper, tmp_path):
         file.unlink()
     second = create(door)
     with sqlite3.connect(path) as c:
-        assert c.execute("select id from key").fetchall() == [(row["key"],), (second["key"],)]
+        assert set(c.execute("select id from key")) == {(row["key"],), (second["key"],)}
         assert c.execute("select pattern from route").fetchall() == [("notes",)]
     assert opens(door, row) and routes(door) == [("notes", "analytics")]
 

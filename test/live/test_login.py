@@ -42,17 +42,20 @@ def test_refusal_tells_nothing(proxy, pg, auth_type, only_pgweave):
     secrets = {"alice": SECRET["plain"], "bob": SECRET["scram"]}
     door = proxy(pg, auth_type=auth_type, secrets=secrets)
     took = {"alice": [], "bob": [], "nobody": []}
-    # in turns, and the quickest of each: what else the machine does falls on all alike
-    for _ in range(20):
+    # In turns, and the quickest of each, until they agree: what else the machine does falls on
+    # all alike and is gone from the quickest of many; a difference of ours never goes.
+    for turn in range(200):
         for user in took:
             said, seconds = refusal(door.port, user, password="wrong")
             assert said["C"] == "28P01" and said["S"] == "FATAL"
             assert said["M"] == f'password authentication failed for user "{user}"'
             assert set(said) <= set("SVCMFLR")
             took[user].append(seconds)
-    times = {user: min(t) for user, t in took.items()}
-    spread = max(times.values()) - min(times.values())
-    assert spread < max(0.004, 0.5 * min(times.values())), times
+        times = {user: min(t) for user, t in took.items()}
+        spread = max(times.values()) - min(times.values())
+        if turn >= 19 and spread < max(0.002, 0.3 * min(times.values())):
+            return
+    raise AssertionError(f"told apart by the clock: {times}")
 
 
 def test_names(proxy, pg):

@@ -256,6 +256,11 @@ void stream_attach(struct stream *, struct worker *);
  * the host name for SNI and for verify-full, or NULL. Nothing may be left over in `in`:
  * what came in clear must not pass for what came under TLS. */
 void stream_accept_tls(struct stream *, struct tls *);
+/* The same when the peer has begun already: p are the first bytes of its handshake, no more than
+ * NET_READ_BYTES, within the call of bytes() that brings them. */
+void stream_accept_tls_begun(struct stream *, struct tls *, const uint8_t *p, size_t len);
+/* Whether both sides have agreed by ALPN that PostgreSQL's protocol follows. */
+bool stream_tls_has_alpn(const struct stream *);
 void stream_connect_tls(struct stream *, struct tls *, const char *name);
 /* "TLSv1.3/TLS_AES_256_GCM_SHA384", or "" when plain. */
 void stream_tls_text(const struct stream *, char *out, size_t size);

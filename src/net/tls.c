@@ -123,6 +123,54 @@ stream_accept_tls(struct stream *s, struct tls *tls)
 }
 
 void
+stream_accept_tls_begun(struct stream *s, struct tls *tls, const uint8_t *p, size_t len)
+{
+	struct worker *w = s->worker;
+	enum tls_step step;
+
+	INVARIANT(len <= NET_READ_BYTES);
+	SSL_set_accept_state(tls_begin(s, tls->accept));
+	if (w->wire_in == NULL)
+		w->wire_in = mem_alloc(NET_READ_BYTES);
+	memcpy(w->wire_in, p, len);
+	w->wire_in_len = len;
+	w->wire_in_at = 0;
+	step = tls_shake(s);
+	stream_send_records(s);
+	if (step == TLS_STEP_FAILED)
+		stream_send_failed(s, -1);
+}
+
+bool
+stream_tls_has_alpn(const struct stream *s)
+{
+	const unsigned char *name = NULL;
+	unsigned len = 0;
+
+	if (s->ssl != NULL)
+		SSL_get0_alpn_selected(s->ssl, &name, &len);
+	return (len > 0);
+}
+
+/* Who offers protocols must offer PostgreSQL's: what is meant for a server of another kind is
+ * not to be taken for a client (ALPACA). */
+static int
+tls_choose_alpn(SSL *ssl, const unsigned char **out, unsigned char *out_len,
+    const unsigned char *in, unsigned in_len, void *arg)
+{
+	static const unsigned char ours[] = "\x0apostgresql";
+	unsigned char *chosen;
+
+	(void)ssl;
+	(void)arg;
+	if (SSL_select_next_proto(&chosen, out_len, ours, sizeof(ours) - 1, in, in_len) !=
+	    OPENSSL_NPN_NEGOTIATED)
+		return (SSL_TLSEXT_ERR_ALERT_FATAL);
+	*out = chosen;
+	return (SSL_TLSEXT_ERR_OK);
+}
+
+void
 stream_connect_tls(struct stream *s, struct tls *tls, const char *name)
 {
 	SSL *ssl = tls_begin(s, tls->connect);
@@ -371,6 +419,8 @@ ctx_create(const struct side *side, char *why, size_t why_len)
 		SSL_CTX_free(ctx);
 		return (NULL);
 	}
+	if (side->accepts)
+		SSL_CTX_set_alpn_select_cb(ctx, tls_choose_alpn, NULL);
 	if (side->accepts && side->mode >= SSL_VERIFY_CA)
 		SSL_CTX_set_verify(
 		    ctx, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, NULL);

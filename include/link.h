@@ -236,8 +236,8 @@ struct link {
 	bool is_checking : 1; /* the keeper's: server_check_query runs */
 	bool was_ready : 1;   /* the keeper's: its login was fine */
 	uint32_t pid;         /* BackendKeyData */
-	uint8_t key_len;
-	uint8_t key[32];
+	uint16_t key_len;
+	uint8_t *key;     /* NULL: none came */
 	uint64_t unnamed; /* the user: token of its unnamed statement; 0: there is none */
 	uint32_t batch;   /* counts the Syncs sent */
 	unsigned cancels; /* cancel requests under way */

@@ -35,6 +35,9 @@ proto_get16(const uint8_t *p)
 
 #define PROTO_STARTUP_MAX 10000  /* bytes; PostgreSQL's MAX_STARTUP_PACKET_LENGTH */
 #define PROTO_V3          196608 /* 3.0 */
+#define PROTO_V3_2        196610 /* keys of CancelRequests have 4 to 256 bytes, not 4 */
+#define PROTO_LATEST      PROTO_V3_2
+#define PROTO_KEY_MAX     256
 
 enum proto_startup_kind {
 	PROTO_SSL_REQUEST,
@@ -94,7 +97,7 @@ void proto_auth_sasl_final(struct buf *, const void *data, size_t len);
 void proto_parameter_status(struct buf *, const char *name, const char *value);
 void proto_backend_key(struct buf *, uint32_t pid, const void *key, size_t key_len);
 void proto_ready(struct buf *, char status);
-/* NegotiateProtocolVersion: the newest version we speak (major << 16 | minor, as PostgreSQL
+/* NegotiateProtocolVersion: the version that will be spoken (major << 16 | minor, as PostgreSQL
  * sends it), and the options not known. */
 void proto_negotiate(
     struct buf *, uint32_t version, const char *const *options, size_t count);

@@ -49,7 +49,8 @@ struct session {
 	struct pool_place *user; /* the login; NULL before it is known */
 	struct table_node key_node;
 	uint32_t pid, secret; /* BackendKeyData given to the client */
-	uint32_t body_left;   /* of the message that is passing through */
+	uint8_t *key_rest;  /* of protocol 3.2: what follows the secret, KEY_REST bytes */
+	uint32_t body_left; /* of the message that is passing through */
 	bool body_is_dropped : 1;
 	bool was_discarded : 1; /* DISCARD ALL, and the link is still the same */
 	bool is_draining : 1;   /* closes when its transaction is over */
@@ -89,7 +90,9 @@ struct forward {
 	struct worker *worker;
 	TAILQ_ENTRY(forward) entry;
 	struct resolve *resolve;
-	uint32_t peer, pid, secret;
+	uint32_t peer, pid;
+	uint8_t *key;
+	size_t key_len;
 	bool is_active; /* counted in what the peer may have; otherwise it waits */
 	bool is_sent;
 	bool has_failed;

@@ -25,7 +25,8 @@ cancel_over(struct cancel *c)
 
 	TAILQ_REMOVE(&link_worker(c->worker)->cancels, c, entry);
 	stream_close(&c->stream);
-	explicit_bzero(c->key, sizeof(c->key));
+	mem_free_secret(c->key, c->key_len);
+	c->key = NULL;
 	tls_release(c->tls);
 	worker_bury(c->worker, &c->burial, cancel_bury);
 	if (c->done != NULL)
@@ -114,6 +115,7 @@ link_cancel(struct link *l, void (*done)(void *), void *arg)
 	c->link = l;
 	c->pid = l->pid;
 	c->key_len = l->key_len;
+	c->key = mem_alloc(l->key_len);
 	memcpy(c->key, l->key, l->key_len);
 	c->start_us = clock_us();
 	c->done = done;

@@ -335,7 +335,7 @@ link_bury(struct burial *b)
 	vars_release(l->worker, l->vars);
 	vars_release(l->worker, l->born);
 	tls_release(l->tls);
-	explicit_bzero(l->key, sizeof(l->key));
+	mem_free_secret(l->key, l->key_len);
 	free(l->host);
 	free((char *)(uintptr_t)l->name);
 	free(l);

@@ -395,12 +395,13 @@ login_key(struct link *l, const uint8_t *body, size_t len)
 	size_t key_len;
 
 	if (proto_backend_key_parse(body, len, &l->pid, &key, &key_len) != 0 ||
-	    key_len > sizeof(l->key)) {
+	    l->key != NULL) {
 		link_login_failed(l, F_LINK_PROTOCOL, NULL, "malformed BackendKeyData");
 		return;
 	}
+	l->key = mem_alloc(key_len);
 	memcpy(l->key, key, key_len);
-	l->key_len = (uint8_t)key_len;
+	l->key_len = (uint16_t)key_len;
 }
 
 static void

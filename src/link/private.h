@@ -32,8 +32,8 @@ struct cancel {
 	struct tls *tls;   /* NULL: in clear */
 	char *host;        /* for the server's certificate */
 	uint32_t pid;
-	uint8_t key_len;
-	uint8_t key[32];
+	uint16_t key_len;
+	uint8_t *key;
 	int64_t start_us;
 	void (*done)(void *arg);
 	void *arg;

@@ -199,7 +199,7 @@ int
 proto_backend_key_parse(
     const uint8_t *body, size_t len, uint32_t *pid, const uint8_t **key, size_t *key_len)
 {
-	if (len < 4 + 4 || len > 4 + 256)
+	if (len < 4 + 4 || len > 4 + PROTO_KEY_MAX)
 		return (F_PROTO_MESSAGE);
 	*pid = proto_get32(body);
 	*key = body + 4;

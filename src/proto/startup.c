@@ -18,7 +18,6 @@
 
 #define HEAD        8 /* length and code */
 #define KEY_MIN     4
-#define KEY_MAX     256
 
 ssize_t
 proto_startup_size(const uint8_t *p, size_t len)
@@ -35,7 +34,7 @@ proto_startup_size(const uint8_t *p, size_t len)
 static int
 parse_cancel(const uint8_t *p, size_t len, struct proto_startup *out)
 {
-	if (len < HEAD + 4 + KEY_MIN || len > HEAD + 4 + KEY_MAX)
+	if (len < HEAD + 4 + KEY_MIN || len > HEAD + 4 + PROTO_KEY_MAX)
 		return (F_PROTO_STARTUP);
 	out->kind = PROTO_CANCEL_REQUEST;
 	out->pid = proto_get32(p + HEAD);

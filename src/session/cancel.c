@@ -1,18 +1,22 @@
 /*
  * Cancel requests. The key that a client gets is the proxy's own: 8 bits of the pid name the
- * worker, the other 23 and the secret are random. A request is taken to the worker of its
+ * worker, the other 23 and the secret are random; protocol 3.2 has 28 random bytes behind the
+ * secret. A request is taken to the worker of its
  * target, from there to the server, and the connection that brought it closes when the
  * server has closed the one that took it on: then the signal has been sent, and cannot hit
  * what the client does next.
  */
 #include "weave.h"
 #include <stdlib.h>
+#include <string.h>
 
 struct cancel_order {
 	struct mail mail;
 	struct session *from; /* NULL: hung up meanwhile */
 	struct worker *home;
 	uint32_t pid, secret;
+	size_t key_len;
+	uint8_t rest[KEY_REST]; /* of a long key */
 };
 
 static bool
@@ -44,8 +48,40 @@ session_key_create(struct session *s)
 }
 
 void
+session_key_lengthen(struct session *s)
+{
+	INVARIANT(s->key_rest == NULL);
+	s->key_rest = mem_alloc(KEY_REST);
+	random_bytes(s->key_rest, KEY_REST);
+}
+
+void
+session_key_put(const struct session *s, struct buf *out)
+{
+	uint8_t key[KEY_LONG];
+
+	proto_put32(key, s->secret);
+	if (s->key_rest != NULL)
+		memcpy(key + KEY_SHORT, s->key_rest, KEY_REST);
+	proto_backend_key(out, s->pid, key, s->key_rest != NULL ? KEY_LONG : KEY_SHORT);
+	explicit_bzero(key, sizeof(key));
+}
+
+static bool
+key_is_of(const struct session *s, const struct cancel_order *o)
+{
+	if (!same_secret(&s->secret, &o->secret, sizeof(s->secret)))
+		return (false);
+	if (s->key_rest == NULL)
+		return (o->key_len == KEY_SHORT);
+	return (o->key_len == KEY_LONG && same_secret(s->key_rest, o->rest, KEY_REST));
+}
+
+void
 session_key_destroy(struct session *s)
 {
+	mem_free_secret(s->key_rest, KEY_REST);
+	s->key_rest = NULL;
 	table_remove(&session_worker(s->worker)->keys, &s->key_node);
 }
 
@@ -96,7 +132,7 @@ order_arrived(struct worker *w, struct mail *m)
 	struct cancel_order *o = CONTAINER_OF(m, struct cancel_order, mail);
 	struct session *s = key_find(w, o->pid);
 
-	if (s == NULL || !same_secret(&s->secret, &o->secret, sizeof(s->secret))) {
+	if (s == NULL || !key_is_of(s, o)) {
 		order_done(o);
 		return;
 	}
@@ -131,18 +167,17 @@ session_cancel_order(struct session *s, const struct proto_startup *st)
 	struct cancel_order *o;
 
 	session_move(s, SESSION_CANCELLING);
-	if (st->key_len != 4) {
-		session_end(s, "cancel request for nobody");
-		return;
-	}
 	o = mem_alloc(sizeof(*o));
 	o->mail.run = order_arrived;
 	o->from = s;
 	o->home = s->worker;
 	o->pid = st->pid;
 	o->secret = proto_get32(st->key);
+	o->key_len = st->key_len;
+	if (st->key_len == KEY_LONG)
+		memcpy(o->rest, st->key + KEY_SHORT, KEY_REST);
 	s->order = o;
-	if (peer_forward(s->worker, o->pid, o->secret, order_done, o))
+	if (peer_forward(s->worker, o->pid, st->key, st->key_len, order_done, o))
 		return;
 	if (index >= s->worker->count) {
 		session_order_forget(s);

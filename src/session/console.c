@@ -503,7 +503,6 @@ session_console_start(struct session *s)
 	enum topo_console role =
 	    topo_console_role(pool_worker(s->worker)->topo, session_user(s));
 	struct buf out = {0};
-	uint8_t secret[4];
 
 	if (session_is_operator(s) ||
 	    session_key_operates(
@@ -519,8 +518,7 @@ session_console_start(struct session *s)
 	proto_auth_ok(&out);
 	for (size_t i = 0; i < ARRAY_LEN(parameters); i++)
 		proto_parameter_status(&out, parameters[i][0], parameters[i][1]);
-	proto_put32(secret, s->secret);
-	proto_backend_key(&out, s->pid, secret, sizeof(secret));
+	session_key_put(s, &out);
 	proto_ready(&out, 'I');
 	session_move(s, SESSION_CONSOLE);
 	console_write(s, &out);

@@ -54,7 +54,40 @@ startup_encryption(
 	return (size);
 }
 
-/* Answers a newer minor version and unknown protocol options. */
+/* No message of the protocol begins with this byte, for none is so long. */
+#define TLS_HANDSHAKE 0x16
+
+static bool
+startup_begins(const struct session *s)
+{
+	const struct session_login *login = s->login;
+
+	return (s->stream.ssl == NULL && !login->has_asked_tls && !login->has_asked_gss &&
+		!login->is_inner);
+}
+
+/* TLS without an SSLRequest before it (sslnegotiation=direct). Who is refused is told nothing:
+ * it would not understand. */
+static void
+startup_direct(struct session *s, const uint8_t *p, size_t len)
+{
+	struct tls *tls = pool_worker(s->worker)->tls;
+
+	if (!tls_can_accept(tls) || s->stream.is_unix) {
+		session_end(s, "direct TLS connection, which is not offered here");
+		return;
+	}
+	s->login->is_direct = true;
+	stream_accept_tls_begun(&s->stream, tls, p, len);
+}
+
+void
+session_startup_secured(struct session *s)
+{
+	if (s->login != NULL && s->login->is_direct && !stream_tls_has_alpn(&s->stream))
+		session_end(s, "direct TLS connection without ALPN");
+}
+
 static int
 note_option(void *arg, const char *name, const char *value)
 {
@@ -66,18 +99,25 @@ note_option(void *arg, const char *name, const char *value)
 	return (0);
 }
 
+/* As PostgreSQL 18: a version later than ours comes down to ours, one before it is spoken (3.1,
+ * which was never made, as 3.0), and what is asked of the protocol beyond that is named, for
+ * there is nothing of that kind yet. */
 static void
 startup_negotiate(struct session *s)
 {
 	const struct proto_startup *st = &s->login->startup;
+	uint32_t asked = (uint32_t)st->major << 16 | st->minor,
+		 spoken = asked < PROTO_LATEST ? asked : PROTO_LATEST;
 	struct buf names = {0}, out = {0};
 
 	(void)!proto_startup_each(st, note_option, &names);
-	if (st->minor > 0 || names.len > 0) {
-		proto_negotiate(&out, PROTO_V3, (const char *const *)(void *)names.mem,
+	if (asked > PROTO_LATEST || names.len > 0) {
+		proto_negotiate(&out, spoken, (const char *const *)(void *)names.mem,
 		    names.len / sizeof(char *));
 		stream_write(&s->stream, out.mem, out.len);
 	}
+	if (spoken >= PROTO_V3_2)
+		session_key_lengthen(s);
 	buf_free(&names);
 	buf_free(&out);
 }
@@ -121,7 +161,7 @@ startup_packet(struct session *s)
 
 	if (fault == F_PROTO_VERSION) {
 		snprintf(message, sizeof(message),
-		    "unsupported frontend protocol %u.%u: server supports 3.0 to 3.0",
+		    "unsupported frontend protocol %u.%u: server supports 3.0 to 3.2",
 		    st->major, st->minor);
 		session_close(s, "0A000", message);
 	} else if (fault != 0)
@@ -138,6 +178,10 @@ session_startup_bytes(struct session *s, const uint8_t *p, size_t len)
 	struct proto_startup probe;
 	ssize_t size;
 
+	if (p[0] == TLS_HANDSHAKE && startup_begins(s)) {
+		startup_direct(s, p, len);
+		return (len);
+	}
 	if (len < 4)
 		return (0);
 	size = proto_startup_size(p, len);

@@ -4,6 +4,8 @@
  *
  *   secret   | 2 bits: how often it was passed on | 14: peer_id | 16: random |
  *
+ * It is the whole key, or (protocol 3.2) the beginning of one.
+ *
  * Who gets a request with the peer_id of another passes it on, over a connection of its own,
  * and the connection that brought it closes when that one has closed: then it is over. More
  * than a peer's pool_size are not under way to it at a time: the others wait, at most
@@ -47,7 +49,10 @@ peer_secret_plain(uint32_t secret)
 static void
 forward_bury(struct burial *b)
 {
-	free(CONTAINER_OF(b, struct forward, burial));
+	struct forward *f = CONTAINER_OF(b, struct forward, burial);
+
+	mem_free_secret(f->key, f->key_len);
+	free(f);
 }
 
 static void
@@ -79,11 +84,9 @@ forward_connected(struct stream *s)
 {
 	struct forward *f = CONTAINER_OF(s, struct forward, stream);
 	struct buf out = {0};
-	uint8_t key[4];
 
 	f->is_sent = true;
-	proto_put32(key, f->secret);
-	proto_cancel_request(&out, f->pid, key, sizeof(key));
+	proto_cancel_request(&out, f->pid, f->key, f->key_len);
 	stream_write(s, out.mem, out.len);
 	buf_free(&out);
 }
@@ -150,11 +153,12 @@ forward_start(struct forward *f)
 }
 
 bool
-peer_forward(
-    struct worker *w, uint32_t pid, uint32_t secret, void (*done)(void *arg), void *arg)
+peer_forward(struct worker *w, uint32_t pid, const uint8_t *key, size_t key_len,
+    void (*done)(void *arg), void *arg)
 {
 	struct session_worker *sw = session_worker(w);
-	uint32_t peer = peer_of_secret(secret), hops = secret >> HOPS_SHIFT;
+	uint32_t secret = proto_get32(key), peer = peer_of_secret(secret),
+		 hops = secret >> HOPS_SHIFT;
 	struct forward *f;
 
 	if (sw->peer_id == 0 || peer == 0 || peer == sw->peer_id || hops >= HOPS_MAX ||
@@ -165,7 +169,10 @@ peer_forward(
 	f->stream.fd = -1;
 	f->peer = peer;
 	f->pid = pid;
-	f->secret = peer_secret_plain(secret) | (hops + 1) << HOPS_SHIFT;
+	f->key = mem_alloc(key_len);
+	f->key_len = key_len;
+	memcpy(f->key, key, key_len);
+	proto_put32(f->key, peer_secret_plain(secret) | (hops + 1) << HOPS_SHIFT);
 	f->start_us = clock_us();
 	f->done = done;
 	f->arg = arg;

@@ -53,6 +53,7 @@ struct session_login {
 	const struct topo_database *database; /* valid until the next turn only */
 	struct vars *want; /* what it asked for, before a server has made it canonical */
 	bool has_asked_tls, has_asked_gss;
+	bool is_direct;   /* TLS from the first byte on */
 	bool is_surplus;  /* one more than max_client_conn */
 	bool is_inner;    /* from this process: proven already */
 	const char *bars; /* why its key may not log in; NULL: it may, or is none */
@@ -68,6 +69,8 @@ struct session_login {
 	struct pool_secret *shown;   /* for logins at servers; or NULL */
 };
 size_t session_startup_bytes(struct session *, const uint8_t *p, size_t len);
+/* The handshake of TLS is over. */
+void session_startup_secured(struct session *);
 void session_login_free(struct session *);
 
 /* ---- prove.c ---- */
@@ -284,15 +287,22 @@ uint32_t peer_of_secret(uint32_t secret);
 /* Without the count of those who have passed it on. */
 uint32_t peer_secret_plain(uint32_t secret);
 /* Takes a request of another's to it; done() is called once, later, when it is over. False: it
- * is nobody's that is known. */
-bool peer_forward(struct worker *, uint32_t pid, uint32_t secret, void (*done)(void *arg),
-    void *arg) MUST_USE;
+ * is nobody's that is known. key: of 4 bytes or more, which begin with the secret. */
+bool peer_forward(struct worker *, uint32_t pid, const uint8_t *key, size_t key_len,
+    void (*done)(void *arg), void *arg) MUST_USE;
 void peer_tick(struct worker *, int64_t now_us);
 void peer_end_all(struct worker *);
 
 /* ---- cancel.c ---- */
 
+/* A client of protocol 3.2 gets a key of 32 bytes, as PostgreSQL gives. */
+#define KEY_SHORT 4
+#define KEY_LONG  32
+#define KEY_REST  (KEY_LONG - KEY_SHORT)
 void session_key_create(struct session *);
+void session_key_lengthen(struct session *);
+/* BackendKeyData. */
+void session_key_put(const struct session *, struct buf *);
 void session_key_destroy(struct session *);
 /* The session brought a cancel request. */
 void session_cancel_order(struct session *, const struct proto_startup *);

@@ -202,10 +202,17 @@ session_lost(struct stream *stream, int err)
 			   : "client unexpected eof");
 }
 
+static void
+session_secured(struct stream *stream)
+{
+	session_startup_secured(CONTAINER_OF(stream, struct session, stream));
+}
+
 static const struct stream_ops session_stream_ops = {
     .bytes = session_bytes,
     .drained = session_drained,
     .lost = session_lost,
+    .secured = session_secured,
 };
 
 /* ---- life ---- */

@@ -351,7 +351,6 @@ session_greet(struct session *s)
 	struct buf out = {0};
 	const char *name, *value;
 	enum vars_kind kind;
-	uint8_t secret[4];
 
 	proto_auth_ok(&out);
 	for (unsigned i = 0; i < vars_count(s->vars); i++) {
@@ -359,8 +358,7 @@ session_greet(struct session *s)
 		if (kind != VARS_STARTUP)
 			proto_parameter_status(&out, name, value);
 	}
-	proto_put32(secret, s->secret);
-	proto_backend_key(&out, s->pid, secret, sizeof(secret));
+	session_key_put(s, &out);
 	if (*notice != '\0')
 		proto_error(&out, "NOTICE", "00000", notice, NULL, NULL);
 	proto_ready(&out, 'I');

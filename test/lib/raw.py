@@ -48,9 +48,9 @@ class Raw:
             if m[0] in stop:
                 return out
 
-    def login(self, user, database, password="", **params):
+    def login(self, user, database, password="", version=pg.VERSION3, **params):
         """None when logged in, else the fields of the ErrorResponse."""
-        self.send(pg.startup(dict(user=user, database=database, **params)))
+        self.send(pg.startup(dict(user=user, database=database, **params), version))
         scram = None
         while True:
             try:

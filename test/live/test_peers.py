@@ -44,11 +44,13 @@ def console(door, sql):
         return cur.fetchall() if cur.description else None
 
 
-def test_cancel_through_a_peer(group, pg):
-    """A client of the one process, its cancel request at the other; a wrong secret hits nobody."""
+@pytest.mark.parametrize("version", [0x30000, 0x30002])
+def test_cancel_through_a_peer(group, pg, version):
+    """A client of the one process, its cancel request at the other; a wrong secret hits nobody.
+    Keys of protocol 3.2 are longer."""
     one, two = group(1), group(2)
     with Raw(one.port) as c:
-        c.login("alice", "shop")
+        c.login("alice", "shop", version=version)
         mine, other = (one, two) if console(one, "SHOW CLIENTS")[:-1] else (two, one)
         pid, key = c.key
         c.send(pgproto.query("select pg_sleep(60)"))

@@ -78,6 +78,8 @@ enum catalog_volatility catalog_volatility(
 bool catalog_is_whole(const struct catalog_db *);
 /* Any views, in any database. */
 bool catalog_has_views(const struct catalog *);
+/* Its number: two that have the same are one. NULL: 0. */
+uint64_t catalog_generation(const struct catalog *);
 /* Why the route leads to no table, as far as is known, put to `to`; "" when it leads to one. */
 void catalog_route_warning(const struct catalog *, const struct topo_virtual *,
     const struct topo_route *, char *to, size_t size);

@@ -12,6 +12,14 @@
 
 #define PROTO_HEAD 5 /* bytes of a message's head: type and length */
 
+/* Types of messages are letters: a set of them is a number. */
+#define PROTO_TYPE(c) (1ULL << ((c)&63))
+static inline bool
+proto_is_of(char type, uint64_t set)
+{
+	return (((uint8_t)type & 0xc0) == 0x40 && (set >> (type & 63) & 1) != 0);
+}
+
 static inline uint32_t
 proto_get32(const uint8_t *p)
 {

@@ -103,6 +103,13 @@ struct route_note {
 	} fate;         /* said nothing; was overruled; decided */
 	char text[192]; /* "analytics_events = analytics (pgweave.ini:23)"; "not set" */
 };
+/* What of a plan holds for all statements of the same facts under the same virtual database and
+ * key, as long as neither snapshot nor catalogs change, where no setting and no hint says
+ * anything. */
+struct route_memo {
+	const struct topo_database *member; /* NULL: nothing does */
+	bool is_write, is_plain_read, calls_writer;
+};
 struct route_plan {
 	enum route_way way;
 	struct route_leg legs[ROUTE_LEGS_MAX];
@@ -112,6 +119,7 @@ struct route_plan {
 	bool on_replica; /* ONE: a replica was taken where the primary could answer too */
 	bool
 	    calls_writer; /* calls a function of the user's that may write, as far as is known */
+	struct route_memo memo;
 	enum route_federation federation;
 	struct route_split split;
 	char skipped
@@ -125,6 +133,12 @@ struct route_plan {
 /* Fills in all of the plan but the legs from leg_count on, and the notes when they are not
  * wanted. Refusals: way is ROUTE_REFUSED, with sqlstate and texts as for a client. */
 void route_plan(const struct route_input *, struct route_plan *out);
+
+/* The plan again, of another statement of those facts: ROUTE_ONE, for the servers as they are
+ * now. in->scan, the settings and the parameters are not looked at. False: it must be made anew
+ * (with route_plan()), and out has no meaning. */
+bool route_repeat(
+    const struct route_memo *, const struct route_input *, struct route_plan *out);
 
 /* The lines of EXPLAIN (ROUTE), or one line of JSON, of a plan made with wants_notes. */
 void route_explain(const struct route_input *, const struct route_plan *, bool as_json,

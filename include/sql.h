@@ -279,6 +279,12 @@ const struct sql_facts *sql_facts_get(struct sql_cache *, const struct sql_scan 
  * is untouched. */
 const struct sql_facts *sql_facts_recall(
     struct sql_cache *, const char *text, size_t len, struct sql_scan *out);
+/* The facts alone, without a scan to free, of a single statement without a hint. */
+const struct sql_facts *sql_facts_known(struct sql_cache *, const char *text, size_t len);
+/* Room for what whoever has the cache wants to remember of these facts, SQL_NOTE_BYTES of it,
+ * zero at first and gone with them. For the cache's own thread. */
+#define SQL_NOTE_BYTES 64
+void *sql_facts_note(const struct sql_facts *);
 const struct sql_facts *sql_facts_hold(const struct sql_facts *);
 void sql_facts_release(const struct sql_facts *);
 /* The statement's text (scan->len bytes and a NUL) with blanks in place of the words before

@@ -175,6 +175,7 @@ struct place {
 
 struct catalog {
 	_Atomic unsigned references;
+	uint64_t generation;
 	struct table places;
 	struct place *at;
 	unsigned count;
@@ -205,6 +206,12 @@ catalog_has_views(const struct catalog *c)
 	return (c != NULL && c->has_views);
 }
 
+uint64_t
+catalog_generation(const struct catalog *c)
+{
+	return (c != NULL ? c->generation : 0);
+}
+
 unsigned
 catalog_count(const struct catalog *c)
 {
@@ -221,9 +228,11 @@ catalog_at(const struct catalog *c, unsigned i)
 struct catalog *
 catalog_make(struct catalog_db *const *dbs, size_t count)
 {
+	static _Atomic uint64_t generations;
 	struct catalog *c = mem_alloc(sizeof(*c));
 
 	atomic_init(&c->references, 1);
+	c->generation = atomic_fetch_add(&generations, 1) + 1;
 	c->count = (unsigned)count;
 	c->at = mem_alloc(count * sizeof(*c->at) + 1);
 	for (size_t i = 0; i < count; i++) {

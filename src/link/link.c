@@ -99,7 +99,9 @@ tag_is(const char *tag, size_t len, const char *what)
 bool
 link_note_tag(struct link *l, const char *tag, size_t len)
 {
-	if (len == 0 || strchr("ACDRS", tag[0]) == NULL)
+	if (len == 0 ||
+	    !proto_is_of(tag[0], PROTO_TYPE('A') | PROTO_TYPE('C') | PROTO_TYPE('D') |
+				     PROTO_TYPE('R') | PROTO_TYPE('S')))
 		return (false);
 	if (is_definition(tag, len)) {
 		atomic_fetch_add(&definitions, 1);

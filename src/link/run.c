@@ -87,8 +87,9 @@ link_run_bytes(struct link *l, const uint8_t *p, size_t len)
 			(void)link_note_tag(
 			    l, (const char *)body, (size_t)n - PROTO_HEAD);
 		} else if (type == 'Z') {
-			if (n != PROTO_HEAD + 1 || strchr("ITE", body[0]) == NULL ||
-			    body[0] == '\0') {
+			if (n != PROTO_HEAD + 1 ||
+			    !proto_is_of((char)body[0],
+				PROTO_TYPE('I') | PROTO_TYPE('T') | PROTO_TYPE('E'))) {
 				link_gone(l, "malformed ReadyForQuery");
 				return (len);
 			}

@@ -216,6 +216,8 @@ route_work_begin(
 
 	w->in = in;
 	w->out = out;
+	w->reads_values = false;
+	out->memo.member = NULL;
 	w->said[ROUTE_BY_SET_LOCAL] = &in->local;
 	w->said[ROUTE_BY_COMMENT] = w->said[ROUTE_BY_DBNAME] = NULL;
 	w->said[ROUTE_BY_SET] = &in->session;
@@ -305,14 +307,22 @@ note_member(struct route_work *w, const struct topo_database *member)
 	w->out->calls_writer |= may_write;
 }
 
+/* The node, for a statement of which is known what it is there. */
+static bool
+checked_node(struct route_work *w, const struct topo_database *member,
+    const struct topo_database **node)
+{
+	if (!check_read_only(w, member) || !route_node(w, member, node))
+		return (false);
+	return (*node == member || check_read_only(w, *node));
+}
+
 bool
 route_write_node(struct route_work *w, const struct topo_database *member,
     const struct topo_database **node)
 {
 	note_member(w, member);
-	if (!check_read_only(w, member) || !route_node(w, member, node))
-		return (false);
-	return (*node == member || check_read_only(w, *node));
+	return (checked_node(w, member, node));
 }
 
 bool
@@ -584,6 +594,18 @@ note_winner(struct route_work *w)
 }
 
 static void
+note_memo(struct route_work *w)
+{
+	struct route_plan *out = w->out;
+
+	if (out->way != ROUTE_ONE || w->reads_values || w->in->member != NULL ||
+	    w->shard_key != NULL || !says_nothing(w))
+		return;
+	out->memo = (struct route_memo){
+	    out->legs[0].member, out->is_write, w->is_plain_read, out->calls_writer};
+}
+
+static void
 decide(struct route_work *w)
 {
 	const struct topo_key *key = w->in->key;
@@ -595,10 +617,32 @@ decide(struct route_work *w)
 		    w, key->is_login ? "with a read-only login" : "with a read-only key");
 		return;
 	}
-	if (!decide_by_said(w))
-		(void)route_by_tables(w);
-	else if (w->in->wants_notes)
+	if (!decide_by_said(w)) {
+		if (route_by_tables(w))
+			note_memo(w);
+	} else if (w->in->wants_notes)
 		note_tables(w);
+}
+
+bool
+route_repeat(
+    const struct route_memo *memo, const struct route_input *in, struct route_plan *out)
+{
+	struct route_work w;
+
+	w.in = in;
+	w.out = out;
+	w.read_from = READ_FROM_AUTO;
+	w.is_plain_read = memo->is_plain_read;
+	out->way = ROUTE_ONE;
+	out->is_write = memo->is_write;
+	out->calls_writer = memo->calls_writer;
+	out->on_replica = false;
+	out->warning[0] = '\0';
+	out->memo = *memo;
+	out->legs[0].member = memo->member;
+	out->leg_count = 1;
+	return (checked_node(&w, memo->member, &out->legs[0].node));
 }
 
 void

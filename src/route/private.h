@@ -51,6 +51,7 @@ struct route_work {
 	bool
 	    is_plain_read; /* fit for a replica of the member that is being planned for */
 	bool skips;        /* on_unavailable = skip */
+	bool reads_values; /* the plan hangs on values in the statement */
 	const char *shard_key; /* the setting; NULL: not said */
 };
 

@@ -201,6 +201,7 @@ agree_group(struct route_work *w, struct agreement *a, const struct sql_table *t
 {
 	struct route_place p = {.shard = shard, .is_counted = true};
 
+	w->reads_values = true;
 	switch (route_by_shard(w, shard, places, &p.member, &p.rule, &a->many)) {
 	case SPREAD_ONE:
 		return (check_place(w, t, &p) && agree(w, a, t, p.member, p.rule));

@@ -490,11 +490,13 @@ weave_decide(struct session *s, const struct sense *sense, const struct binding 
 	enum decision go;
 	struct leg *leg;
 
-	w->unit.floats = false;
+	w->unit.floats = w->reads_replica = w->is_repeated = false;
+	if (repeat_decide(s, sense, plan, seat))
+		return (GO_ONE);
 	plan->leg_count = 0;
 	plan->is_write = false;
 	plan->warning[0] = '\0';
-	w->reads_replica = false;
+	plan->memo.member = NULL;
 	if (sense->scan.hint != NULL && sense->scan.hint->problem != NULL)
 		return (weave_decline(w, "22023", sense->scan.hint->problem, NULL));
 	if (lifts_read_only(s, sense))
@@ -528,8 +530,12 @@ weave_decide(struct session *s, const struct sense *sense, const struct binding 
 	if (go != GO_LOCAL)
 		return (go);
 	leg = leg_for_verb(s, sense);
-	if (leg == NULL)
-		return (decide_by_route(s, sense, b, plan, seat));
+	if (leg == NULL) {
+		go = decide_by_route(s, sense, b, plan, seat);
+		if (go == GO_ONE)
+			repeat_note(s, sense, plan);
+		return (go);
+	}
 	if (f->class == SQL_TWO_PHASE && w->leg_count > 1)
 		return (weave_decline(w, "0A000",
 		    "PREPARE TRANSACTION of a transaction on several databases", NULL));
@@ -541,9 +547,8 @@ weave_decide(struct session *s, const struct sense *sense, const struct binding 
 	return (GO_ONE);
 }
 
-/* Statements that leave something in the server's session for whoever comes next. */
-static bool
-is_taint(const struct sense *sense)
+bool
+weave_is_taint(const struct sense *sense)
 {
 	static const char *const verbs[] = {"listen", "load", "do", "call", NULL};
 	const struct sql_facts *f = sense->facts;
@@ -559,7 +564,7 @@ static bool
 is_taint_of_stmt(const struct sense *sense, struct stmt *st)
 {
 	if (!st->knows_taint)
-		st->is_taint = is_taint(sense);
+		st->is_taint = weave_is_taint(sense);
 	st->knows_taint = true;
 	return (st->is_taint);
 }
@@ -604,7 +609,7 @@ weave_note_relayed(struct session *s, const struct sense *sense)
 		cursors_open(w, f->cursor);
 	else if (f->cursor != NULL && strcmp(sense->scan.verb, "close") == 0)
 		cursors_close(w, f->cursor);
-	w->unit.taints |= is_taint(sense);
+	w->unit.taints |= weave_is_taint(sense);
 	if (f->class == SQL_SET && f->set_verb != SQL_SET_SHOW)
 		w->unit.taints |= !weave_track_begin(s, f);
 }
@@ -654,7 +659,7 @@ weave_goes_to(struct session *s, const struct sense *sense, const struct route_p
 
 	weave_leave_failed(s);
 	/* Those of a string were noted in their order. */
-	if (!w->unit.is_string)
+	if (!w->unit.is_string && !w->is_repeated)
 		weave_note_relayed(s, sense);
 	if (plan->leg_count > 0)
 		weave_note_routed(w, plan);

@@ -338,7 +338,8 @@ down_ready(struct down *d, const uint8_t *body, uint32_t size)
 	bool is_forwarded = r == NULL || r->act == ACT_FORWARD;
 	bool is_after_error = r != NULL && r->is_after_error;
 
-	if (size != 5 || strchr("ITE", body[0]) == NULL)
+	if (size != 5 || !proto_is_of((char)body[0],
+			     PROTO_TYPE('I') | PROTO_TYPE('T') | PROTO_TYPE('E')))
 		return (down_broken(d, "malformed ReadyForQuery"));
 	if (r != NULL && r->kind != REQ_SYNC && r->kind != REQ_QUERY &&
 	    r->kind != REQ_FUNCTION)
@@ -415,6 +416,15 @@ down_data(struct down *d, uint32_t size)
 	return (down_body(d, size, true));
 }
 
+#define WHOLE_TYPES                                                                      \
+	(PROTO_TYPE('Z') | PROTO_TYPE('S') | PROTO_TYPE('C') | PROTO_TYPE('E') |         \
+	    PROTO_TYPE('K') | PROTO_TYPE('R'))
+/* Rows, or an end. */
+#define END_TYPES                                                                        \
+	(PROTO_TYPE('D') | PROTO_TYPE('C') | PROTO_TYPE('I') | PROTO_TYPE('s') |         \
+	    PROTO_TYPE('Z') | PROTO_TYPE('G') | PROTO_TYPE('H') | PROTO_TYPE('W') |      \
+	    PROTO_TYPE('d') | PROTO_TYPE('c') | PROTO_TYPE('V'))
+
 static enum verdict
 down_message(struct down *d)
 {
@@ -429,13 +439,12 @@ down_message(struct down *d)
 	size = proto_get32(head + 1);
 	if (size < 4 || size > 0x7fffffff)
 		return (down_broken(d, "message of an impossible length"));
-	if (strchr("ZSCEKR", type) != NULL && have < (size_t)size + 1) {
+	if (proto_is_of(type, WHOLE_TYPES) && have < (size_t)size + 1) {
 		if (size > (type == 'E' ? SESSION_WHOLE_MAX : WHOLE_SMALL))
 			return (down_broken(d, "message of an impossible length"));
 		return (DOWN_STOP);
 	}
-	/* Rows, or an end. */
-	if (d->batch.held != NULL && strchr("DCIsZGHWdcV", type) != NULL)
+	if (d->batch.held != NULL && proto_is_of(type, END_TYPES))
 		again_release(d->s, &d->batch);
 	switch (type) {
 	case 'D':

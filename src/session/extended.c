@@ -91,7 +91,8 @@ weave_pass_batch(struct up *u, char type)
 		return (UP_STOP);
 	w->is_routed = false;
 	w->relays = true;
-	w->is_bound = strchr("PDC", type) == NULL;
+	w->is_bound =
+	    !proto_is_of(type, PROTO_TYPE('P') | PROTO_TYPE('D') | PROTO_TYPE('C'));
 	again_begin(u);
 	if (w->txn != TXN_NONE)
 		weave_note_leg(s);
@@ -227,6 +228,7 @@ weave_parse(struct up *u, uint32_t size)
 		w->has_parsed = true;
 		w->parsed = st->id;
 		w->parsed_writes = plan->is_write;
+		w->parsed_repeats = w->is_repeated;
 		break;
 	case GO_REFUSED:
 	default:
@@ -574,7 +576,8 @@ bind_here(struct session *s, const struct sense *sense, bool writes, const char 
 	w->is_bound = true;
 	w->unit.writes |= writes;
 	cursors_open(w, portal);
-	weave_note_relayed(s, sense);
+	if (!w->is_repeated)
+		weave_note_relayed(s, sense);
 	if (w->txn != TXN_NONE)
 		weave_note_leg(s);
 	return (true);
@@ -638,9 +641,10 @@ relay_within(struct up *u, char type, uint32_t size, const struct within *in)
 	bool is_here = true;
 	enum decision go = GO_ONE;
 
-	if (is_parsed)
+	if (is_parsed) {
 		plan->is_write = w->parsed_writes;
-	else {
+		w->is_repeated = w->parsed_repeats;
+	} else {
 		go = weave_decide(
 		    s, sense, in->has_binding > 0 ? &in->b : NULL, plan, &seat);
 		is_here = go == GO_ONE && seat == s->link->place;
@@ -659,6 +663,7 @@ relay_within(struct up *u, char type, uint32_t size, const struct within *in)
 	w->has_parsed = true;
 	w->parsed = in->st->id;
 	w->parsed_writes = plan->is_write;
+	w->parsed_repeats = w->is_repeated;
 	return (UP_PASS);
 }
 

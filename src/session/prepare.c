@@ -416,7 +416,7 @@ prep_message(struct up *u, char type, uint32_t size)
 	struct prep *p = s->prep;
 
 	if (!p->is_running || s->link == NULL || s->link->is_copying_in ||
-	    strchr("dcf", type) != NULL)
+	    proto_is_of(type, PROTO_TYPE('d') | PROTO_TYPE('c') | PROTO_TYPE('f')))
 		return (UP_PASS);
 	if (!prep_settle(u))
 		return (UP_STOP);

@@ -242,6 +242,7 @@ struct stmt_name {
 };
 struct statements {
 	struct table names;
+	struct stmt_name *last; /* that was asked for, and is listed; or NULL */
 	size_t bytes; /* of names and texts, each text counted as often as it is named */
 };
 struct stmt *stmt_intern(struct worker *, const struct proto_parse *);

@@ -29,6 +29,12 @@ sense_make(struct worker *w, const char *sql, size_t len, struct sense *out)
 	out->facts = sql_facts_hold(facts);
 }
 
+const struct sql_facts *
+sense_known(struct worker *w, const char *sql, size_t len)
+{
+	return (sql_facts_known(facts_cache(w), sql, len));
+}
+
 void
 sense_end(struct sense *sense)
 {

@@ -5,6 +5,7 @@
 #include "prepare.h"
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 /* ---- simple queries ---- */
 
@@ -153,7 +154,8 @@ weave_pass_query(struct up *u, uint32_t size)
 
 	if (s->link->state != LINK_LENT || s->stream.is_paused)
 		return (UP_STOP);
-	looks = u->p[u->used] == 'Q' && prep_look(sql, size - 5, size - 5) > 0;
+	looks = !w->is_repeated && u->p[u->used] == 'Q' &&
+		prep_look(sql, size - 5, size - 5) > 0;
 	if (looks && !prep_is_ready(u, sql, size - 5))
 		return (UP_STOP);
 	w->is_routed = false;
@@ -251,6 +253,8 @@ is_setting(struct session *s, const char *sql, size_t len)
 	struct sense sense;
 	bool is_one;
 
+	if (strncasecmp(sql, "select ", 7) == 0)
+		return (false);
 	sense_make(s->worker, sql, len, &sense);
 	is_one = sense.facts->class == SQL_SET && sense.scan.next == NULL &&
 		 sense_is_local(s, &sense);
@@ -300,6 +304,10 @@ weave_query(struct up *u, uint32_t size)
 		if (w->key != NULL && w->held_us == 0 && !is_setting(s, sql, size - 5) &&
 		    !weave_admit(u))
 			return (weave_say_refusal(u, 'Q', size));
+		if (repeat_query(u, sql, size - 5, &v))
+			return (v == UP_GO_ON  ? weave_say_refusal(u, 'Q', size)
+				: v == UP_PASS ? weave_pass_query(u, size)
+					       : v);
 	}
 	at = sql + w->blank;
 	do {

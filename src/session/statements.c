@@ -94,13 +94,18 @@ name_same(const struct table_node *n, const void *key)
 struct stmt_name *
 stmt_name_find(const struct session *s, const char *name)
 {
+	struct statements *all = s->statements;
 	struct table_node *n;
 
-	if (s->statements == NULL)
+	if (all == NULL)
 		return (NULL);
-	n = table_find(
-	    &s->statements->names, hash_bytes(name, strlen(name)), name_same, name);
-	return (n == NULL ? NULL : CONTAINER_OF(n, struct stmt_name, node));
+	if (all->last != NULL && strcmp(all->last->name, name) == 0)
+		return (all->last);
+	n = table_find(&all->names, hash_bytes(name, strlen(name)), name_same, name);
+	if (n == NULL)
+		return (NULL);
+	all->last = CONTAINER_OF(n, struct stmt_name, node);
+	return (all->last);
 }
 
 struct stmt_name *
@@ -154,6 +159,8 @@ stmt_name_take_out(struct session *s, struct stmt_name *n)
 	INVARIANT(n->is_listed);
 	table_remove(&s->statements->names, &n->node);
 	n->is_listed = false;
+	if (s->statements->last == n)
+		s->statements->last = NULL;
 	s->statements->bytes -= stmt_name_bytes(n->name, n->stmt->sql_len);
 	stmt_name_free_if_done(s, n);
 }

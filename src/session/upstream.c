@@ -483,12 +483,19 @@ up_query_blanked(struct up *u, uint32_t size, uint32_t blank, const char *text)
 
 /* ---- messages ---- */
 
+#define COPY_TYPES (PROTO_TYPE('d') | PROTO_TYPE('c') | PROTO_TYPE('f'))
+#define NAME_TYPES (PROTO_TYPE('P') | PROTO_TYPE('B') | PROTO_TYPE('D') | PROTO_TYPE('C'))
+#define ALL_TYPES                                                                        \
+	(COPY_TYPES | NAME_TYPES | PROTO_TYPE('Q') | PROTO_TYPE('E') | PROTO_TYPE('H') | \
+	    PROTO_TYPE('S') | PROTO_TYPE('F') | PROTO_TYPE('X') | PROTO_TYPE('p'))
+
 /* Without a link: true when the message needs none; *v says how to go on. */
 static bool
 up_without_link(struct up *u, char type, uint32_t size, enum up_verdict *v)
 {
 	struct session *s = u->s;
-	bool is_extended = strchr("PBDECH", type) != NULL;
+	bool is_extended =
+	    proto_is_of(type, NAME_TYPES | PROTO_TYPE('E') | PROTO_TYPE('H'));
 
 	*v = UP_GO_ON;
 	if (type == 'S') {
@@ -508,7 +515,7 @@ up_without_link(struct up *u, char type, uint32_t size, enum up_verdict *v)
 		return (true);
 	}
 	/* Copy data that nobody expects, a flush of nothing: the server would ignore it too. */
-	if (s->skips_to_sync || strchr("Hdcf", type) != NULL) {
+	if (s->skips_to_sync || proto_is_of(type, COPY_TYPES | PROTO_TYPE('H'))) {
 		up_body(u, size + 1, true);
 		return (true);
 	}
@@ -564,7 +571,7 @@ up_linked(struct up *u, char type, uint32_t size)
 
 	if (l->skips_to_sync && type != 'S')
 		return (up_body(u, size + 1, true));
-	if (s->rewrites && strchr("PBDC", type) != NULL)
+	if (s->rewrites && proto_is_of(type, NAME_TYPES))
 		return (up_rewritten(u, type, size));
 	switch (type) {
 	case 'Q':
@@ -623,7 +630,7 @@ up_message(struct up *u)
 	type = (char)head[0];
 	size = proto_get32(head + 1);
 	if (size < 4 || size > (uint64_t)pool_settings(s->worker)->max_packet_size ||
-	    strchr("QPBDECHSFdcfXp", type) == NULL || type == '\0')
+	    !proto_is_of(type, ALL_TYPES))
 		return (up_broken(u, "invalid frontend message"));
 	if (type == 'p')
 		return (up_broken(u, "unexpected password message"));

@@ -50,7 +50,9 @@ enum up_verdict
 weave_say_refusal(struct up *u, char type, uint32_t size)
 {
 	struct session *s = u->s;
-	bool is_extended = strchr("PBDEC", type) != NULL;
+	bool is_extended =
+	    proto_is_of(type, PROTO_TYPE('P') | PROTO_TYPE('B') | PROTO_TYPE('D') |
+				  PROTO_TYPE('E') | PROTO_TYPE('C'));
 	struct refusal r = s->weave->refusal;
 
 	if (s->weave->is_held) {
@@ -128,18 +130,20 @@ weave_unit_over(struct session *s)
 {
 	struct weave *w = s->weave;
 
-	w->relays = false;
-	w->has_parsed = false;
-	weave_made_free(s);
+	w->relays = w->has_parsed = false;
+	if (w->made_count > 0)
+		weave_made_free(s);
 	if (w->is_running) {
 		w->is_running = false;
 		atomic_fetch_sub(&w->running_use->running, 1);
 	}
-	again_over(s);
+	if (w->again != NULL)
+		again_over(s);
 	if (s->state == SESSION_WEAVING)
 		return;
 	w->is_routed = false;
-	weave_run_free(w);
+	if (w->run != NULL)
+		weave_run_free(w);
 	if (s->link == NULL)
 		s->seat = w->home;
 }
@@ -232,7 +236,7 @@ weave_message(struct up *u, char type, uint32_t size)
 		return (UP_STOP);
 	if (l != NULL && w->relays)
 		return (weave_relay(u, type, size));
-	if (strchr("dcf", type) != NULL)
+	if (proto_is_of(type, PROTO_TYPE('d') | PROTO_TYPE('c') | PROTO_TYPE('f')))
 		return (l != NULL ? UP_PASS : up_body(u, size + 1, true));
 	/* The server ignores Flush in the middle of a COPY, and refuses what else it does not
 	 * expect. */
@@ -274,7 +278,9 @@ weave_tag(struct session *s, const char *tag)
 	struct weave *w = s->weave;
 
 	/* Most are of rows, and nothing to us. */
-	if (strchr("CDPRS", tag[0]) == NULL || strncmp(tag, "SELECT", 6) == 0)
+	if (!proto_is_of(tag[0], PROTO_TYPE('C') | PROTO_TYPE('D') | PROTO_TYPE('P') |
+				     PROTO_TYPE('R') | PROTO_TYPE('S')) ||
+	    (tag[0] == 'S' && tag[1] == 'E' && tag[2] == 'L'))
 		return;
 	weave_track_tag(s, tag);
 	if (strcmp(tag, "COMMIT") == 0 || strncmp(tag, "PREPARE TRANSACTION", 19) == 0)
@@ -338,8 +344,10 @@ weave_ready(struct session *s, struct link *l, char status)
 	struct weave *w = s->weave;
 	struct leg *leg;
 
-	refusal_free(&w->refusal);
-	weave_track_ready(s, l);
+	if (refusal_is_set(&w->refusal))
+		refusal_free(&w->refusal);
+	if (w->step_count > 0 || w->unit.discards)
+		weave_track_ready(s, l);
 	if (status == 'I') {
 		weave_wrote(s);
 		leg = leg_of_link(w, l);
@@ -349,8 +357,10 @@ weave_ready(struct session *s, struct link *l, char status)
 			legs_drop(s, NULL, "the transaction is over");
 			weave_txn_over(s, w->unit.ended == ENDED_COMMIT);
 		}
-		weave_savepoints_cut(s, 0);
-		portals_free(s);
+		if (w->frame_count > 0 || w->leg_count > 0)
+			weave_savepoints_cut(s, 0);
+		if (w->cursor_count > 0 || !TAILQ_EMPTY(&w->portals))
+			portals_free(s);
 	} else
 		weave_in_txn(s, l, status);
 	l->is_tainted |= w->unit.taints;

@@ -5,6 +5,7 @@
  *   hold.c     statements that wait while a primary is missing
  *   again.c    reads that a replica gives up, and that are run again on the primary
  *   decide.c   what becomes of a statement: answered here, relayed to one link, or scattered
+ *   repeat.c   statements that go where one like them went
  *   simple.c   simple queries
  *   extended.c extended batches, the statements and portals kept here
  *   cursors.c  the cursors and portals that servers have
@@ -108,6 +109,9 @@ struct sense {
 /* Of the first statement of the text, which must outlive it. */
 void sense_make(struct worker *, const char *sql, size_t len, struct sense *);
 void sense_end(struct sense *);
+/* The facts alone, of a single statement without a hint that is like one that was here lately;
+ * NULL: it is none. Valid until the next statement is looked at. */
+const struct sql_facts *sense_known(struct worker *, const char *sql, size_t len);
 /* Its text without the names of databases before ".schema.table"; NULL: there are none. The
  * caller frees it. */
 char *sense_clean(struct worker *, const struct sense *);
@@ -270,6 +274,7 @@ struct weave {
 	bool is_held;        /* the next message waits for a primary */
 	int64_t held_us;     /* since when; 0: it does not */
 	bool relays;         /* the batch under way goes to s->link */
+	bool is_repeated; /* what was decided last is as it was: nothing is to be noted */
 	struct unit_notes {
 		bool writes;     /* it may change something */
 		bool saves;      /* SAVEPOINT */
@@ -308,7 +313,7 @@ struct weave {
 	bool is_running; /* counted in running_use->running */
 	struct topo_key_use *running_use;
 	struct hash128 parsed; /* what this batch has parsed last, and was routed by */
-	bool has_parsed, parsed_writes;
+	bool has_parsed, parsed_writes, parsed_repeats;
 	size_t portal_bytes;
 	char *clean; /* the query string that runs, without names of databases; or NULL */
 	uint32_t blank; /* bytes of the query string that were answered here; or: */
@@ -403,6 +408,20 @@ void weave_say_warning(struct session *, const struct route_plan *);
 /* Takes the link that was decided for: as weave_take(). */
 enum up_verdict weave_goes_to(
     struct session *, const struct sense *, const struct route_plan *, struct seat *);
+
+/* What the statement leaves in the server's session for whoever comes next. */
+bool weave_is_taint(const struct sense *);
+
+/* ---- repeat.c ---- */
+
+/* GO_ONE, as it was decided for one like it; false: it must be decided. */
+bool repeat_decide(
+    struct session *, const struct sense *, struct route_plan *, struct seat **);
+/* It was decided so, by the route: others may follow it. */
+void repeat_note(struct session *, const struct sense *, const struct route_plan *);
+/* A query string at the beginning of its unit. True: it goes where one like it went; *v as
+ * weave_take() has it. */
+bool repeat_query(struct up *, const char *sql, size_t len, enum up_verdict *v);
 
 /* ---- cursors.c ---- */
 

@@ -29,6 +29,7 @@ struct entry {
 	size_t bytes;
 	struct sql_arena arena;
 	struct sql_facts exact, loose;
+	_Alignas(8) uint8_t note[SQL_NOTE_BYTES];
 };
 
 /* Entries whose texts begin alike, the latest first. */
@@ -233,22 +234,29 @@ find(struct sql_cache *c, const struct hash128 *key)
 	return (e);
 }
 
+static void
+used(struct sql_cache *c, struct entry *e)
+{
+	c->stats.hits++;
+	if (e == c->current)
+		return;
+	atomic_fetch_add(&e->refs, 1);
+	set_current(c, e);
+}
+
 /* The same text again, or one that differs in literals. */
 static const struct sql_facts *
 answer(struct sql_cache *c, struct entry *e, const struct sql_scan *scan)
 {
 	bool is_exact = e->len == scan->len && memcmp(e->text, scan->sql, e->len) == 0;
 
-	c->stats.hits++;
-	if (e != c->current) {
-		atomic_fetch_add(&e->refs, 1);
-		set_current(c, e);
-	}
+	used(c, e);
 	return (is_exact ? &e->exact : &e->loose);
 }
 
-const struct sql_facts *
-sql_facts_recall(struct sql_cache *c, const char *text, size_t len, struct sql_scan *out)
+/* An entry whose text is like that one; out may be NULL. */
+static struct entry *
+recall(struct sql_cache *c, const char *text, size_t len, struct sql_scan *out)
 {
 	const struct recent *r = recent_of(c, sql_pattern_prefix(text, len));
 
@@ -258,14 +266,35 @@ sql_facts_recall(struct sql_cache *c, const char *text, size_t len, struct sql_s
 		if (e == NULL ||
 		    !sql_pattern_matches(&e->pattern, e->text, e->len, text, len, out))
 			continue;
-		out->digest = e->key;
 		if (e != c->newest) {
 			list_remove(c, e);
 			list_add(c, e);
 		}
-		return (answer(c, e, out));
+		return (e);
 	}
 	return (NULL);
+}
+
+const struct sql_facts *
+sql_facts_recall(struct sql_cache *c, const char *text, size_t len, struct sql_scan *out)
+{
+	struct entry *e = recall(c, text, len, out);
+
+	if (e == NULL)
+		return (NULL);
+	out->digest = e->key;
+	return (answer(c, e, out));
+}
+
+const struct sql_facts *
+sql_facts_known(struct sql_cache *c, const char *text, size_t len)
+{
+	struct entry *e = recall(c, text, len, NULL);
+
+	if (e == NULL)
+		return (NULL);
+	used(c, e);
+	return (&e->loose);
 }
 
 const struct sql_facts *
@@ -288,6 +317,12 @@ sql_facts_get(struct sql_cache *c, const struct sql_scan *scan)
 	if (is_kept)
 		remember(c, e, scan);
 	return (&e->exact);
+}
+
+void *
+sql_facts_note(const struct sql_facts *facts)
+{
+	return (entry_of(facts)->note);
 }
 
 const struct sql_facts *

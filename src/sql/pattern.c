@@ -142,12 +142,16 @@ sql_pattern_matches(const struct sql_pattern *p, const char *model, uint32_t mod
 		    (t.kind == SQL_TOKEN_STRING &&
 			memchr(text + t.at, '\0', t.end - t.at) != NULL))
 			return (false);
+		if (out == NULL)
+			continue;
 		literals[i] = (struct sql_literal){.at = t.at,
 		    .len = t.end - t.at,
 		    .kind = t.kind == SQL_TOKEN_NUMBER ? SQL_LIT_NUMBER : SQL_LIT_STRING};
 	}
 	if (!ends_at(&l, &end))
 		return (false);
+	if (out == NULL)
+		return (true);
 	*out = (struct sql_scan){.sql = text,
 	    .len = end,
 	    .literal_count = p->count,

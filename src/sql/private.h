@@ -59,7 +59,8 @@ size_t sql_pattern_bytes(const struct sql_pattern *);
 void sql_pattern_free(struct sql_pattern *);
 uint32_t sql_pattern_prefix(const char *text, size_t len);
 /* Whether `text` is one like the pattern's (model, of model_len bytes) with nothing behind it
- * but a semicolon; then *out is what sql_scan() would make of it, but for its digest. */
+ * but a semicolon; then *out (it may be NULL) is what sql_scan() would make of it, but for its
+ * digest. */
 bool sql_pattern_matches(const struct sql_pattern *, const char *model,
     uint32_t model_len, const char *text, size_t len, struct sql_scan *out);
 

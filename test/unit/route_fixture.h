@@ -210,4 +210,35 @@ input_of(struct route_input *in, const struct row *row, struct sql_scan *scan)
 	assert_non_null(in->virt);
 }
 
+/* What is noted of a plan gives the same one again; nothing is noted of one that hangs on more
+ * than the facts. */
+static void
+check_repeat(const struct route_input *in, const struct route_plan *plan)
+{
+	struct route_plan again;
+	struct route_input bare = {.virt = in->virt,
+	    .key = in->key,
+	    .facts = in->facts,
+	    .now_us = in->now_us,
+	    .wrote_us = in->wrote_us};
+
+	if (plan->memo.member == NULL)
+		return;
+	assert_true(plan->way == ROUTE_ONE && plan->leg_count == 1 &&
+		    plan->rule != ROUTE_BY_SHARD && plan->rule > ROUTE_BY_DBNAME);
+	if (in->in_transaction || plan->warning[0] != '\0')
+		return;
+	memset(&again, 'x', sizeof(again));
+	assert_true(route_repeat(&plan->memo, &bare, &again));
+	assert_true(again.way == ROUTE_ONE && again.leg_count == 1);
+	assert_ptr_equal(again.legs[0].member, plan->legs[0].member);
+	assert_int_equal(again.on_replica, plan->on_replica);
+	if (!plan->on_replica)
+		assert_ptr_equal(again.legs[0].node, plan->legs[0].node);
+	assert_int_equal(again.is_write, plan->is_write);
+	assert_int_equal(again.calls_writer, plan->calls_writer);
+	assert_string_equal(again.warning, "");
+	assert_ptr_equal(again.memo.member, plan->memo.member);
+}
+
 #endif

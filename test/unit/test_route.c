@@ -49,6 +49,7 @@ check_row(const struct row *row)
 		in.wants_notes = notes == 1;
 		route_plan(&in, &plan);
 		describe(&plan, got, sizeof(got));
+		check_repeat(&in, &plan);
 		if (strcmp(got, row->want) != 0 ||
 		    (row->says != NULL && !is_said(&plan, row->says)))
 			fail_msg(
@@ -715,6 +716,55 @@ test_binary(void **state)
 	sql_scan_free(&scan);
 }
 
+/* ---- plans again ---- */
+
+/* What the statement's plan leaves to be noted, or NULL. */
+static const struct topo_database *
+noted(const struct row *row)
+{
+	struct route_input in;
+	struct route_plan plan;
+	struct sql_scan scan;
+
+	input_of(&in, row, &scan);
+	route_plan(&in, &plan);
+	sql_scan_free(&scan);
+	return (plan.memo.member);
+}
+
+static void
+test_repeat(void **state)
+{
+	static const struct row free_rows[] = {
+	    {.sql = "SELECT * FROM users WHERE id = 7"},
+	    {.sql = "UPDATE users SET name = 'x' WHERE id = 7"},
+	    {.sql = "SELECT * FROM analytics_events"}};
+	static const struct row bound_rows[] = {
+	    {.sql = "SELECT * FROM accounts WHERE user_id = 7"},
+	    {.sql = "SELECT * FROM users", .session = {.database = "secondary"}},
+	    {.sql = "SELECT * FROM users", .session = {.read_from = "primary"}},
+	    {.sql = "SELECT * FROM users", .local = {.database = "auto"}},
+	    {.sql = "SELECT * FROM users", .member = "secondary"},
+	    {.sql = "/* pgweave: read_from=primary */ SELECT * FROM users"}};
+	struct route_input in;
+	struct route_plan plan, again;
+	struct sql_scan scan;
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(free_rows); i++)
+		assert_non_null(noted(&free_rows[i]));
+	for (size_t i = 0; i < ARRAY_LEN(bound_rows); i++)
+		assert_null(noted(&bound_rows[i]));
+	/* The server is chosen anew. */
+	input_of(&in, &free_rows[1], &scan);
+	route_plan(&in, &plan);
+	set_status("primary", TOPO_DOWN, "connection refused");
+	assert_false(route_repeat(&plan.memo, &in, &again));
+	set_status("primary", TOPO_HEALTHY, NULL);
+	assert_true(route_repeat(&plan.memo, &in, &again));
+	sql_scan_free(&scan);
+}
+
 /* ---- primaries that move ---- */
 
 static struct route_plan
@@ -846,6 +896,7 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
+	    cmocka_unit_test(test_repeat),
 	    cmocka_unit_test(test_members),
 	    cmocka_unit_test(test_levels),
 	    cmocka_unit_test(test_shards),

@@ -33,6 +33,7 @@ check_rows(const struct row *rows, size_t count)
 		for (int notes = 0; notes < 2; notes++) {
 			in.wants_notes = notes == 1;
 			route_plan(&in, &plan);
+			check_repeat(&in, &plan);
 			if (strcmp(place_of(&plan), rows[i].want) != 0 ||
 			    (rows[i].says != NULL &&
 				strstr(plan.message, rows[i].says) == NULL &&

@@ -205,6 +205,7 @@ explained(const struct row *row, bool as_json)
 	in.wants_notes = true;
 	set_status(row->down, TOPO_DOWN, "gone");
 	route_plan(&in, &plan);
+	check_repeat(&in, &plan);
 	route_explain(&in, &plan, as_json, add_line, &b);
 	set_status(row->down, TOPO_HEALTHY, NULL);
 	sql_scan_free(&scan);

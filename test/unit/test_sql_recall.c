@@ -19,11 +19,14 @@ recalls(struct sql_cache *cache, const char *text, size_t len)
 
 	sql_scan(text, len, &s);
 	if (f == NULL) {
+		assert_null(sql_facts_known(cache, text, len));
 		(void)sql_facts_get(cache, &s);
 		sql_scan_free(&s);
 		return (false);
 	}
 	assert_ptr_equal(f, sql_facts_get(cache, &s));
+	assert_ptr_equal(
+	    sql_facts_note(f), sql_facts_note(sql_facts_known(cache, text, len)));
 	assert_ptr_equal(r.sql, s.sql);
 	assert_int_equal(r.len, s.len);
 	assert_null(s.next);

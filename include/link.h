@@ -182,6 +182,12 @@ struct link_user {
 	void (*lost)(struct link *, const char *why);
 };
 
+/* What a client that gets a link of its own, a walsender, asked for when it connected. */
+struct link_own {
+	enum proto_replication replication;
+	struct buf params; /* name NUL value NUL …, replication among them */
+};
+
 /* Where to and as whom. Strings belong to the snapshot held by topo, or are copied. */
 struct link_target {
 	const struct topo *topo;
@@ -191,6 +197,7 @@ struct link_target {
 	const char *secret;           /* for the login at the server; NULL: none */
 	const struct auth_keys *keys; /* where secret is a verifier; or NULL */
 	struct tls *tls;
+	const struct link_own *own; /* NULL: for any client */
 };
 
 /* A query of the proxy's own has been answered. ok: no ErrorResponse. */
@@ -209,7 +216,8 @@ struct link {
 	void *place;                  /* the keeper's */
 	struct mail mail;             /* the keeper's: to another worker */
 	uint64_t reconnect;           /* the keeper's */
-	unsigned move_to; /* the keeper's: worker to which it is handed over */
+	unsigned move_to;     /* the keeper's: worker to which it is handed over */
+	struct waiter *owner; /* the keeper's: for whom alone it is opened */
 	const struct link_user *user;
 	void *user_arg;
 	struct vars *vars;
@@ -235,6 +243,7 @@ struct link {
 	bool is_listed : 1;   /* the keeper's: it is among the idle ones */
 	bool is_checking : 1; /* the keeper's: server_check_query runs */
 	bool was_ready : 1;   /* the keeper's: its login was fine */
+	uint8_t replication;  /* enum proto_replication: it serves one client alone */
 	uint32_t pid;         /* BackendKeyData */
 	uint16_t key_len;
 	uint8_t *key;     /* NULL: none came */

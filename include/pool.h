@@ -93,6 +93,9 @@ struct waiter {
 	int64_t start_us;
 	bool
 	    is_login; /* fails when the server cannot be reached, instead of waiting on */
+	const struct link_own *own; /* wants a link of its own; NULL: any */
+	struct link *link;          /* that link, while it comes up */
+	unsigned tries;             /* servers of the database asked for it in vain */
 	/* The link is LENT to nobody yet: the owner calls link_lend() before it returns. */
 	void (*granted)(struct waiter *, struct link *);
 	/* state and message: for the client. */
@@ -112,6 +115,8 @@ struct seat {
 	struct link_list links;
 	struct link_list idle; /* first: came back last */
 	TAILQ_HEAD(, waiter) waiters;
+	TAILQ_HEAD(, waiter) own_waiters; /* for links of their own */
+	unsigned own_waiting;
 	unsigned link_count, idle_count, opening, waiting;
 	unsigned checking;    /* idle links that server_check_query runs on */
 	unsigned clients;     /* sessions of this worker */
@@ -195,6 +200,11 @@ bool pool_learn(struct seat *);
  * want: parameters that the link should have, when there is a choice. The link is IDLE;
  * the caller lends it to itself with link_lend(). */
 struct link *pool_lend(struct seat *, struct waiter *, const struct vars *want) MUST_USE;
+/* The same for a link that is opened for this waiter alone and that nobody has after it: a
+ * walsender. It counts in every limit; an idle link of the pool makes room. own: valid while it
+ * waits. What the server answers to the login is what refused() gets. Its user ends it with
+ * link_close(). */
+void pool_lend_own(struct seat *, struct waiter *, const struct link_own *own);
 /* Stops waiting. */
 void pool_wait_end(struct waiter *);
 /* Takes back a LENT link that is at rest. with_reset: server_reset_query first. */

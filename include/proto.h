@@ -76,6 +76,11 @@ int proto_startup_parse(const uint8_t *p, size_t len, struct proto_startup *out)
  * included; stops at the first answer that is not 0 and answers it. */
 int proto_startup_each(const struct proto_startup *,
     int (*each)(void *arg, const char *name, const char *value), void *arg) MUST_USE;
+/* What the startup parameter `replication` asks for: an ordinary session, a walsender of the whole
+ * cluster, or one of a database. */
+enum proto_replication { REPLICATION_NONE, REPLICATION_PHYSICAL, REPLICATION_LOGICAL };
+/* As PostgreSQL reads it: "database", or a boolean; F_PROTO_REPLICATION: neither. */
+int proto_replication_parse(const char *value, enum proto_replication *out) MUST_USE;
 /* Splits the `options` of a startup packet as PostgreSQL does: -c name=value, -cname=value,
  * --name=value, backslash escapes a space; '-' in a name stands for '_'. Anything else is
  * F_PROTO_OPTIONS with the offending word in why, for "<the fault's text>: <why>"; each() has

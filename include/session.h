@@ -56,6 +56,8 @@ struct session {
 	bool is_draining : 1;   /* closes when its transaction is over */
 	uint8_t
 	    mode; /* enum pool_mode, as it was at login: a reload changes it for others */
+	uint8_t
+	    replication; /* enum proto_replication: a walsender, with a link of its own */
 	bool rewrites : 1;      /* statement names are translated */
 	bool skips_to_sync : 1; /* without a link: an error was sent, Sync is awaited */
 	bool

@@ -50,10 +50,12 @@ pools_add_clients(struct sum *sum, const struct seat *seat)
 {
 	const struct waiter *first = TAILQ_FIRST(&seat->waiters);
 
+	unsigned waiting = seat->waiting + seat->own_waiting;
+
 	/* Those that wait for their login's link are counted in after it. */
-	sum->count[SUM_CL_WAITING] += seat->waiting;
-	if (seat->clients > seat->waiting)
-		sum->count[SUM_CL_ACTIVE] += seat->clients - seat->waiting;
+	sum->count[SUM_CL_WAITING] += waiting;
+	if (seat->clients > waiting)
+		sum->count[SUM_CL_ACTIVE] += seat->clients - waiting;
 	if (first != NULL &&
 	    (sum->oldest_wait_us == 0 || first->start_us < sum->oldest_wait_us))
 		sum->oldest_wait_us = first->start_us;

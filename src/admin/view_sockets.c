@@ -41,15 +41,19 @@ row_pointer(struct show *show, enum view_column column, const void *p)
 }
 
 static void
-row_stream(struct show *show, const struct stream *s, const struct vars *vars)
+row_stream(struct show *show, const struct stream *s, const struct vars *vars,
+    enum proto_replication replication)
 {
+	static const char *const replications[] = {[REPLICATION_NONE] = "none",
+	    [REPLICATION_PHYSICAL] = "physical",
+	    [REPLICATION_LOGICAL] = "logical"};
 	const char *name = vars != NULL ? vars_get(vars, "application_name") : NULL;
 	char tls[128];
 
 	stream_tls_text(s, tls, sizeof(tls));
 	row_text(show, AT(show, tls), tls);
 	row_text(show, AT(show, application_name), name != NULL ? name : "");
-	row_text(show, AT(show, replication), "none");
+	row_text(show, AT(show, replication), replications[replication]);
 }
 
 /* The buffers, in the views that show them. */
@@ -136,7 +140,7 @@ client_row(struct show *show, const struct session *s, const char *state)
 	    s->addr.family == AF_UNIX ? s->addr.of.peer.pid : 0);
 	row_int(show, AT(show, prepared_statements), session_prepared_count(s));
 	row_int(show, AT(show, id), s->pid);
-	row_stream(show, &s->stream, s->vars);
+	row_stream(show, &s->stream, s->vars, (enum proto_replication)s->replication);
 	row_buffers(show, &s->stream, s->body_left);
 	row_end(show);
 }
@@ -166,7 +170,7 @@ server_row(
 	row_int(show, AT(show, remote_pid), is_unix ? l->remote.of.peer.pid : l->pid);
 	row_int(show, AT(show, prepared_statements), prepared_count(&l->prepared));
 	row_int(show, AT(show, id), (int64_t)l->id);
-	row_stream(show, &l->stream, l->vars);
+	row_stream(show, &l->stream, l->vars, (enum proto_replication)l->replication);
 	row_buffers(show, &l->stream, l->body_left);
 	row_end(show);
 }

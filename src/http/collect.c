@@ -66,7 +66,7 @@ sums_visit(struct worker *w, void *arg)
 		sum->links += seat->link_count;
 		sum->idle += seat->idle_count;
 		sum->opening += seat->opening;
-		sum->waiting += seat->waiting;
+		sum->waiting += seat->waiting + seat->own_waiting;
 		sum->clients += seat->clients;
 	}
 	for (unsigned i = 0; i < SESSION_STATES; i++)

@@ -321,6 +321,8 @@ link_open(struct worker *w, const struct link_keeper *keeper, void *place,
 	l->host = mem_str(host->host);
 	if (target->tls != NULL)
 		l->tls = tls_hold(target->tls);
+	if (target->own != NULL)
+		l->replication = (uint8_t)target->own->replication;
 	link_login_start(l, target);
 	return (l);
 }

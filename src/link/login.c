@@ -8,12 +8,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 struct link_login {
 	const struct topo *topo; /* held: host and database are its */
 	const struct topo_database *database;
 	const char *host;
 	char *dbname, *role;
+	struct buf own; /* what its one client asked for, as in struct link_own */
 	struct resolve *resolve;
 	struct resolved *addresses; /* of the host; NULL: not known yet */
 	unsigned next;              /* of them, to be tried */
@@ -114,6 +116,7 @@ link_login_free(struct link *l)
 	free(login->doom);
 	free(login->dbname);
 	free(login->role);
+	buf_free(&login->own);
 	free(login);
 }
 
@@ -177,6 +180,8 @@ link_login_start(struct link *l, const struct link_target *t)
 	login->dbname = mem_str(t->dbname);
 	login->role = mem_str(t->role);
 	login->auth = auth_client_create(t->role, t->secret);
+	if (t->own != NULL)
+		buf_add(&login->own, t->own->params.mem, t->own->params.len);
 	if (t->keys != NULL)
 		auth_client_keys(login->auth, t->keys);
 	login->resolve = resolve_start(
@@ -191,28 +196,55 @@ link_login_expire(struct link *l)
 
 /* ---- what we say ---- */
 
+struct startup_params {
+	const char *(*list)[2];
+	size_t count;
+};
+
+/* What the client says comes before what is configured. */
+static int
+login_own_param(void *arg, const char *name, const char *value)
+{
+	struct startup_params *p = arg;
+
+	for (size_t i = 0; i < p->count; i++)
+		if (strcasecmp(p->list[i][0], name) == 0) {
+			p->list[i][1] = value;
+			return (0);
+		}
+	p->list = mem_realloc(p->list, (p->count + 1) * sizeof(p->list[0]));
+	p->list[p->count][0] = name;
+	p->list[p->count++][1] = value;
+	return (0);
+}
+
 static void
 login_startup(struct link *l)
 {
 	struct link_login *login = l->login;
 	const struct topo_database *db = login->database;
+	const struct proto_startup own = {
+	    .params = (const char *)login->own.mem, .params_len = login->own.len};
 	struct proto_startup head = {.kind = PROTO_STARTUP,
 	    .major = 3,
 	    .minor = 0,
 	    .user = login->role,
 	    .database = login->dbname};
-	const char *(*params)[2] = mem_alloc((db->param_count + 1) * sizeof(params[0]));
+	struct startup_params params = {
+	    .list = mem_alloc((db->param_count + 1) * sizeof(params.list[0])),
+	    .count = db->param_count};
 	struct buf out = {0};
 
 	for (size_t i = 0; i < db->param_count; i++) {
-		params[i][0] = db->params[i].name;
-		params[i][1] = db->params[i].value;
+		params.list[i][0] = db->params[i].name;
+		params.list[i][1] = db->params[i].value;
 	}
+	(void)!proto_startup_each(&own, login_own_param, &params);
 	link_move(l, LINK_LOGIN);
-	proto_startup(&out, &head, (const char *const(*)[2])params, db->param_count);
+	proto_startup(&out, &head, (const char *const(*)[2])params.list, params.count);
 	stream_write(&l->stream, out.mem, out.len);
 	buf_free(&out);
-	free(params);
+	free(params.list);
 }
 
 void
@@ -366,7 +398,10 @@ login_connect_query_ran(struct link *l, void *arg, const struct proto_error_fiel
 static void
 login_ready(struct link *l, char status)
 {
-	const char *query = l->login->database->connect_query;
+	/* A walsender of the cluster knows no SQL. */
+	const char *query = l->replication == REPLICATION_PHYSICAL
+				? NULL
+				: l->login->database->connect_query;
 
 	l->txn = status;
 	l->login->is_complete = true;

@@ -99,6 +99,10 @@ pool_wait_end(struct waiter *w)
 
 	if (seat == NULL)
 		return;
+	if (w->own != NULL) {
+		pool_own_end(w);
+		return;
+	}
 	METRIC_ADD(&seat->metrics, wait_time, clock_us() - w->start_us);
 	waiter_remove(w);
 }
@@ -238,9 +242,9 @@ pool_refuse_logins(struct seat *seat)
 	}
 }
 
-/* Refuses everybody: the database is draining or in maintenance. */
-static void
-pool_refuse_all(struct seat *seat)
+/* The database is draining or in maintenance. */
+void
+pool_refuse_closed(const struct seat *seat, struct waiter *w)
 {
 	const struct topo_verdict *v = seat->database->verdict;
 	char message[256];
@@ -248,14 +252,14 @@ pool_refuse_all(struct seat *seat)
 	snprintf(message, sizeof(message),
 	    "database \"%s\" is %s and takes no new statements", seat->database->name,
 	    atomic_load(&v->word) == TOPO_MAINTENANCE ? "in maintenance" : "draining");
-	while (!TAILQ_EMPTY(&seat->waiters))
-		pool_refuse(TAILQ_FIRST(&seat->waiters), F_POOL_CLOSED,
-		    fault_info(F_POOL_CLOSED)->sqlstate, message);
+	pool_refuse(w, F_POOL_CLOSED, fault_info(F_POOL_CLOSED)->sqlstate, message);
 }
 
 void
 pool_serve(struct seat *seat)
 {
+	if (seat->own_waiting > 0)
+		pool_serve_own(seat);
 	if (seat->database == NULL) {
 		while (!TAILQ_EMPTY(&seat->waiters))
 			pool_refuse(TAILQ_FIRST(&seat->waiters), F_POOL_GONE,
@@ -264,7 +268,8 @@ pool_serve(struct seat *seat)
 		return;
 	}
 	if (pool_is_closed(seat)) {
-		pool_refuse_all(seat);
+		while (!TAILQ_EMPTY(&seat->waiters))
+			pool_refuse_closed(seat, TAILQ_FIRST(&seat->waiters));
 		return;
 	}
 	if (seat->pool->db->is_paused)

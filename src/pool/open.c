@@ -102,8 +102,9 @@ pool_failed_us(const struct seat *seat)
 	return (failed);
 }
 
-bool
-pool_open(struct seat *seat)
+/* Its place is reserved. own: for one client alone; or NULL. */
+static struct link *
+open_link(struct seat *seat, const struct link_own *own)
 {
 	const struct pool_worker *pw = pool_worker(seat->worker);
 	struct pool *pool = seat->pool;
@@ -112,20 +113,11 @@ pool_open(struct seat *seat)
 	    .database = db,
 	    .dbname = db->dbname != NULL ? db->dbname : pool->database,
 	    .role = pool->role,
-	    .tls = pw->tls};
+	    .tls = pw->tls,
+	    .own = own};
 	struct pool_secret *shown;
-	int64_t failed = pool_failed_us(seat),
-		retry = topo_settings(pw->topo)->server_login_retry;
 	struct link *l;
 
-	/* Also a server that refuses at once is not asked without pause. */
-	if (retry < WORKER_TICK_US)
-		retry = WORKER_TICK_US;
-	if (failed != 0 && clock_us() - failed < retry)
-		return (false);
-	seat->full = NULL;
-	if (!pool_reserve_place(seat))
-		return (false);
 	if (db->host_count > 1)
 		target.host =
 		    (unsigned)(db->round_robin_hosts
@@ -139,7 +131,43 @@ pool_open(struct seat *seat)
 	l->generation = topo_generation(pw->topo);
 	TAILQ_INSERT_TAIL(&seat->links, l, entry);
 	seat->link_count++;
+	return (l);
+}
+
+bool
+pool_open(struct seat *seat)
+{
+	int64_t failed = pool_failed_us(seat),
+		retry = pool_settings(seat->worker)->server_login_retry;
+
+	/* Also a server that refuses at once is not asked without pause. */
+	if (retry < WORKER_TICK_US)
+		retry = WORKER_TICK_US;
+	if (failed != 0 && clock_us() - failed < retry)
+		return (false);
+	seat->full = NULL;
+	if (!pool_reserve_place(seat))
+		return (false);
+	(void)open_link(seat, NULL);
 	seat->opening++;
+	return (true);
+}
+
+bool
+pool_open_own(struct seat *seat, struct waiter *w)
+{
+	struct link *idle = TAILQ_LAST(&seat->idle, link_list);
+
+	seat->full = NULL;
+	if (!pool_reserve_place(seat)) {
+		if (idle == NULL)
+			return (false);
+		link_close(idle, "evicted: a client needs a connection of its own");
+		if (!pool_reserve_place(seat))
+			return (false);
+	}
+	w->link = open_link(seat, w->own);
+	w->link->owner = w;
 	return (true);
 }
 
@@ -159,6 +187,12 @@ keeper_ready(struct link *l)
 	struct seat *seat = l->place;
 	struct worker *w = seat->worker;
 
+	if (l->replication != REPLICATION_NONE) {
+		l->was_ready = true;
+		atomic_fetch_add(&seat->pool->ready, 1);
+		pool_own_ready(l);
+		return;
+	}
 	seat->opening--;
 	l->was_ready = true;
 	atomic_fetch_add(&seat->pool->ready, 1);
@@ -188,6 +222,12 @@ keeper_failed(
 	struct seat *seat = l->place;
 	struct pool *pool = seat->pool;
 
+	if (l->replication != REPLICATION_NONE) {
+		if (is_unheard(fault, error))
+			count_failure(seat);
+		pool_own_failed(l, fault, why, error, is_unheard(fault, error));
+		return;
+	}
 	pthread_mutex_lock(&pool->lock);
 	snprintf(pool->error, sizeof(pool->error), "%s", why);
 	text_copy(pool->error_state, sizeof(pool->error_state),
@@ -232,8 +272,11 @@ keeper_closed(struct link *l)
 	seat->link_count--;
 	if (l->was_ready)
 		atomic_fetch_sub(&pool->ready, 1);
-	else
+	else if (l->replication == REPLICATION_NONE)
 		seat->opening--;
+	/* Not its owner's end: it may be opened anew. */
+	if (l->owner != NULL)
+		l->owner->link = NULL;
 	atomic_fetch_sub(&pool->user->links, 1);
 	atomic_fetch_sub(&pool->db->links, 1);
 	atomic_fetch_sub(&pool->links, 1);

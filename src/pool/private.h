@@ -23,9 +23,21 @@ void pool_publish(struct seat *);
 struct link *pool_take_idle(struct seat *, const struct vars *want);
 void pool_set_idle(struct link *, bool is_idle);
 void pool_refuse(struct waiter *, int fault, const char *sqlstate, const char *message);
+void pool_refuse_closed(const struct seat *, struct waiter *);
 /* An operator lets it drain or keeps it in maintenance: who has a link keeps it, nobody gets
  * one. */
 bool pool_is_closed(const struct seat *);
+
+/* ---- own.c ---- */
+
+/* Does what can be done now for those who wait for links of their own. */
+void pool_serve_own(struct seat *);
+void pool_own_end(struct waiter *);
+/* What the keeper hears of such a link. */
+void pool_own_ready(struct link *);
+void pool_own_failed(struct link *, int fault, const char *why,
+    const struct proto_error_fields *, bool is_unheard);
+void pool_own_tick(struct seat *, int64_t now_us);
 
 /* ---- handover.c ---- */
 
@@ -50,6 +62,8 @@ bool pool_evict(struct worker *, const struct pool *wants, const struct pool_pla
 int64_t pool_failed_us(const struct seat *);
 /* Opens a link when the limits allow one more. */
 bool pool_open(struct seat *);
+/* The same for one waiter alone. */
+bool pool_open_own(struct seat *, struct waiter *);
 
 /* What a fresh link has (NULL: forget it), for the seats of all workers. */
 void pool_teach(struct pool *, const struct vars *born);

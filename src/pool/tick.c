@@ -175,7 +175,7 @@ seat_is_forgotten(const struct seat *seat, int64_t now)
 	int64_t max = set->autodb_idle_timeout, empty = set->pool_idle_timeout;
 
 	if (seat->clients > 0 || seat->link_count > 0 || seat->waiting > 0 ||
-	    seat->is_asking || seat->pool->links > 0)
+	    seat->own_waiting > 0 || seat->is_asking || seat->pool->links > 0)
 		return (false);
 	if (empty > 0 && now - seat->used_us > empty && !is_member(seat))
 		return (true);
@@ -194,6 +194,8 @@ pool_tick(struct worker *w, int64_t now)
 	for (seat = TAILQ_FIRST(&pw->seats); seat != NULL; seat = next) {
 		next = TAILQ_NEXT(seat, entry);
 		tick_waiters(seat, now);
+		if (seat->own_waiting > 0)
+			pool_own_tick(seat, now);
 		tick_overflow(seat, now);
 		tick_links(seat, now);
 		tick_averages(seat, now);

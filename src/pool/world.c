@@ -72,6 +72,7 @@ pool_seat_as(struct worker *w, const char *dbname, const char *role)
 	TAILQ_INIT(&seat->links);
 	TAILQ_INIT(&seat->idle);
 	TAILQ_INIT(&seat->waiters);
+	TAILQ_INIT(&seat->own_waiters);
 	seat_resolve(seat, pw->topo);
 	TAILQ_INSERT_TAIL(&pw->seats, seat, entry);
 	pool->share[w->index].seat = seat;
@@ -112,7 +113,8 @@ pool_seat_destroy(struct seat *seat)
 {
 	struct pool *pool = seat->pool;
 
-	INVARIANT(seat->link_count == 0 && seat->waiting == 0 && seat->clients == 0);
+	INVARIANT(seat->link_count == 0 && seat->waiting == 0 && seat->own_waiting == 0 &&
+		  seat->clients == 0);
 	pool->share[seat->worker->index].seat = NULL;
 	TAILQ_REMOVE(&pool_worker(seat->worker)->seats, seat, entry);
 	vars_release(seat->worker, seat->welcome);

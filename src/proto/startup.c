@@ -8,6 +8,7 @@
  *     startup:  name NUL value NUL … NUL
  */
 #include <string.h>
+#include <strings.h>
 
 #include "proto.h"
 
@@ -112,4 +113,39 @@ proto_startup_each(const struct proto_startup *s,
 		p = value + strlen(value) + 1;
 	}
 	return (rc);
+}
+
+/* A boolean is what PostgreSQL's parse_bool() takes: a word or a beginning of it that can be no
+ * other's. */
+int
+proto_replication_parse(const char *value, enum proto_replication *out)
+{
+	static const struct {
+		const char *word;
+		size_t least; /* letters */
+		bool is_true;
+	} words[] = {
+	    {"true", 1, true},
+	    {"false", 1, false},
+	    {"yes", 1, true},
+	    {"no", 1, false},
+	    {"on", 2, true},
+	    {"off", 2, false},
+	    {"1", 1, true},
+	    {"0", 1, false},
+	};
+	size_t len = strlen(value);
+
+	if (strcmp(value, "database") == 0) {
+		*out = REPLICATION_LOGICAL;
+		return (0);
+	}
+	for (size_t i = 0; i < ARRAY_LEN(words); i++)
+		if (len >= words[i].least &&
+		    strncasecmp(words[i].word, value, len) == 0 &&
+		    len <= strlen(words[i].word)) {
+			*out = words[i].is_true ? REPLICATION_PHYSICAL : REPLICATION_NONE;
+			return (0);
+		}
+	return (F_PROTO_REPLICATION);
 }

@@ -416,6 +416,14 @@ down_data(struct down *d, uint32_t size)
 	return (down_body(d, size, true));
 }
 
+/* CopyBothResponse: a walsender streams, and hears from its client all the while. */
+static enum verdict
+down_copy_both(struct down *d, uint32_t size)
+{
+	d->l->is_copying_in = !d->l->copy_has_ended;
+	return (down_data(d, size));
+}
+
 #define WHOLE_TYPES                                                                      \
 	(PROTO_TYPE('Z') | PROTO_TYPE('S') | PROTO_TYPE('C') | PROTO_TYPE('E') |         \
 	    PROTO_TYPE('K') | PROTO_TYPE('R'))
@@ -453,8 +461,9 @@ down_message(struct down *d)
 	case 'c':
 	case 'V':
 	case 'H':
-	case 'W':
 		return (down_data(d, size));
+	case 'W':
+		return (down_copy_both(d, size));
 	case 'T':
 		return (down_description(d, size));
 	case 'Z':

@@ -297,8 +297,11 @@ session_give_link(struct session *s, const char *why)
 
 	if (l == NULL)
 		return;
-	if (l->state != LINK_LENT) {
-		/* A query of the proxy's own runs for this session: its end would find nobody. */
+	if (l->state != LINK_LENT || l->replication != REPLICATION_NONE) {
+		/* A query of the proxy's own runs for this session: its end would find nobody; or
+		 * the link is good for nobody else. */
+		if (l->state == LINK_LENT && l->requests.count > 0 && !l->is_copying_in)
+			link_cancel(l, NULL, NULL);
 		s->link = NULL;
 		prep_end(s);
 		l->user = NULL;

@@ -19,6 +19,7 @@ session_login_free(struct session *s)
 		mem_free_secret(login->secret, strlen(login->secret));
 	free(login->system_user);
 	vars_release(s->worker, login->want);
+	buf_free(&login->own.params);
 	buf_free(&login->packet);
 	free(login);
 }
@@ -146,6 +147,8 @@ startup_client(struct session *s)
 		session_close(s, "57P03", "pooler is shutting down");
 		return;
 	}
+	if (!session_read_replication(s))
+		return;
 	startup_negotiate(s);
 	session_prove(s);
 }

@@ -52,6 +52,7 @@ struct session_login {
 	struct auth_server *auth;
 	const struct topo_database *database; /* valid until the next turn only */
 	struct vars *want; /* what it asked for, before a server has made it canonical */
+	struct link_own own; /* of a walsender, instead */
 	bool has_asked_tls, has_asked_gss;
 	bool is_direct;   /* TLS from the first byte on */
 	bool is_surplus;  /* one more than max_client_conn */
@@ -144,8 +145,21 @@ bool session_ignores(const struct session *, const char *parameter);
 void session_welcome(struct session *);
 void session_welcome_link(struct session *, struct link *);
 void session_welcome_applied(struct session *, const struct proto_error_fields *error);
+/* The value for application_name: with the client's address where the settings want that, made in
+ * full. */
+const char *session_application_name(
+    const struct session *, const char *value, char *full, size_t size);
 /* AuthenticationOk, parameters, key, ReadyForQuery. */
 void session_greet(struct session *);
+
+/* ---- replication.c ---- */
+
+/* Reads the startup parameter; false: it makes no sense, and the session is closed. */
+bool session_read_replication(struct session *);
+/* No walsender is for a virtual database: the session is closed. */
+void session_refuse_walsender(struct session *, const char *dbname);
+/* Authenticated: asks for the link of its own, with which the session is greeted. */
+void session_replicate(struct session *);
 
 /* ---- lend.c ---- */
 

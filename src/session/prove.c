@@ -186,20 +186,6 @@ session_key_bars(const struct session *s, const struct topo_key *key)
 	return (topo_key_bars(key, is_unix ? 0 : s->addr.family, addr, clock_wall_us()));
 }
 
-/* A walsender that is for no database. The console is none, nor is who is taken for an ordinary
- * client after all. */
-static int
-note_replication(void *arg, const char *name, const char *value)
-{
-	static const char *const words[] = {"true", "on", "yes", "1"};
-
-	if (strcmp(name, "replication") == 0)
-		for (size_t i = 0; i < ARRAY_LEN(words); i++)
-			if (strcasecmp(value, words[i]) == 0)
-				*(bool *)arg = true;
-	return (0);
-}
-
 /* No line of auth_hba_file is for this client, or one that rejects it. */
 static void
 refuse_by_rule(
@@ -242,8 +228,8 @@ find_rule(struct session *s, const struct topo *topo, struct topo_visit *v)
 	if (v->family != 0)
 		memcpy(v->addr, &s->addr.of,
 		    v->family == AF_INET ? sizeof(s->addr.of.v4) : sizeof(s->addr.of.v6));
-	if (!topo_is_console(st->database) && !session_ignores(s, "replication"))
-		(void)!proto_startup_each(st, note_replication, &v->is_replication);
+	/* One of a database is a client of it to the rules. */
+	v->is_replication = s->replication == REPLICATION_PHYSICAL;
 	virt = session_find_virtual(topo, st->database, &member);
 	if (virt != NULL)
 		v->virtual_ = virt->name;

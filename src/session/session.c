@@ -420,7 +420,9 @@ act_drain(struct session *s)
 	    (s->state == SESSION_IDLE &&
 		(s->weave == NULL || s->weave->txn == TXN_NONE)) ||
 	    (s->state == SESSION_ACTIVE && s->link != NULL &&
-		s->link->state == LINK_LENT && link_is_at_rest(s->link)))
+		s->link->state == LINK_LENT &&
+		(link_is_at_rest(s->link) ||
+		    (s->replication != REPLICATION_NONE && s->link->is_copying_in))))
 		session_close(s, "57P01", "pooler is shutting down");
 }
 

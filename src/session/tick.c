@@ -41,8 +41,9 @@ tick_active(struct session *s, int64_t now)
 		session_close(s, "57P01", "database configuration changed");
 		return;
 	}
+	/* A walsender streams for as long as it likes. */
 	if (max->query_timeout > 0 && is_running && l->query_us != 0 &&
-	    now - l->query_us > max->query_timeout)
+	    s->replication == REPLICATION_NONE && now - l->query_us > max->query_timeout)
 		session_close(s, "57014", "query_timeout");
 	else if (max->transaction_timeout > 0 && l->xact_us != 0 && l->txn != 'I' &&
 		 now - l->xact_us > max->transaction_timeout)

@@ -56,6 +56,19 @@ is_plain(const char *value)
 	return (true);
 }
 
+const char *
+session_application_name(
+    const struct session *s, const char *value, char *full, size_t size)
+{
+	char addr[ADDR_TEXT];
+
+	if (!pool_settings(s->worker)->application_name_add_host)
+		return (value);
+	addr_text(&s->addr, addr, sizeof(addr));
+	snprintf(full, size, "%.150s - %s:%u", value, addr, s->addr.port);
+	return (full);
+}
+
 static int want_parameter(void *arg, const char *name, const char *value);
 
 /* The words of -c name=value. */
@@ -76,37 +89,24 @@ want_parameter(void *arg, const char *name, const char *value)
 {
 	struct wanted *w = arg;
 	struct session *s = w->s;
-	const struct settings *set = pool_settings(s->worker);
 	/* Which parameters a server reports depends on its version. */
 	enum vars_kind kind = vars_kind_of(s->worker, name) == VARS_REPORTED &&
 				      vars_get(w->vars, name) != NULL
 				  ? VARS_REPORTED
 				  : VARS_STARTUP;
 	const char *known;
-	char full[256], addr[ADDR_TEXT];
+	char full[256];
 
 	if (strcmp(name, "user") == 0 || strcmp(name, "database") == 0 ||
-	    strncmp(name, "_pq_.", 5) == 0 || session_ignores(s, name))
+	    strcmp(name, "replication") == 0 || strncmp(name, "_pq_.", 5) == 0 ||
+	    session_ignores(s, name))
 		return (0);
-	if (strcmp(name, "replication") == 0) {
-		if (strcasecmp(value, "off") == 0 || strcasecmp(value, "false") == 0 ||
-		    strcasecmp(value, "no") == 0 || strcmp(value, "0") == 0)
-			return (0);
-		snprintf(w->error, sizeof(w->error),
-		    "replication connections cannot be pooled; connect to the server itself");
-		return (F_PROTO_OPTIONS);
-	}
 	if (strcmp(name, "options") == 0)
 		return (want_options(w, value));
 	if (s->weave != NULL && weave_startup(s, name, value, w->error, sizeof(w->error)))
 		return (w->error[0] != '\0' ? F_NOT_FOUND : 0);
 	if (strcasecmp(name, "application_name") == 0) {
-		if (set->application_name_add_host) {
-			addr_text(&s->addr, addr, sizeof(addr));
-			snprintf(full, sizeof(full), "%.150s - %s:%u", value, addr,
-			    s->addr.port);
-			value = full;
-		}
+		value = session_application_name(s, value, full, sizeof(full));
 		if (!is_plain(value))
 			w->only_name = false;
 	} else {
@@ -192,7 +192,8 @@ welcome_seat(struct session *s, const struct topo *topo)
 	s->holds_clients = true;
 	seat->clients++;
 	seat->used_us = clock_us();
-	s->mode = (uint8_t)limits.pool_mode;
+	s->mode =
+	    s->replication != REPLICATION_NONE ? POOL_SESSION : (uint8_t)limits.pool_mode;
 	s->rewrites =
 	    s->mode != POOL_SESSION && topo_settings(topo)->max_prepared_statements > 0;
 	return (true);
@@ -225,6 +226,10 @@ welcome_place(struct session *s, const struct topo *topo)
 	const char *dbname = s->login->startup.database, *member;
 	const struct topo_virtual *v = session_find_virtual(topo, dbname, &member);
 
+	if (v != NULL && s->replication != REPLICATION_NONE) {
+		session_refuse_walsender(s, dbname);
+		return (false);
+	}
 	if (v == NULL)
 		return (session_key_may(s, dbname) && welcome_seat(s, topo));
 	if (member != NULL && topo_member_find(v, member) == NULL) {
@@ -264,10 +269,7 @@ welcome_want(struct session *s, bool *is_known)
 
 	if (proto_startup_each(&login->startup, want_parameter, &w) != 0) {
 		vars_release(s->worker, w.vars);
-		session_close(s,
-		    strstr(w.error, "replication") ? "0A000"
-		    : strstr(w.error, "pgweave.")  ? "22023"
-						   : "08P01",
+		session_close(s, strstr(w.error, "pgweave.") ? "22023" : "08P01",
 		    w.error[0] != '\0' ? w.error : "invalid startup parameters");
 		return (false);
 	}
@@ -298,6 +300,10 @@ session_welcome(struct session *s)
 	if (!welcome_place(s, pool_worker(s->worker)->topo))
 		return;
 	stream_pause(&s->stream);
+	if (s->replication != REPLICATION_NONE) {
+		session_replicate(s);
+		return;
+	}
 	if (!pool_learn(s->seat)) {
 		welcome_take_link(s);
 		return;
@@ -315,6 +321,11 @@ session_welcome_link(struct session *s, struct link *l)
 {
 	bool is_known;
 
+	if (s->replication != REPLICATION_NONE) {
+		s->vars = vars_hold(l->vars);
+		session_greet(s);
+		return;
+	}
 	if (s->seat->welcome == NULL)
 		s->seat->welcome = vars_hold(l->born);
 	if (s->login->want == NULL) {
@@ -367,7 +378,9 @@ session_greet(struct session *s)
 	s->startup = vars_hold(s->vars);
 	session_login_free(s);
 	session_move(s, SESSION_IDLE);
-	if (l != NULL) {
+	if (s->replication != REPLICATION_NONE)
+		session_move(s, SESSION_ACTIVE);
+	else if (l != NULL) {
 		s->link = NULL;
 		pool_give(l, false);
 	}

@@ -489,6 +489,39 @@ client_messages_are_read(void **state)
 	    proto_sasl_initial_parse(BYTES("M\0\0\0"), &a, &data, &len), F_PROTO_MESSAGE);
 }
 
+static void
+replication_is_read(void **state)
+{
+	static const struct {
+		const char *value;
+		int is; /* enum proto_replication, or F_PROTO_REPLICATION */
+	} cases[] = {
+	    {"database", REPLICATION_LOGICAL},
+	    {"true", REPLICATION_PHYSICAL},
+	    {"T", REPLICATION_PHYSICAL},
+	    {"On", REPLICATION_PHYSICAL},
+	    {"ye", REPLICATION_PHYSICAL},
+	    {"1", REPLICATION_PHYSICAL},
+	    {"false", REPLICATION_NONE},
+	    {"of", REPLICATION_NONE},
+	    {"N", REPLICATION_NONE},
+	    {"0", REPLICATION_NONE},
+	    {"o", F_PROTO_REPLICATION},
+	    {"", F_PROTO_REPLICATION},
+	    {"10", F_PROTO_REPLICATION},
+	    {"truely", F_PROTO_REPLICATION},
+	    {"Database", F_PROTO_REPLICATION},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+		enum proto_replication is = REPLICATION_NONE;
+		int fault = proto_replication_parse(cases[i].value, &is);
+
+		assert_int_equal(fault != 0 ? fault : (int)is, cases[i].is);
+	}
+}
+
 int
 main(void)
 {
@@ -498,6 +531,7 @@ main(void)
 	    cmocka_unit_test(startup_sizes),
 	    cmocka_unit_test(special_packets),
 	    cmocka_unit_test(options_are_split),
+	    cmocka_unit_test(replication_is_read),
 	    cmocka_unit_test(login_messages),
 	    cmocka_unit_test(answer_messages),
 	    cmocka_unit_test(server_messages),

@@ -15,8 +15,8 @@
 #define UNNAMED_FOREIGN UINT64_MAX
 /* Named statements of one client take at most this many bytes. */
 #define SESSION_STATEMENTS_MAX (64 * 1024 * 1024)
-/* And a name this many. */
-#define SESSION_NAMES_MAX 65536
+/* And the names of one Bind this many. */
+#define SESSION_NAMES_MAX (1024 * 1024)
 
 /* The only place that writes session->state. */
 void session_move(struct session *, enum session_state to);

@@ -9,6 +9,7 @@ import socket
 import ssl
 import struct
 import threading
+import time
 
 import psycopg
 import pytest
@@ -122,6 +123,30 @@ def test_odd_verifiers(proxy, pg, salt, iterations):
         with pg.connect() as d:
             d.execute("set password_encryption = 'scram-sha-256'")
             d.execute("alter role scram_user password 'pw-scram_user'")
+
+
+@pytest.mark.parametrize("iterations", [0, 10000000])
+def test_verifiers_that_make_no_sense(proxy, pg, iterations):
+    """None opens anything, none costs the proxy what it says, and none stands out."""
+    secret = pgproto.scram_verifier("pw").replace("$4096:", f"${iterations}:")
+    for auth_type in ("scram-sha-256", "plain"):
+        door = proxy(pg, auth_type=auth_type, secrets={"alice": secret})
+        began = time.monotonic()
+        with Raw(door.port) as r:
+            r.send(pgproto.startup(dict(user="alice", database="shop")))
+            if auth_type == "plain":
+                assert r.message()[2] == b"\0\0\0\3"
+                r.send(pgproto.password("pw"))
+            else:
+                r.message()
+                scram = pgproto.ScramClient("pw")
+                r.send(pgproto.sasl_initial("SCRAM-SHA-256", scram.first()))
+                first = r.message()[2][4:]
+                assert (b"i=10000000" in first) == (iterations > 0)
+                r.send(pgproto.message("p", scram.final(first.split(b",i=")[0] + b",i=1")))
+            assert r.message()[1]["C"] == "28P01"
+        assert time.monotonic() - began < 2
+        assert "login failed" in door.log()
 
 
 # ---- bound to a certificate ----
@@ -280,10 +305,12 @@ def test_cut_and_replayed(proxy, pg):
     assert refusal(door.port, "alice", password="pw-alice")[0] is None
 
 
-@pytest.mark.parametrize("salt,iterations", [(b"s" * 16, 0), (b"s" * 16, 10000000),
-                                             (b"s" * 16, -1), (b"", 4096), (b"s" * 2000, 4096)])
-def test_servers_that_ask_for_too_much(proxy, pg, salt, iterations):
-    """A server-first that would keep a worker busy for seconds, or makes no sense, is refused."""
+@pytest.mark.parametrize("salt,iterations,own", [
+    (b"s" * 16, 0, ""), (b"s" * 16, 10000000, ""), (b"s" * 16, -1, ""), (b"", 4096, ""),
+    (b"s" * 2000, 4096, ""), (b"s" * 16, 4096, "another"), (b"s" * 100, 4096, "x")])
+def test_servers_that_ask_for_too_much(proxy, pg, salt, iterations, own):
+    """A server-first that would keep a worker busy for seconds, makes no sense, or does not begin
+    with the nonce of the proxy, is refused."""
     listener = socket.create_server(("127.0.0.1", 0))
 
     def serve():
@@ -298,7 +325,7 @@ def test_servers_that_ask_for_too_much(proxy, pg, salt, iterations):
                     s.recv(10000)
                     s.sendall(pgproto.auth(10, b"SCRAM-SHA-256\0\0"))
                     nonce = s.recv(10000).partition(b"r=")[2].decode()
-                    s.sendall(pgproto.auth(11, (f"r={nonce}x,s={base64.b64encode(salt).decode()},"
+                    s.sendall(pgproto.auth(11, (f"r={own}{nonce}x,s={base64.b64encode(salt).decode()},"
                                                 f"i={iterations}").encode()))
                     s.recv(10000)
                 except OSError:

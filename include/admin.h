@@ -53,9 +53,9 @@ struct admin_host {
 void admin_set_host(const struct admin_host *);
 
 /* PAUSE and RESUME of all databases without anybody who waits, for signals; in the main
- * thread. */
-void admin_pause_all(struct worker *main);
-void admin_resume_all(struct worker *main);
+ * thread. False: it was so already. */
+bool admin_pause_all(struct worker *main);
+bool admin_resume_all(struct worker *main);
 
 /* Writes the line "stats: 0 xacts/s, 0 queries/s…" for the last whole stats_period; in the
  * main thread. */

@@ -264,6 +264,8 @@ bool stream_tls_has_alpn(const struct stream *);
 void stream_connect_tls(struct stream *, struct tls *, const char *name);
 /* "TLSv1.3/TLS_AES_256_GCM_SHA384", or "" when plain. */
 void stream_tls_text(const struct stream *, char *out, size_t size);
+/* "OpenSSL 3.0.13 30 Jan 2024" */
+const char *net_tls_version(void);
 /* Whether the peer has shown a certificate that is right (signed by an authority that we know,
  * valid now). */
 bool stream_tls_is_proven(const struct stream *);

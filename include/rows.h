@@ -37,8 +37,8 @@ struct rows_sink_ops {
 	/* detail and hint may be NULL. */
 	void (*fail)(struct rows_sink *, const char *sqlstate, const char *message,
 	    const char *detail, const char *hint);
-	/* A notice on the way. May come at any time before end. */
-	void (*notice)(struct rows_sink *, const char *message);
+	/* A notice on the way. May come at any time before end. detail may be NULL. */
+	void (*notice)(struct rows_sink *, const char *message, const char *detail);
 };
 
 /* PostgreSQL's OID and size (-1: variable) of a type. */

@@ -101,6 +101,7 @@ call_create(struct session *s, const char *sql, struct rows_sink *sink)
 	c->worker = s->worker;
 	c->sink = sink;
 	c->is_admin = s->is_admin;
+	c->console = s->says_pgbouncer ? "pgbouncer" : "pgweave";
 	c->who = mem_printf("C-%#" PRIx32 ": %s/%s@%s:%u", s->pid, session_database(s),
 	    session_user(s), addr, s->addr.port);
 	c->sql = mem_str(sql);
@@ -119,6 +120,9 @@ void
 call_fail_detail(struct call *c, const char *sqlstate, const char *message,
     const char *detail, const char *hint)
 {
+	if (pool_settings(c->worker)->log_pooler_errors)
+		log_warning("%s pooler error: %s%s%s", c->who, message,
+		    detail != NULL ? ": " : "", detail != NULL ? detail : "");
 	c->sink->ops->fail(c->sink, sqlstate, message, detail, hint);
 	call_free(c);
 }
@@ -140,7 +144,7 @@ call_invalid(struct call *c)
 {
 	char *message = mem_printf("invalid command '%s', use SHOW HELP;", c->sql);
 
-	call_fail_detail(c, "42601", message, NULL, NULL);
+	call_fail_detail(c, CONSOLE_ERROR, message, NULL, NULL);
 	free(message);
 }
 
@@ -153,7 +157,7 @@ call_notice(struct call *c, const char *fmt, ...)
 	va_start(ap, fmt);
 	vsnprintf(message, sizeof(message), fmt, ap);
 	va_end(ap);
-	c->sink->ops->notice(c->sink, message);
+	c->sink->ops->notice(c->sink, message, NULL);
 }
 
 void
@@ -314,13 +318,12 @@ const struct session_console admin_console = {
 
 /* ---- SHOW HELP ---- */
 
-/* PgBouncer's form: a notice. Views eight to a line. */
+/* PgBouncer's form: a notice and its detail. Views eight to a line. */
 void
 admin_show_help(struct call *c)
 {
 	struct buf text = {0};
 
-	buf_addstr(&text, "Console usage");
 	for (size_t i = 0; i < view_count; i++)
 		buf_addf(
 		    &text, "%s%s", i % 8 == 0 ? "\n\tSHOW " : "|", view_table[i].name);
@@ -329,7 +332,7 @@ admin_show_help(struct call *c)
 		    command_table[i].run != admin_show)
 			buf_addf(&text, "\n\t%s", command_table[i].usage);
 	buf_addf(&text, "%c", '\0');
-	c->sink->ops->notice(c->sink, (const char *)text.mem);
+	c->sink->ops->notice(c->sink, "Console usage", (const char *)text.mem);
 	buf_free(&text);
 	call_end(c, "SHOW");
 }

@@ -32,7 +32,7 @@ database_arg(struct call *c, bool is_optional, const char *doing)
 	if (args == 0 && is_optional)
 		return (true);
 	if (args == 0) {
-		call_fail(c, "42601", "a database is required");
+		call_fail(c, CONSOLE_ERROR, "a database is required");
 		return (false);
 	}
 	if (args > 1) {
@@ -41,11 +41,11 @@ database_arg(struct call *c, bool is_optional, const char *doing)
 	}
 	name = call_arg(c, 0);
 	if (topo_is_console(name)) {
-		call_fail(c, "0A000", "cannot %s admin db: %s", doing, name);
+		call_fail(c, CONSOLE_ERROR, "cannot %s admin db: %s", doing, name);
 		return (false);
 	}
 	if (topo_database_find(topo, name) == NULL) {
-		call_fail(c, "3D000", "no such database: %s", name);
+		call_fail(c, CONSOLE_ERROR, "no such database: %s", name);
 		return (false);
 	}
 	c->database = mem_str(name);
@@ -133,7 +133,7 @@ admin_pause(struct call *c)
 	if (!database_arg(c, true, "pause"))
 		return;
 	if (all_paused) {
-		call_fail(c, "55000", "already suspended/paused");
+		call_fail(c, CONSOLE_ERROR, "already suspended/paused");
 		return;
 	}
 	if (c->database != NULL)
@@ -159,9 +159,10 @@ admin_resume(struct call *c)
 		if (c->database != NULL && operate_lift(c, c->database))
 			call_visit(c, apply_visit, apply_done);
 		else if (c->database == NULL)
-			call_fail(c, "55000", "pooler is not paused/suspended");
+			call_fail(c, CONSOLE_ERROR, "pooler is not paused/suspended");
 		else
-			call_fail(c, "55000", "database %s is not paused", c->database);
+			call_fail(
+			    c, CONSOLE_ERROR, "database %s is not paused", c->database);
 		return;
 	}
 	if (c->database != NULL)
@@ -178,18 +179,24 @@ signal_done(struct worker *w, void *arg)
 	(void)arg;
 }
 
-void
+bool
 admin_pause_all(struct worker *main)
 {
+	if (all_paused)
+		return (false);
 	pause_all(pool_worker(main)->topo);
 	net_visit(main, apply_visit, signal_done, NULL);
+	return (true);
 }
 
-void
+bool
 admin_resume_all(struct worker *main)
 {
+	if (!database_is_paused(NULL))
+		return (false);
 	resume_all();
 	net_visit(main, apply_visit, signal_done, NULL);
+	return (true);
 }
 
 /* ---- DISABLE, ENABLE, RECONNECT ---- */
@@ -306,7 +313,7 @@ admin_kill(struct call *c)
 	if (!database_arg(c, true, "kill"))
 		return;
 	if (all_paused) {
-		call_fail(c, "55000", "already suspended/paused");
+		call_fail(c, CONSOLE_ERROR, "already suspended/paused");
 		return;
 	}
 	if (c->database != NULL)
@@ -356,7 +363,7 @@ kill_client_done(struct worker *w, void *arg)
 	if (c->found)
 		apply_done(w, c);
 	else
-		call_fail(c, "42704", "client not found");
+		call_fail(c, CONSOLE_ERROR, "client not found");
 }
 
 void
@@ -366,13 +373,13 @@ admin_kill_client(struct call *c)
 	size_t len = strspn(text, "0123456789");
 
 	if (len == 0 || len > 18 || text[len] != '\0') {
-		call_fail(c, "22023", "invalid client pointer supplied");
+		call_fail(c, CONSOLE_ERROR, "invalid client pointer supplied");
 		return;
 	}
 	c->id = strtoull(text, NULL, 10);
 	/* A client that has no number yet is nobody's target. */
 	if (c->id == 0)
-		call_fail(c, "42704", "client not found");
+		call_fail(c, CONSOLE_ERROR, "client not found");
 	else
 		call_visit(c, kill_client_visit, kill_client_done);
 }

@@ -4,6 +4,7 @@
  */
 #include "private.h"
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
@@ -83,6 +84,25 @@ admin_reload(struct call *c)
 
 /* ---- SET ---- */
 
+/* PgBouncer's tag and its message; the reason is ours. */
+static void
+set_end(struct call *c)
+{
+	char *tag = mem_printf("SET %s=%s", c->key, c->value);
+
+	call_end(c, tag);
+	free(tag);
+}
+
+static void
+set_fail(struct call *c, const char *key, const char *why)
+{
+	char *detail = mem_printf("%s: %s", key, why);
+
+	call_fail_detail(c, CONSOLE_ERROR, "SET failed", detail, NULL);
+	free(detail);
+}
+
 static void
 set_home(struct worker *w, struct mail *m)
 {
@@ -90,10 +110,9 @@ set_home(struct worker *w, struct mail *m)
 
 	(void)w;
 	if (c->fault == 0)
-		call_end(c, "SET");
+		set_end(c);
 	else
-		call_fail(
-		    c, fault_info(F_CONF_VALUE)->sqlstate, "%s: %s", c->key, c->why);
+		set_fail(c, c->key, c->why);
 }
 
 static void
@@ -120,15 +139,15 @@ set_parse(struct call *c)
 	s = setting_find(call_arg(c, 0));
 	if (s == NULL) {
 		setting_unknown(SC_GLOBAL, call_arg(c, 0), c->why, sizeof(c->why));
-		call_fail(c, "42704", "%s: %s", call_arg(c, 0), c->why);
+		set_fail(c, call_arg(c, 0), c->why);
 		return (false);
 	}
 	if (s->apply == AP_RESTART) {
-		call_fail(c, "55P02", "%s: cannot be changed without a restart", s->key);
+		set_fail(c, s->key, "cannot be changed without a restart");
 		return (false);
 	}
 	if (s->apply == AP_LATER) {
-		call_fail(c, "0A000", "%s: %s", s->key, CONF_LATER);
+		set_fail(c, s->key, CONF_LATER);
 		return (false);
 	}
 	c->key = mem_str(s->key);

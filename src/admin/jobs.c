@@ -48,7 +48,7 @@ ask_notices(struct call *c, char *lines)
 
 	while (rest != NULL && (line = strsep(&rest, "\n")) != NULL)
 		if (line[0] != '\0')
-			c->sink->ops->notice(c->sink, line);
+			c->sink->ops->notice(c->sink, line, NULL);
 }
 
 static void

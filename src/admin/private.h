@@ -54,7 +54,8 @@ struct call {
 	struct rows_sink *sink;
 	const struct command *command;
 	bool is_admin;
-	char *who; /* "C-0x12: pgweave/admin@1.2.3.4:5678", for the log */
+	const char *console; /* what it calls the console: pgweave or pgbouncer */
+	char *who;           /* "C-0x12: pgweave/admin@1.2.3.4:5678", for the log */
 	char *sql;
 	struct statement st;
 	char *database;      /* what a waiting command waits for; NULL: all */
@@ -76,6 +77,8 @@ void call_end(struct call *, const char *tag);
 void call_fail(struct call *, const char *sqlstate, const char *fmt, ...) PRINTF(3, 4);
 void call_fail_detail(struct call *, const char *sqlstate, const char *message,
     const char *detail, const char *hint);
+/* What PgBouncer says of whatever is wrong on its console; its scripts match on it. */
+#define CONSOLE_ERROR "08P01"
 /* "invalid command '…', use SHOW HELP;" */
 void call_invalid(struct call *);
 void call_notice(struct call *, const char *fmt, ...) PRINTF(2, 3);

@@ -50,7 +50,7 @@ view_peer_pools_rows(struct show *show)
 		const struct topo_peer *p = topo_peer(topo, i);
 		const struct sum *sum = peer_sum(show, p->id);
 
-		row_int(show, COL_PEER_POOLS_database, p->id);
+		row_int(show, COL_PEER_POOLS_peer_id, p->id);
 		row_int(show, COL_PEER_POOLS_cl_active_cancel_req,
 		    (int64_t)sum->count[SUM_CL_CANCEL]);
 		row_int(show, COL_PEER_POOLS_cl_waiting_cancel_req,

@@ -4,8 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define CONSOLE_NAME "pgweave" /* the console's database, and its pool's user */
-
 const char *
 pool_mode_text(int mode)
 {
@@ -41,6 +39,8 @@ pools_add_links(struct sum *sum, const struct seat *seat, int64_t now)
 		if (link_view_state(l, set, now, &count) == NULL)
 			continue;
 		sum->count[count]++;
+		/* Each brings the request of one client to the server. */
+		sum->count[SUM_CL_CANCEL] += l->cancels;
 		sum->count[SUM_SV_ACTIVE_CANCEL] += l->cancels;
 	}
 }
@@ -76,11 +76,9 @@ view_pools_visit(struct worker *w, struct show *show)
 		pools_add_clients(sum, seat);
 		pools_add_links(sum, seat, now);
 	}
-	sum = sum_of(&show->sums, CONSOLE_NAME, CONSOLE_NAME);
+	sum = sum_of(&show->sums, show->call->console, show->call->console);
 	sum->pool_mode = POOL_STATEMENT;
 	sum->count[SUM_CL_ACTIVE] += sw->count[SESSION_CONSOLE];
-	/* A cancel request names a process, not a pool. */
-	sum->count[SUM_CL_CANCEL] += sw->count[SESSION_CANCELLING];
 }
 
 static void
@@ -242,11 +240,13 @@ database_row(struct show *show, const struct topo *topo, const struct topo_datab
 static void
 console_row(struct show *show, const struct settings *set)
 {
-	row_text(show, COL_DATABASES_name, CONSOLE_NAME);
+	const char *name = show->call->console;
+
+	row_text(show, COL_DATABASES_name, name);
 	row_null(show, COL_DATABASES_host);
 	row_int(show, COL_DATABASES_port, set->listen_port);
-	row_text(show, COL_DATABASES_database, CONSOLE_NAME);
-	row_text(show, COL_DATABASES_force_user, CONSOLE_NAME);
+	row_text(show, COL_DATABASES_database, name);
+	row_text(show, COL_DATABASES_force_user, name);
 	row_int(show, COL_DATABASES_pool_size, 2);
 	row_int(show, COL_DATABASES_min_pool_size, 0);
 	row_int(show, COL_DATABASES_reserve_pool_size, 0);
@@ -257,7 +257,7 @@ console_row(struct show *show, const struct settings *set)
 	row_int(show, COL_DATABASES_current_connections, 0);
 	row_int(show, COL_DATABASES_max_client_connections, 0);
 	row_int(show, COL_DATABASES_current_client_connections,
-	    (int64_t)sum_of(&show->sums, CONSOLE_NAME, "")->count[SUM_ITEMS]);
+	    (int64_t)sum_of(&show->sums, name, "")->count[SUM_ITEMS]);
 	row_int(show, COL_DATABASES_paused, 0);
 	row_int(show, COL_DATABASES_disabled, 0);
 	row_end(show);
@@ -266,26 +266,42 @@ console_row(struct show *show, const struct settings *set)
 void
 view_databases_visit(struct worker *w, struct show *show)
 {
-	sum_of(&show->sums, CONSOLE_NAME, "")->count[SUM_ITEMS] +=
+	sum_of(&show->sums, show->call->console, "")->count[SUM_ITEMS] +=
 	    session_worker(w)->count[SESSION_CONSOLE];
 }
 
+/* One row to be: a configured database, a name that only the * entry serves, or the console. */
+struct database_seen {
+	const char *name;
+	const struct topo_database *database; /* NULL: the console */
+	struct place_seen place;
+};
+
+static int
+database_order(const void *a, const void *b)
+{
+	return (strcmp(((const struct database_seen *)a)->name,
+	    ((const struct database_seen *)b)->name));
+}
+
+/* In the order of their names, as PgBouncer shows them. */
 void
 view_databases_rows(struct show *show)
 {
 	const struct topo *topo = pool_worker(show->call->worker)->topo;
+	struct database_seen *seen;
 	struct places places = {0};
+	size_t count = 0;
 
 	pool_each_database(places_add, &places);
 	places_sort(&places);
+	seen = mem_alloc((topo_database_count(topo) + places.count + 1) * sizeof(*seen));
 	for (size_t i = 0; i < topo_database_count(topo); i++) {
 		const struct topo_database *db = topo_database(topo, i);
-		struct place_seen p;
 
-		if (db->is_auto)
-			continue;
-		p = places_take(&places, db->name);
-		database_row(show, topo, db, db->name, &p);
+		if (!db->is_auto)
+			seen[count++] = (struct database_seen){
+			    db->name, db, places_take(&places, db->name)};
 	}
 	/* Names that only the * entry serves, as long as somebody uses them. */
 	for (size_t i = 0; i < places.count; i++) {
@@ -293,9 +309,18 @@ view_databases_rows(struct show *show)
 		const struct topo_database *db = topo_database_find(topo, p->name);
 
 		if (!p->is_shown && db != NULL)
-			database_row(show, topo, db, p->name, p);
+			seen[count++] = (struct database_seen){p->name, db, *p};
 	}
-	console_row(show, topo_settings(topo));
+	seen[count++] = (struct database_seen){.name = show->call->console};
+	qsort(seen, count, sizeof(*seen), database_order);
+	for (size_t i = 0; i < count; i++) {
+		if (seen[i].database == NULL)
+			console_row(show, topo_settings(topo));
+		else
+			database_row(
+			    show, topo, seen[i].database, seen[i].name, &seen[i].place);
+	}
+	free(seen);
 	places_free(&places);
 }
 
@@ -335,23 +360,51 @@ user_row(struct show *show, const struct settings *set, const struct topo_login 
 	row_end(show);
 }
 
+struct user_seen {
+	const char *name;
+	const struct topo_login *login; /* NULL: not configured */
+	struct place_seen place;
+};
+
+static int
+user_order(const void *a, const void *b)
+{
+	return (strcmp(
+	    ((const struct user_seen *)a)->name, ((const struct user_seen *)b)->name));
+}
+
+/* In the order of their names, as PgBouncer shows them, with the console's own. */
 void
 view_users_rows(struct show *show)
 {
 	const struct topo *topo = pool_worker(show->call->worker)->topo;
-	const struct settings *set = topo_settings(topo);
+	const char *console = show->call->console;
 	struct places places = {0};
+	struct user_seen *seen;
+	bool is_there = false;
+	size_t count = 0;
 
 	pool_each_user(places_add, &places);
 	places_sort(&places);
+	seen = mem_alloc((topo_login_count(topo) + places.count + 1) * sizeof(*seen));
 	for (size_t i = 0; i < topo_login_count(topo); i++) {
 		const struct topo_login *login = topo_login(topo, i);
-		struct place_seen p = places_take(&places, login->name);
 
-		user_row(show, set, login, login->name, &p);
+		seen[count++] = (struct user_seen){
+		    login->name, login, places_take(&places, login->name)};
 	}
 	for (size_t i = 0; i < places.count; i++)
 		if (!places.seen[i].is_shown)
-			user_row(show, set, NULL, places.seen[i].name, &places.seen[i]);
+			seen[count++] =
+			    (struct user_seen){places.seen[i].name, NULL, places.seen[i]};
+	for (size_t i = 0; i < count; i++)
+		is_there = is_there || strcmp(seen[i].name, console) == 0;
+	if (!is_there)
+		seen[count++] = (struct user_seen){.name = console};
+	qsort(seen, count, sizeof(*seen), user_order);
+	for (size_t i = 0; i < count; i++)
+		user_row(show, topo_settings(topo), seen[i].login, seen[i].name,
+		    &seen[i].place);
+	free(seen);
 	places_free(&places);
 }

@@ -4,6 +4,7 @@
 #include "store.h"
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
 /* ---- LISTS ---- */
@@ -50,7 +51,7 @@ view_lists_rows(struct show *show)
 	for (size_t i = 0; i < topo_database_count(topo); i++)
 		databases += !topo_database(topo, i)->is_auto;
 	lists_row(show, "databases", databases);
-	lists_row(show, "users", topo_login_count(topo));
+	lists_row(show, "users", topo_login_count(topo) + 1);
 	lists_row(show, "peers", topo_peer_count(topo));
 	/* The console has a pool, and the sum of the rest is none. */
 	lists_row(show, "pools", show->sums.count);
@@ -165,30 +166,51 @@ view_workers_visit(struct worker *w, struct show *show)
 
 /* ---- CONFIG, STATE, VERSION ---- */
 
+/* PgBouncer shows NULL where these are not set, and "" of the others. */
+static const char *const null_keys[] = {"auth_dbname", "auth_file", "auth_ident_file",
+    "auth_user", "client_tls13_ciphers", "conffile", "server_tls13_ciphers", "user"};
+
 static void
 row_setting(struct show *show, enum view_column column, const struct settings *set,
     const struct setting *s)
 {
+	const char *value;
 	char text[256];
 
-	if (s->type == SET_STR) {
-		row_text(show, column,
-		    *(const char *const *)(const void *)((const char *)set + s->offset));
+	if (s->type != SET_STR) {
+		setting_text(set, s, text, sizeof(text));
+		row_text(show, column, text);
 		return;
 	}
-	setting_text(set, s, text, sizeof(text));
-	row_text(show, column, text);
+	value = *(const char *const *)(const void *)((const char *)set + s->offset);
+	for (size_t i = 0; value[0] == '\0' && i < ARRAY_LEN(null_keys); i++)
+		if (strcmp(s->key, null_keys[i]) == 0) {
+			row_null(show, column);
+			return;
+		}
+	row_text(show, column, value);
+}
+
+static int
+setting_order(const void *a, const void *b)
+{
+	return (strcmp((*(const struct setting *const *)a)->key,
+	    (*(const struct setting *const *)b)->key));
 }
 
 void
 view_config_rows(struct show *show)
 {
 	const struct settings *set = pool_settings(show->call->worker);
+	const struct setting **sorted = mem_alloc(setting_count * sizeof(sorted[0]));
 	struct settings dflt;
 
 	settings_defaults(&dflt);
+	for (size_t i = 0; i < setting_count; i++)
+		sorted[i] = &setting_table[i];
+	qsort(sorted, setting_count, sizeof(sorted[0]), setting_order);
 	for (size_t i = 0; i < setting_count; i++) {
-		const struct setting *s = &setting_table[i];
+		const struct setting *s = sorted[i];
 
 		row_text(show, COL_CONFIG_key, s->key);
 		row_setting(show, COL_CONFIG_value, set, s);
@@ -197,6 +219,7 @@ view_config_rows(struct show *show)
 		    show, COL_CONFIG_changeable, s->apply == AP_RELOAD ? "yes" : "no");
 		row_end(show);
 	}
+	free(sorted);
 }
 
 static void

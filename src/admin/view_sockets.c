@@ -226,6 +226,7 @@ is_wanted(const struct stream *s, unsigned parts)
 	return ((parts & PART_BUSY) == 0 || s->in.len > 0 || s->out.len > 0);
 }
 
+/* As PgBouncer has it, only SHOW CLIENTS tells the idle ones from those with a server. */
 static void
 clients_each(struct worker *w, struct show *show, unsigned parts)
 {
@@ -242,6 +243,8 @@ clients_each(struct worker *w, struct show *show, unsigned parts)
 				name = "login";
 			if (name == NULL || !is_wanted(&s->stream, parts))
 				continue;
+			if (is_long && strcmp(name, "idle") == 0)
+				name = "active";
 			snprintf(
 			    state, sizeof(state), "%s%s", is_long ? "cl_" : "", name);
 			client_row(show, s, state);

@@ -18,17 +18,34 @@ static const struct stat_row {
 	    "total_" #name, "avg_" #name},
     STATS(STAT_ROW)};
 
+/* Until the first stats_period is over, the averages are those since the start. */
 static void
 stats_add(struct sum *sum, const struct seat *seat)
 {
+	struct metrics part = seat->average;
+	int64_t us = seat->average_us;
+
+	if (us <= 0) {
+		us = clock_us() - seat->period_start_us;
+		us = us < 1000000 ? 1000000 : us;
+		part = seat->metrics;
+	}
 	metrics_add(&sum->total, &seat->metrics);
-	metrics_add(&sum->average, &seat->average);
-	if (seat->average_us <= 0)
-		return;
+	metrics_add(&sum->average, &part);
 	/* The periods of seats begin at different times: rates are added, not counts. */
 	for (unsigned i = 0; i < M_COUNT; i++)
-		sum->per_second[i] +=
-		    (double)seat->average.v[i] * 1e6 / (double)seat->average_us;
+		sum->per_second[i] += (double)part.v[i] * 1e6 / (double)us;
+}
+
+/* What the console has had: PgBouncer shows it as a pool of its own. */
+static void
+stats_add_console(struct sum *sum)
+{
+	uint64_t statements = stat_value(M_console_statements);
+
+	sum->total.v[M_client_login_count] += stat_value(M_console_logins);
+	sum->total.v[M_xact_count] += statements;
+	sum->total.v[M_query_count] += statements;
 }
 
 static uint64_t
@@ -54,8 +71,10 @@ static void
 stats_each(struct show *show, enum view_column name,
     void (*put)(struct show *, const struct stat_row *, const struct sum *))
 {
-	struct sum **all = sums_sorted(&show->sums);
+	struct sum **all;
 
+	stats_add_console(sum_of(&show->sums, show->call->console, ""));
+	all = sums_sorted(&show->sums);
 	for (size_t i = 0; i < show->sums.count; i++) {
 		row_text(show, name, all[i]->database);
 		for (size_t k = 0; k < ARRAY_LEN(stat_rows); k++)
@@ -132,6 +151,7 @@ view_totals_rows(struct show *show)
 	struct sum all;
 
 	stats_join(&show->sums, &all);
+	stats_add_console(&all);
 	for (size_t i = 0; i < ARRAY_LEN(stat_rows); i++)
 		totals_row(
 		    show, stat_rows[i].total_name, all.total.v[stat_rows[i].metric]);

@@ -68,7 +68,11 @@ command_version(int argc, char **argv)
 {
 	(void)argc;
 	(void)argv;
-	printf("pgweave %s (libevent %s)\n", PACKAGE_VERSION, event_get_version());
+	printf("%s\nlibevent %s\nadns: evdns2\ntls: %s\n", PACKAGE_STRING,
+	    event_get_version(), net_tls_version());
+#ifdef HAVE_SYSTEMD
+	printf("systemd: yes\n");
+#endif
 	return (EXIT_FINE);
 }
 

@@ -7,6 +7,7 @@
  *           TERM  accept no more, wait until the clients have gone; again: end now
  */
 #include "catalog.h"
+#include "config.h"
 #include "health.h"
 #include "http.h"
 #include "link.h"
@@ -220,8 +221,11 @@ visit_looked(struct worker *w, void *arg)
 	(void)w;
 	(void)arg;
 	is_looking = false;
-	if (clients_left == 0)
-		stop_now();
+	if (clients_left > 0)
+		return;
+	log_info("%s connections dropped, exiting",
+	    stopping == DRAINING ? "server" : "client");
+	stop_now();
 }
 
 static void
@@ -280,31 +284,53 @@ host_shutdown(enum admin_shutdown mode)
 /* ---- signals ---- */
 
 static void
+resume_by_signal(void)
+{
+	if (stopping != RUNNING)
+		log_info("got SIGUSR2 while shutting down, ignoring");
+	else if (admin_resume_all(net_main()))
+		log_info("got SIGUSR2, continuing from PAUSE");
+	else
+		log_info("got SIGUSR2, but not paused/suspended");
+}
+
+static void
 on_signal(evutil_socket_t sig, short what, void *arg)
 {
 	char why[512] = "";
 
 	(void)what;
 	(void)arg;
-	log_info("got signal %s", strsignal((int)sig));
 	switch (sig) {
 	case SIGHUP:
+		log_info("got SIGHUP, re-reading config");
 		(void)!host_reload(why, sizeof(why));
 		break;
 	case SIGINT:
+		log_info("got SIGINT%s",
+		    stopping != RUNNING
+			? " while shutting down, fast exit"
+			: ", shutting down, waiting for all servers connections to be released");
 		stop_begin(DRAINING);
 		break;
 	case SIGTERM:
+		log_info("got SIGTERM%s",
+		    stopping != RUNNING
+			? " while shutting down, fast exit"
+			: ", shutting down, waiting for all clients disconnect");
 		stop_begin(WAITING_FOR_CLIENTS);
 		break;
 	case SIGQUIT:
+		log_info("got SIGQUIT, fast exit");
 		stop_now();
 		break;
 	case SIGUSR1:
-		admin_pause_all(net_main());
+		log_info("got SIGUSR1, %s", admin_pause_all(net_main())
+						? "pausing all activity"
+						: "but already paused/suspended");
 		break;
 	case SIGUSR2:
-		admin_resume_all(net_main());
+		resume_by_signal();
 		break;
 	default:
 		break;
@@ -349,9 +375,9 @@ workers_wanted(const struct settings *set)
 					  : (unsigned)cores);
 }
 
-/* File descriptors that clients may have: those of links are set aside. */
-static unsigned
-clients_possible(const struct topo *topo, unsigned descriptors)
+/* Links when each database has one full pool. */
+static int64_t
+links_possible(const struct topo *topo)
 {
 	int64_t links = 0;
 
@@ -362,6 +388,15 @@ clients_possible(const struct topo *topo, unsigned descriptors)
 		topo_limits(topo, db, NULL, &limits);
 		links += limits.pool_size + limits.reserve_pool_size;
 	}
+	return (links);
+}
+
+/* File descriptors that clients may have: those of links are set aside. */
+static unsigned
+clients_possible(const struct topo *topo, unsigned descriptors)
+{
+	int64_t links = links_possible(topo);
+
 	/* Many databases, or many roles, share what there is. */
 	if (links > descriptors / 3)
 		links = descriptors / 3;
@@ -485,8 +520,14 @@ start(char *why, size_t why_len)
 	session_set_hard_max(clients_possible(world, descriptors));
 	stats_event = event_new(net_main()->base, -1, EV_PERSIST, stats_due, NULL);
 	INVARIANT(stats_event != NULL && event_add(stats_event, &period) == 0);
-	log_info("process up: %s, %u workers, file descriptors: %u, max_client_conn: %d",
-	    "pgweave", net_worker_count(), descriptors, (int)set->max_client_conn);
+	log_info("kernel file descriptor limit: %u (hard: %u); max_client_conn: %" PRId64
+		 ", max expected fd use: %" PRId64,
+	    descriptors, descriptors, set->max_client_conn,
+	    set->max_client_conn + SPARE_DESCRIPTORS + links_possible(world));
+	log_info("process up: pgweave %s, libevent %s (%s), adns: evdns2, tls: %s, "
+		 "%u workers",
+	    PACKAGE_VERSION, event_get_version(), event_base_get_method(net_main()->base),
+	    net_tls_version(), net_worker_count());
 	if (net_start() != 0) {
 		snprintf(why, why_len, "cannot start threads");
 		return (EXIT_NO_START);

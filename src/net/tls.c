@@ -279,6 +279,12 @@ stream_tls_text(const struct stream *s, char *out, size_t size)
 		    SSL_get_cipher_name(s->ssl));
 }
 
+const char *
+net_tls_version(void)
+{
+	return (OpenSSL_version(OPENSSL_VERSION));
+}
+
 /* ---- contexts ---- */
 
 /* One side's settings, under names without the side. */

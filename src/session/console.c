@@ -188,14 +188,14 @@ sink_fail(struct rows_sink *sink, const char *sqlstate, const char *message,
 }
 
 static void
-sink_notice(struct rows_sink *sink, const char *message)
+sink_notice(struct rows_sink *sink, const char *message, const char *detail)
 {
 	struct console_run *r = CONTAINER_OF(sink, struct console_run, sink);
 	struct buf out = {0};
 
 	if (r->s == NULL)
 		return;
-	proto_error(&out, "NOTICE", "00000", message, NULL, NULL);
+	proto_error(&out, "NOTICE", "00000", message, detail, NULL);
 	console_write(r->s, &out);
 }
 
@@ -400,6 +400,7 @@ extended_execute(struct session *s, const uint8_t *body, size_t len)
 	r = run_create(s, false);
 	r->format_count = n->format_count;
 	memcpy(r->formats, n->formats, sizeof(r->formats));
+	stat_count(M_console_statements, 1);
 	runner->run(s, n->sql, &r->sink);
 	return (0);
 }
@@ -413,6 +414,7 @@ console_query(struct session *s, const uint8_t *body, size_t len)
 
 	if (proto_string_parse(body, len, &sql) != 0)
 		return (F_PROTO_MESSAGE);
+	stat_count(M_console_statements, 1);
 	runner->run(s, sql, &run_create(s, true)->sink);
 	return (0);
 }
@@ -515,6 +517,8 @@ session_console_start(struct session *s)
 	s->is_admin = role == TOPO_CONSOLE_ADMIN;
 	s->console = mem_alloc(sizeof(*s->console));
 	TAILQ_INIT(&s->console->named);
+	s->says_pgbouncer = strcmp(s->login->startup.database, "pgbouncer") == 0;
+	stat_count(M_console_logins, 1);
 	proto_auth_ok(&out);
 	for (size_t i = 0; i < ARRAY_LEN(parameters); i++)
 		proto_parameter_status(&out, parameters[i][0], parameters[i][1]);

@@ -16,7 +16,7 @@ struct answer {
 	unsigned columns, rows;
 	const struct rows_column *column;
 	struct buf text; /* rows: a|b|NULL; one a line */
-	char tag[64], state[8], message[512], hint[512], notice[8192];
+	char tag[64], state[8], message[512], detail[512], hint[512], notice[8192];
 	bool is_over;
 };
 static struct answer got;
@@ -62,7 +62,7 @@ got_fail(struct rows_sink *sink, const char *sqlstate, const char *message,
     const char *detail, const char *hint)
 {
 	(void)sink;
-	(void)detail;
+	(void)text_copy(got.detail, sizeof(got.detail), detail != NULL ? detail : "");
 	(void)text_copy(got.hint, sizeof(got.hint), hint != NULL ? hint : "");
 	assert_false(got.is_over);
 	got.is_over = true;
@@ -71,10 +71,11 @@ got_fail(struct rows_sink *sink, const char *sqlstate, const char *message,
 }
 
 static void
-got_notice(struct rows_sink *sink, const char *message)
+got_notice(struct rows_sink *sink, const char *message, const char *detail)
 {
 	(void)sink;
-	(void)text_copy(got.notice, sizeof(got.notice), message);
+	snprintf(got.notice, sizeof(got.notice), "%s%s", message,
+	    detail != NULL ? detail : "");
 }
 
 static const struct rows_sink_ops got_ops = {

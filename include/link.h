@@ -36,6 +36,8 @@ enum vars_kind vars_kind_of(const struct worker *, const char *name);
 /* track_extra_parameters: names separated by commas, for this worker from now on. */
 void vars_track(struct worker *, const char *names);
 const char *vars_get(const struct vars *, const char *name);
+/* log_connections and log_disconnections: of this worker's links from now on. */
+void link_log(struct worker *, bool connections, bool disconnections);
 unsigned vars_count(const struct vars *);
 void vars_at(const struct vars *, unsigned i, const char **name, const char **value,
     enum vars_kind *kind);

@@ -81,6 +81,7 @@ struct pool {
 	pthread_mutex_t lock; /* for what follows; not on the path of a query */
 	char error[256];      /* why, in the server's words */
 	char error_state[6];
+	bool error_is_servers; /* the server has said so itself */
 	struct vars *welcome; /* of no worker: what the last fresh link had; or NULL */
 	struct pool_secret *shown; /* by the last client that has logged in; or NULL */
 	struct pool_share share[]; /* one for each worker */
@@ -93,6 +94,7 @@ struct waiter {
 	int64_t start_us;
 	bool
 	    is_login; /* fails when the server cannot be reached, instead of waiting on */
+	bool is_asking; /* for the login itself, no statement: no assignment is counted */
 	const struct link_own *own; /* wants a link of its own; NULL: any */
 	struct link *link;          /* that link, while it comes up */
 	unsigned tries;             /* servers of the database asked for it in vain */

@@ -282,7 +282,15 @@ link_init(struct worker *w)
 	TAILQ_INIT(&lw->doomed);
 	worker_on_turn(w, link_login_turn);
 	lw->next_id = 1;
+	lw->logs_connections = lw->logs_disconnections = true;
 	w->slot[WORKER_LINK] = lw;
+}
+
+void
+link_log(struct worker *w, bool connections, bool disconnections)
+{
+	link_worker(w)->logs_connections = connections;
+	link_worker(w)->logs_disconnections = disconnections;
 }
 
 void
@@ -355,8 +363,9 @@ link_close(struct link *l, const char *reason)
 	INVARIANT(l->magic == LINK_MAGIC);
 	if (l->state == LINK_CLOSED)
 		return;
-	log_info("S-%#" PRIx64 ": %s closing because: %s (age=%" PRId64 "s)", l->id,
-	    l->name, reason, link_age_s(l));
+	if (link_worker(l->worker)->logs_disconnections)
+		log_info("S-%#" PRIx64 ": %s closing because: %s (age=%" PRId64 "s)",
+		    l->id, l->name, reason, link_age_s(l));
 	if (was_quiet && stream_is_open(&l->stream))
 		stream_write(&l->stream, terminate, sizeof(terminate));
 	link_move(l, LINK_CLOSED);

@@ -10,6 +10,8 @@
 #include <string.h>
 #include <strings.h>
 
+#define CONNECT_TIMEOUT "connect timeout"
+
 struct link_login {
 	const struct topo *topo; /* held: host and database are its */
 	const struct topo_database *database;
@@ -34,16 +36,24 @@ void
 link_login_failed(struct link *l, int fault, const struct proto_error_fields *error,
     const char *fmt, ...)
 {
+	const char *reason;
 	char why[512];
 	va_list ap;
 
 	va_start(ap, fmt);
 	vsnprintf(why, sizeof(why), fmt, ap);
 	va_end(ap);
-	if (error != NULL)
-		log_warning("S-%#" PRIx64 ": %s server login failed: %s %s: %s", l->id,
-		    l->name, error->severity, error->sqlstate, why);
-	link_close(l, why);
+	reason = why;
+	/* PgBouncer's reasons; why comes before. */
+	if (error != NULL) {
+		log_warning("S-%#" PRIx64 ": %s server login failed: %s %s (%s)", l->id,
+		    l->name, error->severity, why, error->sqlstate);
+		reason = "login failed";
+	} else if (fault == F_LINK_CONNECT && strcmp(why, CONNECT_TIMEOUT) != 0) {
+		log_warning("S-%#" PRIx64 ": %s cannot connect: %s", l->id, l->name, why);
+		reason = "connect failed";
+	}
+	link_close(l, reason);
 	l->keeper->failed(l, fault, why, error);
 }
 
@@ -191,7 +201,7 @@ link_login_start(struct link *l, const struct link_target *t)
 void
 link_login_expire(struct link *l)
 {
-	link_login_failed(l, F_LINK_CONNECT, NULL, "connect timeout");
+	link_login_failed(l, F_LINK_CONNECT, NULL, CONNECT_TIMEOUT);
 }
 
 /* ---- what we say ---- */
@@ -253,11 +263,16 @@ link_login_connected(struct link *l)
 	struct link_login *login = l->login;
 	struct sockaddr_storage ss;
 	socklen_t len = sizeof(ss);
+	char local[ADDR_TEXT];
 	struct buf out = {0};
 
 	login->is_connected = true;
 	if (getsockname(l->stream.fd, (struct sockaddr *)&ss, &len) == 0)
 		addr_from_socket(&l->local, (struct sockaddr *)&ss, -1);
+	addr_text(&l->local, local, sizeof(local));
+	if (link_worker(l->worker)->logs_connections)
+		log_info("S-%#" PRIx64 ": %s new connection to server (from %s:%u)",
+		    l->id, l->name, local, l->local.port);
 	if (l->tls == NULL || !tls_can_connect(l->tls) || l->stream.is_unix) {
 		login_startup(l);
 		return;
@@ -365,16 +380,11 @@ login_is_wanted(const struct link *l)
 static void
 login_complete(struct link *l)
 {
-	char local[ADDR_TEXT];
-
 	if (!login_is_wanted(l)) {
 		link_login_failed(l, F_LINK_LOGIN, NULL,
 		    "the server is not what target_session_attrs asks for");
 		return;
 	}
-	addr_text(&l->local, local, sizeof(local));
-	log_info("S-%#" PRIx64 ": %s new connection to server (from %s:%u)", l->id,
-	    l->name, local, l->local.port);
 	link_login_free(l);
 	l->born = vars_hold(l->vars);
 	l->request_us = clock_us();

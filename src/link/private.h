@@ -16,6 +16,7 @@ struct link_worker {
 	TAILQ_HEAD(doomed_list, link_login) doomed;
 	uint64_t next_id;
 	char *tracked; /* track_extra_parameters; NULL: none */
+	bool logs_connections, logs_disconnections;
 };
 static inline struct link_worker *
 link_worker(const struct worker *w)

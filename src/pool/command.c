@@ -87,8 +87,9 @@ pool_apply(struct worker *w)
 			next = TAILQ_NEXT(l, entry);
 			if (l->state == LINK_IDLE &&
 			    (seat->pool->db->is_paused || pool_is_stale(l)))
-				link_close(
-				    l, seat->pool->db->is_paused ? "pause" : "reconnect");
+				link_close(l, seat->pool->db->is_paused
+						  ? "pause mode"
+						  : "database configuration changed");
 		}
 		pool_serve(seat);
 	}

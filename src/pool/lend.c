@@ -121,7 +121,7 @@ pool_grant(struct seat *seat, struct link *l)
 	struct waiter *w = TAILQ_FIRST(&seat->waiters);
 
 	pool_wait_end(w);
-	METRIC_INC(&seat->metrics, server_assignment_count);
+	METRIC_ADD(&seat->metrics, server_assignment_count, !w->is_asking);
 	w->granted(w, l);
 }
 
@@ -140,7 +140,7 @@ pool_checked(struct link *l, void *arg, const struct proto_error_fields *error)
 	(void)arg;
 	check_over(l);
 	if (error != NULL || l->txn != 'I')
-		link_close(l, "server_check_query failed");
+		link_close(l, "test query failed");
 	else
 		pool_offer(l);
 }
@@ -183,7 +183,8 @@ pool_lend(struct seat *seat, struct waiter *w, const struct vars *want)
 				pool_check(l);
 				break;
 			}
-			METRIC_INC(&seat->metrics, server_assignment_count);
+			METRIC_ADD(
+			    &seat->metrics, server_assignment_count, !w->is_asking);
 			return (l);
 		}
 	w->seat = seat;
@@ -219,26 +220,32 @@ pool_grant_idle(struct seat *seat)
 	seat->is_granting = false;
 }
 
-/* Refuses those who log in while the server cannot be reached. */
+/* Refuses those who log in while the server cannot be reached. Who was there when it has said no
+ * hears its words; who comes later, that it has. */
 static void
 pool_refuse_logins(struct seat *seat)
 {
 	struct pool *pool = seat->pool;
+	int64_t failed = pool_failed_us(seat);
 	struct waiter *w, *next;
-	char message[512], state[6];
+	char message[512], error[sizeof(pool->error)], state[6];
+	bool is_servers;
 
-	if (pool_failed_us(seat) == 0 || pool->ready > 0 || seat->opening > 0)
+	if (failed == 0 || pool->ready > 0 || seat->opening > 0)
 		return;
 	pthread_mutex_lock(&pool->lock);
+	text_copy(error, sizeof(error), pool->error);
+	text_copy(state, sizeof(state), pool->error_state);
+	is_servers = pool->error_is_servers;
+	pthread_mutex_unlock(&pool->lock);
 	snprintf(message, sizeof(message),
 	    "server login has been failing, cached error: %s (server_login_retry)",
-	    pool->error);
-	text_copy(state, sizeof(state), pool->error_state);
-	pthread_mutex_unlock(&pool->lock);
+	    error);
 	for (w = TAILQ_FIRST(&seat->waiters); w != NULL; w = next) {
 		next = TAILQ_NEXT(w, entry);
 		if (w->is_login)
-			pool_refuse(w, F_POOL_DOWN, state, message);
+			pool_refuse(w, F_POOL_DOWN, state,
+			    is_servers && w->start_us < failed ? error : message);
 	}
 }
 
@@ -291,8 +298,8 @@ pool_offer(struct link *l)
 
 	INVARIANT(l->state == LINK_IDLE);
 	if (pool_is_stale(l) || seat->pool->db->is_paused) {
-		link_close(
-		    l, pool_is_stale(l) ? "database configuration changed" : "paused");
+		link_close(l,
+		    pool_is_stale(l) ? "database configuration changed" : "pause mode");
 		return;
 	}
 	to = pool_foreign_demand(seat, own == 0 ? INT64_MAX : own - POOL_PATIENCE_US);

@@ -35,6 +35,7 @@ bool
 pool_evict(struct worker *w, const struct pool *wants, const struct pool_place *place)
 {
 	struct link *oldest = NULL;
+	bool is_of_database = false;
 	struct seat *seat;
 
 	TAILQ_FOREACH(seat, &pool_worker(w)->seats, entry) {
@@ -44,12 +45,15 @@ pool_evict(struct worker *w, const struct pool *wants, const struct pool_place *
 		    (seat->pool->db != place && seat->pool->user != place))
 			continue;
 		l = TAILQ_LAST(&seat->idle, link_list);
-		if (l != NULL && (oldest == NULL || l->request_us < oldest->request_us))
+		if (l != NULL && (oldest == NULL || l->request_us < oldest->request_us)) {
 			oldest = l;
+			is_of_database = seat->pool->db == place;
+		}
 	}
 	if (oldest == NULL)
 		return (false);
-	link_close(oldest, "evicted: another pool needs the place");
+	link_close(oldest, is_of_database ? "evicted for max_db_connections"
+					  : "evicted for max_user_connections");
 	return (true);
 }
 
@@ -233,6 +237,7 @@ keeper_failed(
 	text_copy(pool->error_state, sizeof(pool->error_state),
 	    error != NULL && strlen(error->sqlstate) == 5 ? error->sqlstate
 							  : fault_info(fault)->sqlstate);
+	pool->error_is_servers = error != NULL;
 	pthread_mutex_unlock(&pool->lock);
 	atomic_store(&pool->failed_unheard, is_unheard(fault, error));
 	atomic_store(&pool->failed_us, clock_us());

@@ -3,13 +3,20 @@
 #include <stdlib.h>
 #include <string.h>
 
+static void
+follow_settings(struct worker *w, const struct settings *set)
+{
+	vars_track(w, set->track_extra_parameters);
+	link_log(w, set->log_connections, set->log_disconnections);
+}
+
 void
 pool_init(struct worker *w, const struct topo *topo, struct tls *tls)
 {
 	struct pool_worker *pw = mem_alloc(sizeof(*pw));
 
 	pw->topo = topo_hold(topo);
-	vars_track(w, topo_settings(topo)->track_extra_parameters);
+	follow_settings(w, topo_settings(topo));
 	pw->tls = tls_hold(tls);
 	TAILQ_INIT(&pw->seats);
 	TAILQ_INIT(&pw->leaving);
@@ -219,7 +226,7 @@ world_arrived(struct worker *w, struct mail *m)
 	struct seat *seat;
 
 	pw->topo = wm->topo;
-	vars_track(w, topo_settings(pw->topo)->track_extra_parameters);
+	follow_settings(w, topo_settings(pw->topo));
 	tls_release(pw->tls);
 	pw->tls = wm->tls;
 	TAILQ_FOREACH(seat, &pw->seats, entry)

@@ -485,6 +485,7 @@ gather_next(struct session *s)
 			s->waiter.granted = session_granted;
 			s->waiter.refused = session_refused;
 			s->waiter.is_login = true;
+			s->waiter.is_asking = false;
 			l = pool_lend(w->run->want[w->run->got], &s->waiter, s->vars);
 			if (l == NULL)
 				return;

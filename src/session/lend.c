@@ -188,6 +188,7 @@ session_get_link(struct session *s)
 	s->waiter.refused = session_refused;
 	/* A virtual database has others: it says at once that one cannot be reached. */
 	s->waiter.is_login = s->weave != NULL;
+	s->waiter.is_asking = false;
 	s->knows_it_waits = false;
 	l = pool_lend(s->seat, &s->waiter, s->vars);
 	if (l != NULL)

@@ -412,7 +412,7 @@ session_lookup(struct session *s)
 	lk->seat = pool_seat_as(s->worker, a.dbname, a.user);
 	lk->waiter.granted = lookup_granted;
 	lk->waiter.refused = lookup_refused;
-	lk->waiter.is_login = true;
+	lk->waiter.is_login = lk->waiter.is_asking = true;
 	TAILQ_INSERT_TAIL(&session_worker(s->worker)->lookups, lk, entry);
 	s->login->lookup = lk;
 	session_flow(s);
@@ -443,14 +443,14 @@ lookup_expire(struct lookup *lk)
 {
 	struct link *l = lk->link;
 
-	log_error("S-%#" PRIx64 ": %s auth_query for \"%s\": query_timeout", l->id,
+	log_error("S-%#" PRIx64 ": %s auth_query for \"%s\": query timeout", l->id,
 	    l->name, lk->login);
 	lk->link = NULL;
 	if (l->state == LINK_LENT)
 		pool_give_broken(l, false, "auth_query took too long");
 	else
 		link_close(l, "auth_query took too long");
-	lookup_fail(lk, "57014", "query_timeout");
+	lookup_fail(lk, "57014", "query timeout");
 }
 
 void

@@ -47,7 +47,8 @@ session_unproven(
     struct session *s, const char *sqlstate, const char *message, const char *reason)
 {
 	stat_count(M_logins_failed, 1);
-	session_log(s, LOG_WARNING_, "login failed: %s", reason);
+	session_log(s, LOG_WARNING_, "login failed: db=%s user=%s: %s",
+	    s->login->startup.database, s->login->startup.user, reason);
 	session_close(s, sqlstate, message);
 }
 

@@ -53,7 +53,7 @@ session_database(const struct session *s)
 	if (s->seat != NULL)
 		return (s->seat->pool->database);
 	if (s->state == SESSION_CONSOLE)
-		return ("pgweave");
+		return (s->says_pgbouncer ? "pgbouncer" : "pgweave");
 	if (s->login != NULL && s->login->startup.database != NULL)
 		return (s->login->startup.database);
 	return ("");
@@ -196,9 +196,10 @@ session_lost(struct stream *stream, int err)
 	/* It has said goodbye, and what it has sent before is still to be done. */
 	if (s->is_leaving)
 		return;
+	/* Whoever only looks whether the port is open is not worth a line. */
 	session_end(s, err < 0 ? stream_tls_error()
-		       : s->state == SESSION_STARTUP
-			   ? "client unexpected eof during startup"
+		       : s->state == SESSION_STARTUP && stream->in.len == 0
+			   ? NULL
 			   : "client unexpected eof");
 }
 
@@ -318,7 +319,7 @@ session_end(struct session *s, const char *reason)
 {
 	if (s->state == SESSION_CLOSED)
 		return;
-	if (pool_settings(s->worker)->log_disconnections)
+	if (reason != NULL && pool_settings(s->worker)->log_disconnections)
 		session_log(s, LOG_INFO_, "closing because: %s (age=%" PRId64 "s)",
 		    reason, (clock_us() - s->connect_us) / 1000000);
 	pool_wait_end(&s->waiter);

@@ -44,13 +44,13 @@ tick_active(struct session *s, int64_t now)
 	/* A walsender streams for as long as it likes. */
 	if (max->query_timeout > 0 && is_running && l->query_us != 0 &&
 	    s->replication == REPLICATION_NONE && now - l->query_us > max->query_timeout)
-		session_close(s, "57014", "query_timeout");
+		session_close(s, "57014", "query timeout");
 	else if (max->transaction_timeout > 0 && l->xact_us != 0 && l->txn != 'I' &&
 		 now - l->xact_us > max->transaction_timeout)
-		session_close(s, "25P04", "transaction_timeout");
+		session_close(s, "25P04", "transaction timeout");
 	else if (max->idle_transaction_timeout > 0 && !is_running && l->txn != 'I' &&
 		 now - s->request_us > max->idle_transaction_timeout)
-		session_close(s, "25P03", "idle_transaction_timeout");
+		session_close(s, "25P03", "idle transaction timeout");
 	else if (max->client_idle_timeout > 0 && !is_running && l->txn == 'I' &&
 		 now - s->request_us > max->client_idle_timeout)
 		session_close(s, "57P05", "client_idle_timeout");
@@ -118,9 +118,9 @@ tick_weaving(struct session *s, int64_t now)
 		}
 	}
 	if (max > 0 && now - w->run->start_us > max)
-		session_close(s, "57014", "query_timeout");
+		session_close(s, "57014", "query timeout");
 	else if (xact > 0 && w->txn == TXN_OPEN && now - w->txn_us > xact)
-		session_close(s, "25P04", "transaction_timeout");
+		session_close(s, "25P04", "transaction timeout");
 	else if (s->waiter.seat != NULL && w->leg_count > 0 && gives_way(s, now)) {
 		pool_wait_end(&s->waiter);
 		weave_refused(s, F_QUERY_WAIT, "40P01",

@@ -147,6 +147,9 @@ refuse(struct session *s, const char *sqlstate, const char *what, const char *na
 {
 	char *message = mem_printf("%s: %s", what, name);
 
+	if (strcmp(sqlstate, "3D000") == 0)
+		session_log(
+		    s, LOG_INFO_, "login failed: db=%s user=%s", name, session_user(s));
 	session_close(s, sqlstate, message);
 	free(message);
 }
@@ -173,7 +176,10 @@ welcome_seat(struct session *s, const struct topo *topo)
 	topo_limits(topo, db, topo_login_find(topo, user), &limits);
 	seat = pool_seat(s->worker, db, dbname, user);
 	if (seat->pool->db->is_disabled) {
-		refuse(s, "57P03", "database does not allow connections", dbname);
+		char *message = mem_printf("database \"%s\" is disabled", dbname);
+
+		session_close(s, "57P03", message);
+		free(message);
 		return (false);
 	}
 	if (!count_client(&seat->pool->db->clients, limits.max_db_client_connections)) {
@@ -249,7 +255,7 @@ welcome_take_link(struct session *s)
 
 	s->waiter.granted = session_granted;
 	s->waiter.refused = session_refused;
-	s->waiter.is_login = true;
+	s->waiter.is_login = s->waiter.is_asking = true;
 	l = pool_lend(s->seat, &s->waiter, s->login->want);
 	if (l != NULL)
 		session_granted(&s->waiter, l);
@@ -375,6 +381,7 @@ session_greet(struct session *s)
 	proto_ready(&out, 'I');
 	stream_write(&s->stream, out.mem, out.len);
 	buf_free(&out);
+	METRIC_INC(&s->seat->metrics, client_login_count);
 	s->startup = vars_hold(s->vars);
 	session_login_free(s);
 	session_move(s, SESSION_IDLE);

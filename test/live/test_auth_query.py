@@ -139,7 +139,7 @@ def test_a_query_that_hangs(proxy, pg):
     with door.connect(user="bob", password="pw") as c:
         assert c.execute("select 1").fetchone() == (1,)
     thread.join(15)
-    assert (got[0]["C"], got[0]["M"]) == ("57014", "query_timeout")
+    assert (got[0]["C"], got[0]["M"]) == ("57014", "query timeout")
     with pg.connect() as d:
         until(lambda: d.execute("select count(*) from pg_stat_activity where query like "
                                 "'%pg_sleep(60)%' and state = 'active' and pid <> "

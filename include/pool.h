@@ -82,7 +82,7 @@ struct pool {
 	char error[256];      /* why, in the server's words */
 	char error_state[6];
 	bool error_is_servers; /* the server has said so itself */
-	struct vars *welcome; /* of no worker: what the last fresh link had; or NULL */
+	struct vars *welcome;  /* of no worker: what the last fresh link had; or NULL */
 	struct pool_secret *shown; /* by the last client that has logged in; or NULL */
 	struct pool_share share[]; /* one for each worker */
 };

@@ -51,6 +51,9 @@ enum auth_step {
 	AUTH_DONE, /* send what is in `out`; the client is who it says it is */
 	AUTH_FAIL  /* refuse: 28P01 unless the fault says otherwise */
 };
+/* scram_iterations: of what is derived of passwords in clear for exchanges that begin from now
+ * on. Any thread. */
+void auth_set_iterations(int);
 /*
  * Starts the exchange that auth_type asks for with a login that has `secret` (NULL: unknown
  * or without a password: the exchange runs to the same end in the same time, and fails; where

@@ -12,7 +12,6 @@
 #include "digest.h"
 
 #define SALT_MAX       1024 /* bytes we take */
-#define ITERATIONS     4096 /* of what we derive ourselves; PostgreSQL's default */
 #define ITERATIONS_MAX 10000000
 /* More are not done with a password, whoever asks for it: this many take a third of a second, in
  * which a worker serves nobody. */

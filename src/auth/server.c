@@ -29,6 +29,7 @@ struct auth_server {
 	char *login, *secret;
 	enum auth_secret_kind kind; /* of secret */
 	uint8_t salt[4];            /* md5 */
+	int iterations;             /* where there is no verifier */
 	struct verifier verifier; /* salt points into `secret`; of a SCRAM secret only */
 	struct keys former; /* of the secret before it; where there is none, of nothing */
 	struct scram_server scram;
@@ -39,6 +40,9 @@ struct auth_server {
 /* The iterations of the last verifier that a password in clear was checked against: what it
  * costs such a login to fail, and therefore one that cannot succeed. 0: no such check yet. */
 static atomic_int clear_iterations = 4096;
+
+/* Of what is derived of passwords in clear, for exchanges that begin now. */
+static atomic_int own_iterations = 4096;
 
 /* Whether the last login with a hashed secret had a verifier. */
 static atomic_bool hashes_are_scram;
@@ -121,6 +125,13 @@ find_method(enum auth_type auth_type, enum auth_secret_kind kind)
 	return (AUTH_MD5);
 }
 
+void
+auth_set_iterations(int iterations)
+{
+	INVARIANT(iterations > 0 && iterations <= DERIVE_MAX);
+	atomic_store_explicit(&own_iterations, iterations, memory_order_relaxed);
+}
+
 enum auth_step
 auth_server_start(struct auth_server **server, enum auth_type auth_type,
     const char *login, const char *secret, struct buf *out)
@@ -145,6 +156,7 @@ auth_server_start_bound(struct auth_server **server, enum auth_type auth_type,
 	s->secret = mem_str(secret == NULL ? "" : secret);
 	s->kind = auth_secret_kind(s->secret);
 	s->method = find_method(auth_type, s->kind);
+	s->iterations = atomic_load_explicit(&own_iterations, memory_order_relaxed);
 	if (binding != NULL)
 		s->scram.binding = *binding;
 	s->doom = find_doom(s);
@@ -313,7 +325,7 @@ feed_first(struct auth_server *s, const uint8_t *body, size_t len, struct buf *o
 		own_salt(s, salt);
 		base64_encode(salt, SALT_SIZE, salt64);
 		why = scram_server_first(&s->scram, data, data_len, salt64,
-		    strlen(salt64), ITERATIONS, &message);
+		    strlen(salt64), s->iterations, &message);
 	}
 	if (why == NULL)
 		proto_auth_sasl_continue(out, message.mem, message.len);
@@ -327,7 +339,7 @@ static void
 fill_keys(struct auth_server *s)
 {
 	uint8_t salt[SHA256_SIZE];
-	struct keys_of of = {s->secret, salt, SALT_SIZE, ITERATIONS};
+	struct keys_of of = {s->secret, salt, SALT_SIZE, s->iterations};
 
 	s->scram.former = s->former;
 	if (s->doom != NULL) {

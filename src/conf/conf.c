@@ -52,7 +52,7 @@ take_setting(struct conf *c, const char *key, const char *value, struct conf_at 
 	*was = at;
 }
 
-/* What is accepted for PgBouncer's sake but does nothing yet. */
+/* What is accepted for PgBouncer's sake but does nothing. */
 static void
 warn_later(struct conf *c)
 {
@@ -62,9 +62,15 @@ warn_later(struct conf *c)
 	for (size_t i = 0; i < setting_count; i++) {
 		const struct setting *s = &setting_table[i];
 
-		if (s->apply == AP_LATER && c->at[i].file != NULL &&
-		    !setting_same(&c->settings, &defaults, s))
+		const char *moot = setting_moot(s->key);
+
+		if (c->at[i].file == NULL || setting_same(&c->settings, &defaults, s))
+			continue;
+		if (s->apply == AP_LATER)
 			conf_warning(c->problems, c->at[i], "%s: " CONF_LATER, s->key);
+		else if (moot != NULL)
+			conf_warning(
+			    c->problems, c->at[i], "%s: has no effect: %s", s->key, moot);
 	}
 }
 

@@ -5,6 +5,8 @@
 
 /* Why this value of this key is refused although PgBouncer takes it, or NULL. */
 const char *setting_refusal(const char *key, const char *value);
+/* Why a setting has no effect, or NULL: it has. */
+const char *setting_moot(const char *key);
 /* The words of an ENUM row or a restricted STR, without those refused: "a, b, c". */
 void setting_words(const struct setting *, struct buf *out);
 /* The field of a setting. */

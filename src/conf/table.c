@@ -198,6 +198,22 @@ setting_refusal(const char *key, const char *value)
 	return (NULL);
 }
 
+const char *
+setting_moot(const char *key)
+{
+	static const struct {
+		const char *key, *reason;
+	} moot[] = {
+#define MOOT(key, reason) {key, reason},
+#include "tbl/all.def"
+	};
+
+	for (size_t i = 0; i < ARRAY_LEN(moot); i++)
+		if (strcasecmp(moot[i].key, key) == 0)
+			return (moot[i].reason);
+	return (NULL);
+}
+
 /* ---- keys that are not there ---- */
 
 static const char *

@@ -6,6 +6,7 @@
  *   stop:   INT   accept no more, end each session when its transaction is over
  *           TERM  accept no more, wait until the clients have gone; again: end now
  */
+#include "auth.h"
 #include "catalog.h"
 #include "config.h"
 #include "health.h"
@@ -119,6 +120,7 @@ world_swap(const struct topo *topo, char *why, size_t why_len)
 		return (F_CONF);
 	}
 	settings_diff(topo_settings(world), topo_settings(topo), note_restart, NULL);
+	auth_set_iterations((int)topo_settings(topo)->scram_iterations);
 	pool_swap_world(topo, tls);
 	topo_release(world);
 	tls_release(world_tls);
@@ -497,6 +499,7 @@ start(char *why, size_t why_len)
 	/* First, so that all that follows is opened by that user. */
 	if (user[0] != '\0' && become_user(user, why, why_len) != 0)
 		return (EXIT_BAD_CONFIG);
+	auth_set_iterations((int)set->scram_iterations);
 	world_tls = tls_create(set, why, why_len);
 	if (world_tls == NULL)
 		return (EXIT_BAD_CONFIG);

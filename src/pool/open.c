@@ -17,7 +17,8 @@ count_in(_Atomic unsigned *count, int64_t max)
 	return (true);
 }
 
-/* The overflow is for whoever waits; the reserve for clients that have waited long. */
+/* The overflow is for whoever waits; the reserve for clients that have waited long. 0: there is
+ * no limit. */
 static int64_t
 pool_room(const struct seat *seat)
 {
@@ -25,6 +26,8 @@ pool_room(const struct seat *seat)
 	const struct waiter *first = TAILQ_FIRST(&seat->waiters);
 	int64_t room = seat->limits.pool_size + seat->limits.max_overflow;
 
+	if (seat->limits.pool_size == 0)
+		return (0);
 	if (seat->limits.reserve_pool_size > 0 && set->reserve_pool_timeout > 0 &&
 	    first != NULL && clock_us() - first->start_us >= set->reserve_pool_timeout)
 		room += seat->limits.reserve_pool_size;

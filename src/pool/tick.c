@@ -111,8 +111,8 @@ tick_overflow(struct seat *seat, int64_t now)
 		trimmed = atomic_load(&pool->trimmed_us);
 	struct link *l = TAILQ_LAST(&seat->idle, link_list);
 
-	if (seat->limits.max_overflow == 0 || excess <= 0 || l == NULL ||
-	    now - l->request_us <= OVERFLOW_IDLE_US)
+	if (seat->limits.pool_size == 0 || seat->limits.max_overflow == 0 ||
+	    excess <= 0 || l == NULL || now - l->request_us <= OVERFLOW_IDLE_US)
 		return;
 	/* Several workers would each close what is too many. */
 	if (now - trimmed < WORKER_TICK_US / 2 ||
@@ -183,6 +183,36 @@ seat_is_forgotten(const struct seat *seat, int64_t now)
 		(seat->database->is_auto && max > 0 && now - seat->used_us > max));
 }
 
+/* A pool whose role is configured has its minimum before the first client comes. */
+static bool
+is_forced(const struct seat *seat)
+{
+	const struct topo_database *db = seat->database;
+
+	return (db != NULL && !db->is_auto && db->user != NULL &&
+		strcmp(db->user, seat->pool->role) == 0);
+}
+
+/* The first worker sees to those that nobody has used yet. */
+static void
+tick_forced(struct worker *w)
+{
+	const struct topo *topo = pool_worker(w)->topo;
+
+	if (w->index != 0)
+		return;
+	for (size_t i = 0; i < topo_database_count(topo); i++) {
+		const struct topo_database *db = topo_database(topo, i);
+		struct topo_limits limits;
+
+		if (db->is_auto || db->user == NULL || topo_database_served(db) != db)
+			continue;
+		topo_limits(topo, db, topo_login_find(topo, db->user), &limits);
+		if (limits.min_pool_size > 0)
+			(void)pool_seat_as(w, db->name, db->user);
+	}
+}
+
 void
 pool_tick(struct worker *w, int64_t now)
 {
@@ -190,6 +220,7 @@ pool_tick(struct worker *w, int64_t now)
 	struct seat *seat, *next;
 
 	tick_names(pw);
+	tick_forced(w);
 	link_cancels_expire(w, now, topo_settings(pw->topo)->cancel_wait_timeout);
 	for (seat = TAILQ_FIRST(&pw->seats); seat != NULL; seat = next) {
 		next = TAILQ_NEXT(seat, entry);
@@ -199,7 +230,8 @@ pool_tick(struct worker *w, int64_t now)
 		tick_overflow(seat, now);
 		tick_links(seat, now);
 		tick_averages(seat, now);
-		if (seat->clients > 0 && seat->database != NULL &&
+		if ((seat->clients > 0 || (w->index == 0 && is_forced(seat))) &&
+		    seat->database != NULL &&
 		    seat->pool->links < seat->limits.min_pool_size &&
 		    !seat->pool->db->is_paused && !pool_is_closed(seat))
 			(void)pool_open(seat);

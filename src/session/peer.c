@@ -143,7 +143,8 @@ forward_start(struct forward *f)
 		f->has_failed = true;
 		return;
 	}
-	if (atomic_fetch_add(&under_way[f->peer], 1) >= (uint64_t)peer->pool_size) {
+	if (atomic_fetch_add(&under_way[f->peer], 1) >= (uint64_t)peer->pool_size &&
+	    peer->pool_size > 0) {
 		atomic_fetch_sub(&under_way[f->peer], 1);
 		return;
 	}

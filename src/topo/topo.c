@@ -434,6 +434,6 @@ topo_limits(const struct topo *t, const struct topo_database *db,
 		first_said(l->client_idle_timeout, -1, s->client_idle_timeout),
 	};
 	/* PgBouncer: effectively capped at the pool size. */
-	if (out->min_pool_size > out->pool_size)
+	if (out->pool_size > 0 && out->min_pool_size > out->pool_size)
 		out->min_pool_size = out->pool_size;
 }

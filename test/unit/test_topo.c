@@ -302,10 +302,10 @@ wrong_databases_are_explained(void **state)
 	    "t.ini:3: the name of the database is missing\n"
 	    "t.ini:4: pgweave: this name is the console's, a database must have another\n");
 	expect_problems(
-	    "[databases]\na = host=x pool_sze=3 pool_size=0 port=x\n"
+	    "[databases]\na = host=x pool_sze=3 pool_size=-2 port=x\n"
 	    "b = host\nc = connect_query='x\nd = user=\ne = user=${PGWEAVE_NO_SUCH}\n",
 	    "t.ini:2: a: pool_sze: no such key, did you mean \"pool_size\"?\n"
-	    "t.ini:2: a: pool_size: \"0\" is out of range, allowed are 1 to 1000000\n"
+	    "t.ini:2: a: pool_size: \"-2\" is out of range, allowed are 0 to 1000000\n"
 	    "t.ini:2: a: port: \"x\" is not a number, allowed are 1 to 65535\n"
 	    "t.ini:3: b: expected key=value\n"
 	    "t.ini:4: c: the closing ' is missing\n"
@@ -440,7 +440,7 @@ wrong_logins_are_explained(void **state)
 	    "users.txt:4: the user's name is empty",
 	    "t.ini:8: x: host: not known here, it belongs in [database x], [databases]",
 	    "t.ini:8: x: pool_mod: no such key, did you mean \"pool_mode\"?",
-	    "t.ini:9: y: pool_size: \"many\" is not a number, allowed are 1 to 1000000",
+	    "t.ini:9: y: pool_size: \"many\" is not a number, allowed are 0 to 1000000",
 	};
 	struct conf_problems p = {0};
 	struct topo *t = build_with_users("hunter2\n\"a\" \"hunter2\n\"a\" hunter2\n"

@@ -56,6 +56,8 @@ void vars_set_canonical(struct worker *, struct vars *v, struct vars *canonical)
 /* A copy that belongs to no worker (free() it, or import it), and such a copy taken over. */
 struct vars *vars_export(const struct vars *) MUST_USE;
 struct vars *vars_import(struct worker *, struct vars *copy) MUST_USE;
+/* What the reading of a text may hang on: equal for sets with the same of that. */
+uint64_t vars_reading(const struct vars *);
 /* Memory that all sets of this worker take. */
 size_t vars_bytes(const struct worker *);
 
@@ -86,6 +88,8 @@ struct request {
 	bool is_own;     /* REQ_CLOSE of what no client knows */
 	bool is_ours;    /* sent to fail: the client gets the proxy's own error */
 	bool is_after_error; /* REQ_SYNC: something of its batch has failed */
+	bool is_shared;      /* about a statement without a name that clients share */
+	bool is_healing;     /* its like has failed for a shared statement */
 	void *arg;           /* the user's */
 	struct hash128
 	    id; /* ACT_SKIP and ACT_FORWARD of REQ_PARSE: what is prepared by it */
@@ -116,9 +120,13 @@ struct prepared_set {
 	struct table table;
 	TAILQ_HEAD(prepared_list, prepared_entry) lru; /* first: used longest ago */
 };
-/* Definitions (CREATE, ALTER, DROP) that this process has seen done, and one. Threads count
- * together. */
+/* Definitions (CREATE, ALTER, DROP, and what may hold some) that this process has seen done, and
+ * one. Threads count together. */
 uint64_t link_definitions(void);
+struct link;
+/* One more, now and when the link's transaction ends. */
+void link_define(struct link *);
+void link_define_over(struct link *);
 /* True and made the youngest when the statement is there and up to date. */
 bool prepared_touch(struct prepared_set *, struct hash128 id);
 /* Whether the server has one of that name, be it out of date: then it is to be closed first. */
@@ -138,6 +146,20 @@ void prepared_confirm(struct prepared_set *, struct hash128 id);
 /* Parsed in an earlier batch that the server has not answered: it may have skipped it. */
 bool prepared_is_unsure(const struct prepared_set *, struct hash128 id, uint32_t batch);
 void prepared_forget(struct prepared_set *, struct hash128 id);
+/* Statements that clients share have been read for somebody else. What they were read under may
+ * have changed since, so they are used for a moment only: as long as no definition and no SET is
+ * known to have come between, and PREPARED_SHARED_US at most. */
+#define PREPARED_SHARED_US 1000000
+enum prepared_shared {
+	PREPARED_MISSING, /* or out of date */
+	PREPARED_FRESH,   /* and made the youngest */
+	PREPARED_WORN     /* out of date after much use */
+};
+enum prepared_shared prepared_shared(
+    struct prepared_set *, struct hash128 id, uint32_t said, int64_t now_us);
+/* prepared_add(), of such a one. */
+void prepared_share(struct prepared_set *, struct hash128 id, uint32_t batch,
+    uint32_t said, int64_t now_us);
 unsigned prepared_count(const struct prepared_set *);
 /* Takes out the one used longest ago; false when there is none. */
 bool prepared_evict(struct prepared_set *, struct hash128 *id);
@@ -245,14 +267,25 @@ struct link {
 	bool is_listed : 1;   /* the keeper's: it is among the idle ones */
 	bool is_checking : 1; /* the keeper's: server_check_query runs */
 	bool was_ready : 1;   /* the keeper's: its login was fine */
-	uint8_t replication;  /* enum proto_replication: it serves one client alone */
-	uint32_t pid;         /* BackendKeyData */
+	bool has_defined : 1; /* something may be defined when its transaction ends */
+	bool has_rows : 1;    /* the user's: a simple query has described its rows */
+	/* the user's, of a batch that runs a statement which clients share: */
+	bool is_sharing : 1; /* the batch that is being sent is one */
+	bool
+	    shares : 1; /* of one, nothing but ParseComplete has come that is the client's */
+	bool has_told_parse : 1; /* that has */
+	bool heals : 1;          /* it has failed, and runs once more after its end */
+	uint8_t replication;     /* enum proto_replication: it serves one client alone */
+	uint32_t pid;            /* BackendKeyData */
 	uint16_t key_len;
 	uint8_t *key;     /* NULL: none came */
 	uint64_t unnamed; /* the user: token of its unnamed statement; 0: there is none */
 	uint32_t batch;   /* counts the Syncs sent */
-	unsigned cancels; /* cancel requests under way */
-	int64_t connect_us; /* when it was opened, monotonic */
+	uint32_t said;    /* counts the SETs and RESETs of clients */
+	struct hash128 shared; /* the user's: the statement of the batch that shares */
+	struct buf kept;       /* the user's: what stands behind its Parse */
+	unsigned cancels;      /* cancel requests under way */
+	int64_t connect_us;    /* when it was opened, monotonic */
 	int64_t connect_wall_us;
 	int64_t request_us; /* when it was lent, or became idle */
 	int64_t run_us;     /* when the query of the proxy's own was sent */

@@ -68,6 +68,8 @@ struct session {
 	bool is_admin : 1;       /* console: may change things */
 	bool says_pgbouncer : 1; /* console: the name under which it was asked for */
 	bool holds_clients : 1;  /* counted in seat, database and user */
+	uint8_t
+	    pipelined; /* batches before it may share statements again: it does not wait */
 	struct statements *statements; /* NULL: none yet */
 	uint64_t unnamed_token;        /* marks it on links; 0: there is none */
 	struct stmt
@@ -104,6 +106,12 @@ struct forward {
 	void *arg;
 };
 
+/* A statement without a name that a link has seen. */
+struct share_sight {
+	uint64_t key;
+	int64_t us;
+};
+
 struct lookup;
 TAILQ_HEAD(lookup_list, lookup);
 struct session_worker {
@@ -116,7 +124,8 @@ struct session_worker {
 	struct table keys;  /* sessions by pid */
 	struct table known; /* statements by their id */
 	size_t known_bytes;
-	struct table kinds; /* what is known of members' tables */
+	struct share_sight *sights; /* NULL: none yet */
+	struct table kinds;         /* what is known of members' tables */
 	struct weave_plan
 	    *plan; /* room for the answer of a route; NULL: none needed yet */
 	struct sql_cache *facts; /* of statements on virtual databases; NULL: none yet */

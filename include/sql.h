@@ -105,6 +105,15 @@ unsigned sql_prepare_arguments(const struct sql_scan *, const struct sql_prepare
     struct sql_argument **out) MUST_USE;
 void sql_arguments_free(struct sql_argument *, unsigned count);
 
+/* ---- statements that clients may share ---- */
+
+enum sql_share {
+	SQL_SHARE_NOT,
+	SQL_SHARE_MAY,    /* a query whose constants are the same whenever it is read */
+	SQL_SHARE_DEFINES /* not; and it may make a table without its tag's saying so */
+};
+enum sql_share sql_share(const char *text, size_t len);
+
 /* ---- facts ---- */
 
 enum sql_class {

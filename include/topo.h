@@ -123,6 +123,7 @@ struct topo_database {
 	struct conf_at at;
 	/* -1 where the database says nothing. */
 	int pool_mode;
+	int64_t share_statements;
 	int64_t pool_size, min_pool_size, reserve_pool_size;
 	int64_t max_db_connections, max_db_client_connections;
 	int64_t server_lifetime; /* µs */
@@ -493,6 +494,7 @@ struct topo_limits {
 	int64_t query_timeout, query_wait_timeout; /* µs; 0: no limit, as below */
 	int64_t idle_transaction_timeout, transaction_timeout; /* µs */
 	int64_t client_idle_timeout;                           /* µs */
+	bool share_statements;
 };
 void topo_limits(const struct topo *, const struct topo_database *,
     const struct topo_login *, struct topo_limits *out);

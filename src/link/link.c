@@ -82,12 +82,18 @@ link_definitions(void)
 	return (atomic_load(&definitions));
 }
 
-static bool
-is_definition(const char *tag, size_t len)
+void
+link_define(struct link *l)
 {
-	return ((len > 6 && memcmp(tag, "ALTER ", 6) == 0) ||
-		(len > 7 && memcmp(tag, "CREATE ", 7) == 0) ||
-		(len > 5 && memcmp(tag, "DROP ", 5) == 0));
+	l->has_defined = true;
+	atomic_fetch_add(&definitions, 1);
+}
+
+void
+link_define_over(struct link *l)
+{
+	l->has_defined = false;
+	atomic_fetch_add(&definitions, 1);
 }
 
 static bool
@@ -96,15 +102,25 @@ tag_is(const char *tag, size_t len, const char *what)
 	return (len == strlen(what) + 1 && memcmp(tag, what, len) == 0);
 }
 
+static bool
+is_definition(const char *tag, size_t len)
+{
+	return ((len > 6 && memcmp(tag, "ALTER ", 6) == 0) ||
+		(len > 7 && memcmp(tag, "CREATE ", 7) == 0) ||
+		(len > 5 && memcmp(tag, "DROP ", 5) == 0) ||
+		(len > 7 && memcmp(tag, "IMPORT ", 7) == 0) || tag_is(tag, len, "DO") ||
+		tag_is(tag, len, "CALL"));
+}
+
 bool
 link_note_tag(struct link *l, const char *tag, size_t len)
 {
 	if (len == 0 ||
 	    !proto_is_of(tag[0], PROTO_TYPE('A') | PROTO_TYPE('C') | PROTO_TYPE('D') |
-				     PROTO_TYPE('R') | PROTO_TYPE('S')))
+				     PROTO_TYPE('I') | PROTO_TYPE('R') | PROTO_TYPE('S')))
 		return (false);
 	if (is_definition(tag, len)) {
-		atomic_fetch_add(&definitions, 1);
+		link_define(l);
 		return (false);
 	}
 	if (tag_is(tag, len, "DISCARD ALL")) {
@@ -118,8 +134,10 @@ link_note_tag(struct link *l, const char *tag, size_t len)
 	}
 	/* It may have been about what a client asked for at connect time; the server does not
 	 * report those. */
-	if (tag_is(tag, len, "SET") || tag_is(tag, len, "RESET"))
+	if (tag_is(tag, len, "SET") || tag_is(tag, len, "RESET")) {
 		l->vars = vars_with_startup(l->worker, l->vars, NULL);
+		l->said++;
+	}
 	return (false);
 }
 
@@ -344,6 +362,7 @@ link_bury(struct burial *b)
 	requests_free(&l->requests);
 	prepared_clear(&l->prepared);
 	buf_free(&l->hold);
+	buf_free(&l->kept);
 	vars_release(l->worker, l->vars);
 	vars_release(l->worker, l->born);
 	tls_release(l->tls);

@@ -8,6 +8,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#define WORN_USES 4 /* of a shared statement: it will be wanted again */
+
 struct prepared_entry {
 	struct table_node node;
 	struct hash128 id;
@@ -15,6 +17,9 @@ struct prepared_entry {
 	unsigned age;         /* see ages */
 	bool is_sure;         /* the server has confirmed it */
 	uint64_t definitions; /* how many had been seen; 0: it is not to be trusted */
+	uint32_t said;        /* of the link */
+	uint32_t uses;        /* of one that is shared */
+	int64_t shared_us;    /* since when it is */
 	TAILQ_ENTRY(prepared_entry) lru;
 };
 
@@ -143,6 +148,36 @@ prepared_add(struct prepared_set *set, struct hash128 id, uint32_t batch)
 	e->definitions = link_definitions();
 	table_add(&set->table, &e->node, id.lo);
 	TAILQ_INSERT_TAIL(&set->lru, e, lru);
+}
+
+void
+prepared_share(struct prepared_set *set, struct hash128 id, uint32_t batch, uint32_t said,
+    int64_t now_us)
+{
+	struct prepared_entry *e;
+
+	prepared_forget(set, id);
+	prepared_add(set, id, batch);
+	e = entry_find(set, id);
+	e->said = said;
+	e->shared_us = now_us;
+}
+
+enum prepared_shared
+prepared_shared(
+    struct prepared_set *set, struct hash128 id, uint32_t said, int64_t now_us)
+{
+	struct prepared_entry *e = entry_find(set, id);
+
+	if (e == NULL || e->definitions != link_definitions() || e->said != said ||
+	    e->age != atomic_load_explicit(age_of(id), memory_order_relaxed))
+		return (PREPARED_MISSING);
+	if (now_us - e->shared_us > PREPARED_SHARED_US)
+		return (e->uses >= WORN_USES ? PREPARED_WORN : PREPARED_MISSING);
+	e->uses++;
+	TAILQ_REMOVE(&set->lru, e, lru);
+	TAILQ_INSERT_TAIL(&set->lru, e, lru);
+	return (PREPARED_FRESH);
 }
 
 void

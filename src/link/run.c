@@ -94,6 +94,8 @@ link_run_bytes(struct link *l, const uint8_t *p, size_t len)
 				return (len);
 			}
 			l->txn = (char)body[0];
+			if (l->has_defined && l->txn == 'I')
+				link_define_over(l);
 			link_run_over(l);
 		} else
 			(void)link_note_async(l, type, body, (size_t)n - PROTO_HEAD);

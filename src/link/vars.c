@@ -18,6 +18,7 @@ struct vars {
 	struct hash128 id;
 	unsigned refs, count;
 	size_t bytes;
+	uint64_t reading; /* a hash of what texts are read under */
 	struct vars *canonical;
 	struct var var[]; /* sorted by name, without regard to case; strings behind it */
 };
@@ -68,6 +69,42 @@ vars_same(const struct table_node *n, const void *key)
 	return (a->id.hi == id->hi && a->id.lo == id->lo);
 }
 
+/* What no constant hangs on, and clients like to have each their own. */
+static bool
+is_for_reading(const struct var *v)
+{
+	static const char *const others[] = {"application_name", "statement_timeout",
+	    "lock_timeout", "idle_in_transaction_session_timeout", "idle_session_timeout",
+	    "extra_float_digits", "in_hot_standby", "default_transaction_read_only"};
+
+	for (size_t i = 0; i < ARRAY_LEN(others); i++)
+		if (strcasecmp(v->name, others[i]) == 0)
+			return (false);
+	return (true);
+}
+
+static uint64_t
+reading_of(const struct vars *v)
+{
+	struct buf all = {0};
+	uint64_t hash;
+
+	for (unsigned i = 0; i < v->count; i++)
+		if (is_for_reading(&v->var[i])) {
+			buf_add(&all, v->var[i].name, strlen(v->var[i].name) + 1);
+			buf_add(&all, v->var[i].value, strlen(v->var[i].value) + 1);
+		}
+	hash = hash_bytes(all.mem, all.len);
+	buf_free(&all);
+	return (hash);
+}
+
+uint64_t
+vars_reading(const struct vars *v)
+{
+	return (v->reading);
+}
+
 /* The one object with these contents, with a reference for the caller. */
 static struct vars *
 vars_intern(struct worker *w, const struct var *list, unsigned count)
@@ -105,6 +142,7 @@ vars_intern(struct worker *w, const struct var *list, unsigned count)
 		memcpy(at + nlen, list[i].value, vlen);
 		at += nlen + vlen;
 	}
+	v->reading = reading_of(v);
 	table_add(&lw->vars, &v->node, id.lo);
 	lw->vars_bytes += v->bytes;
 	return (v);

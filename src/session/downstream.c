@@ -40,9 +40,8 @@ request_done(struct session *s, struct request *r)
 	stmt_name_unpend(s, n);
 }
 
-/* The server will never do what this request asks. */
-static void
-request_undo(struct session *s, struct link *l, struct request *r)
+void
+session_undo_request(struct session *s, struct link *l, struct request *r)
 {
 	struct stmt_name *n = r->arg;
 
@@ -53,6 +52,8 @@ request_undo(struct session *s, struct link *l, struct request *r)
 		l->unnamed = UNNAMED_FOREIGN;
 		s->unnamed_token = 0;
 		stmt_unnamed_set(s, NULL);
+		if (r->is_shared && r->act != ACT_FAKE)
+			prepared_forget(&l->prepared, r->id);
 	} else if (r->kind == REQ_QUERY)
 		l->unnamed = UNNAMED_FOREIGN;
 	else if (r->kind == REQ_PARSE && r->act != ACT_FAKE && !r->is_doomed)
@@ -79,7 +80,7 @@ session_disown_requests(struct session *s, struct link *l)
 	for (uint32_t i = l->requests.count; i-- > 0;) {
 		struct request *r = requests_at(&l->requests, i);
 
-		request_undo(s, l, r);
+		session_undo_request(s, l, r);
 		r->arg = NULL;
 	}
 }
@@ -92,7 +93,8 @@ session_emit_fakes(struct session *s, struct batch *b)
 	struct link *l = s->link;
 	struct request *r;
 
-	while ((r = requests_head(&l->requests)) != NULL && r->act == ACT_FAKE) {
+	while ((r = requests_head(&l->requests)) != NULL && r->act == ACT_FAKE &&
+	       !r->is_shared) {
 		batch_pass(b, r->kind == REQ_PARSE ? parse_complete : close_complete, 5);
 		request_done(s, r);
 		requests_pop(&l->requests);
@@ -134,9 +136,11 @@ down_answer(struct down *d, uint32_t size, enum request_kind kind, const char *w
 	is_forwarded = r->act == ACT_FORWARD;
 	if (kind == REQ_PARSE) {
 		METRIC_INC(&d->s->seat->metrics, server_parse_count);
-		if (!r->is_unnamed)
+		if (!r->is_unnamed || r->is_shared)
 			prepared_confirm(&d->l->prepared, r->id);
 	}
+	if (r->is_healing)
+		share_healed(d->s, r);
 	request_done(d->s, r);
 	requests_pop(&d->l->requests);
 	return (down_body(d, size, is_forwarded));
@@ -197,6 +201,13 @@ down_complete(struct down *d, char type, const uint8_t *body, uint32_t size)
 	}
 	if (type == 'C' && d->s->prep != NULL && !prep_tag(d->s, d->l))
 		return (down_body(d, size, false));
+	if (r->kind == REQ_QUERY) {
+		/* CREATE TABLE AS says SELECT too, but describes no rows. */
+		if (type == 'C' && !d->l->has_rows && size > 11 &&
+		    memcmp(body, "SELECT ", 7) == 0)
+			link_define(d->l);
+		d->l->has_rows = false;
+	}
 	if (type == 'C' && size > 4) {
 		down_tag(d, (const char *)body, size - 4);
 		if (d->s->weave != NULL && body[size - 5] == '\0')
@@ -241,7 +252,7 @@ static enum verdict
 down_error(struct down *d, const uint8_t *body, uint32_t size)
 {
 	struct link *l = d->l;
-	struct request *r = requests_head(&l->requests);
+	struct request *r;
 	struct proto_error_fields error;
 	char server_name[PREPARED_NAME];
 	uint32_t until = 0;
@@ -251,8 +262,11 @@ down_error(struct down *d, const uint8_t *body, uint32_t size)
 		return (down_broken(d, "malformed ErrorResponse"));
 	if (strcmp(error.severity, "FATAL") == 0 || strcmp(error.severity, "PANIC") == 0)
 		l->saw_fatal = true;
+	if (l->shares && share_failed(d->s, l, &error, &d->batch))
+		return (down_body(d, size, false));
 	if (again_failed(d->s, &d->batch, &error))
 		return (DOWN_STOP);
+	r = requests_head(&l->requests);
 	again_release(d->s, &d->batch);
 	if (d->s->mode != POOL_SESSION && link_is_at_rest(l)) {
 		/* Behind the last answer: the farewell to a link that is on its way back. */
@@ -303,7 +317,7 @@ down_error(struct down *d, const uint8_t *body, uint32_t size)
 			requests_at(&l->requests, until)->is_after_error = true;
 		/* Newest first, so that a name closed and given anew is undone in order. */
 		for (uint32_t i = until; i-- > 0;)
-			request_undo(d->s, l, requests_at(&l->requests, i));
+			session_undo_request(d->s, l, requests_at(&l->requests, i));
 		while (until-- > 0)
 			requests_pop(&l->requests);
 	}
@@ -352,6 +366,12 @@ down_ready(struct down *d, const uint8_t *body, uint32_t size)
 		l->skips_to_sync = l->wants_sync = false;
 	l->has_lost_sync = false;
 	l->txn = (char)body[0];
+	if (l->has_defined && l->txn == 'I')
+		link_define_over(l);
+	if (l->heals) {
+		share_heal(s, l);
+		return (down_body(d, size, false));
+	}
 	if (s->prep != NULL && r != NULL && prep_ready(s, l))
 		return (down_body(d, size, false));
 	s->request_us = now;
@@ -403,6 +423,7 @@ down_description(struct down *d, uint32_t size)
 		return (down_answer(d, size, REQ_DESCRIBE, ""));
 	if (r == NULL || (r->kind != REQ_QUERY && r->kind != REQ_EXECUTE))
 		return (down_broken(d, "rows are described that nobody asked for"));
+	d->l->has_rows = true;
 	return (down_body(d, size, true));
 }
 
@@ -452,6 +473,8 @@ down_message(struct down *d)
 			return (down_broken(d, "message of an impossible length"));
 		return (DOWN_STOP);
 	}
+	if (d->l->shares)
+		share_hears(d->l, type, &d->batch);
 	if (d->batch.held != NULL && proto_is_of(type, END_TYPES))
 		again_release(d->s, &d->batch);
 	switch (type) {

@@ -278,6 +278,7 @@ session_let_go(struct session *s)
 	s->link = NULL;
 	prep_end(s);
 	l->was_shared |= s->mode != POOL_SESSION;
+	l->is_sharing = l->shares = l->heals = false;
 	if (!s->rewrites)
 		l->unnamed = UNNAMED_FOREIGN;
 	if (s->state != SESSION_WELCOME)

@@ -138,6 +138,26 @@ enum up_verdict prep_query(struct up *, const char *said, const char *sent, size
 /* The same query once more. */
 void prep_repeat(struct session *, struct link *);
 
+/* ---- share.c ---- */
+
+/* The Parse of the session's statement without a name, which has been kept. True: it is dealt
+ * with, and what follows in its batch is about s->link->shared. */
+bool share_parse(struct up *, uint32_t size, struct stmt *);
+/* A statement is bound, perhaps to define something (NULL: an unknown one). */
+void share_note_definition(struct session *, struct stmt *);
+/* While s->link->shares or heals: the message behind its batch waits. */
+bool share_must_wait(struct session *);
+/* While l->shares: before any message of the server; ParseComplete is told when its turn has
+ * come. */
+void share_hears(struct link *, char type, struct batch *);
+/* An error: true when the client does not hear of it, because the batch runs once more. */
+bool share_failed(
+    struct session *, struct link *, const struct proto_error_fields *, struct batch *);
+/* At its ReadyForQuery. */
+void share_heal(struct session *, struct link *);
+/* What had failed for the shared statement has not. */
+void share_healed(struct session *, const struct request *);
+
 /* ---- decide.c ---- */
 
 /* The statement that an EXECUTE runs, with its arguments. */

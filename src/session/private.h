@@ -239,6 +239,8 @@ struct stmt {
 	char *
 	    declared; /* by PREPARE, with these types: "(int, text)" or ""; NULL: by Parse */
 	uint8_t prepare; /* enum sql_prepare_kind: what the text is */
+	bool knows_share;
+	uint8_t share; /* enum sql_share */
 	bool knows_taint,
 	    is_taint;   /* whether it leaves something in the server's session */
 	uint8_t data[]; /* text, NUL, types */
@@ -291,6 +293,8 @@ size_t session_feed(struct session *, const uint8_t *p, size_t len);
 size_t session_link_bytes(struct link *, const uint8_t *p, size_t len);
 /* Answers that need no server and whose turn has come. */
 void session_emit_fakes(struct session *, struct batch *);
+/* The server will never do what this request asks. */
+void session_undo_request(struct session *, struct link *, struct request *);
 /* The session will not see the answers any more; the requests stay owed to nobody. */
 void session_disown_requests(struct session *, struct link *);
 

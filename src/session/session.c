@@ -259,6 +259,7 @@ session_fini(struct worker *w)
 	buf_free(&sw->scratch[1]);
 	sql_cache_destroy(sw->facts);
 	free(sw->plan);
+	free(sw->sights);
 	kinds_free(sw);
 	free(sw);
 	w->slot[WORKER_SESSION] = NULL;

@@ -163,9 +163,11 @@ up_parse_unnamed(struct up *u, const uint8_t *body, size_t have, uint32_t size)
 	struct proto_parse parse;
 	struct request *r;
 
-	if (size - 4 > max && !may_be_prepare(body, have, size))
+	if (size - 4 > max && !may_be_prepare(body, have, size)) {
 		stmt_unnamed_set(s, NULL);
-	else if (have < size - 4)
+		if (sql_share((const char *)body + 1, have - 1) == SQL_SHARE_DEFINES)
+			s->link->has_defined = true;
+	} else if (have < size - 4)
 		return (UP_STOP);
 	else if (proto_parse_parse(body, have, &parse) == 0) {
 		struct stmt *st = stmt_intern(s->worker, &parse);
@@ -182,6 +184,8 @@ up_parse_unnamed(struct up *u, const uint8_t *body, size_t have, uint32_t size)
 	/* A number of its own: a link that the client has left keeps what it had then. */
 	s->unnamed_token =
 	    ++session_worker(s->worker)->tokens << 8 | (uint64_t)s->worker->index;
+	if (s->unnamed != NULL && share_parse(u, size, s->unnamed))
+		return (up_body(u, size + 1, true));
 	s->link->unnamed = s->unnamed_token;
 	if (s->unnamed != NULL && prep_is(s->unnamed))
 		text = stmt_text(prep_real(u, s->unnamed, NULL));
@@ -264,7 +268,9 @@ up_parse(struct up *u, const uint8_t *body, size_t len)
 	real = prep_is(st) ? prep_real(u, st, NULL) : st;
 	n = stmt_name_add(s, parse.name, st);
 	n->batch = s->link->batch;
-	if (prepared_touch(&s->link->prepared, real->id))
+	/* What was prepared before a definition may be what this client never had. */
+	n->definitions = link_definitions();
+	if (prepared_touch_fresh(&s->link->prepared, real->id, n->definitions))
 		r = up_owe(u, REQ_PARSE, ACT_FAKE);
 	else {
 		if (prepared_is_old(&s->link->prepared, real->id))
@@ -303,8 +309,8 @@ up_bind(struct up *u, const uint8_t *head, size_t have, uint32_t size)
 	struct session *s = u->s;
 	const char *portal, *statement;
 	char name[PREPARED_NAME];
-	const struct stmt *real;
 	struct stmt_name *n;
+	bool is_shared;
 	struct buf *out;
 	uint8_t *at;
 	size_t rest, portal_len;
@@ -320,16 +326,24 @@ up_bind(struct up *u, const uint8_t *head, size_t have, uint32_t size)
 			    prep_is(s->unnamed) && !prep_settle(u))
 		return (UP_STOP);
 	METRIC_INC(&s->seat->metrics, bind_count);
-	if (n == NULL) {
-		if (statement[0] == '\0')
+	is_shared = s->link->is_sharing && statement[0] == '\0';
+	if (n == NULL && !is_shared) {
+		if (statement[0] == '\0') {
+			share_note_definition(s, s->unnamed);
 			up_ensure_unnamed(u, portal);
+		}
 		up_owe(u, REQ_BIND, ACT_FORWARD)->is_prepare =
 		    statement[0] == '\0' && s->unnamed != NULL && prep_is(s->unnamed);
 		return (up_body(u, size + 1, false));
 	}
-	real = up_real(u, n, portal);
-	up_about(up_owe(u, REQ_BIND, ACT_FORWARD), n);
-	prepared_name(real->id, name);
+	if (is_shared) {
+		up_owe(u, REQ_BIND, ACT_FORWARD)->is_shared = true;
+		prepared_name(s->link->shared, name);
+	} else {
+		share_note_definition(s, n->stmt);
+		prepared_name(up_real(u, n, portal)->id, name);
+		up_about(up_owe(u, REQ_BIND, ACT_FORWARD), n);
+	}
 	portal_len = strlen(portal) + 1;
 	out = batch_make(&u->batch);
 	at = buf_room(out, PROTO_HEAD);
@@ -372,6 +386,14 @@ up_target(struct up *u, char type, const uint8_t *body, uint32_t size)
 			up_about(r, n);
 			stmt_name_take_out(s, n);
 		}
+		return (up_body(u, size + 1, true));
+	}
+	if (n == NULL && what == 'S' && name[0] == '\0' && s->link->is_sharing) {
+		up_owe(u, kind, ACT_FORWARD)->is_shared = true;
+		prepared_name(s->link->shared, server_name + 1);
+		proto_message(
+		    batch_make(&u->batch), type, server_name, sizeof(server_name));
+		batch_made(&u->batch);
 		return (up_body(u, size + 1, true));
 	}
 	if (n == NULL) {
@@ -456,7 +478,7 @@ up_own_sync(struct up *u)
 	proto_sync(batch_make(&u->batch));
 	batch_made(&u->batch);
 	up_owe(u, REQ_SYNC, ACT_SKIP);
-	l->skips_to_sync = false;
+	l->skips_to_sync = l->is_sharing = false;
 	l->batch++;
 }
 
@@ -531,7 +553,7 @@ up_sync(struct up *u, uint32_t size)
 	if (l->is_copying_in)
 		l->is_dirty = true;
 	else {
-		l->skips_to_sync = false;
+		l->skips_to_sync = l->is_sharing = false;
 		up_owe(u, REQ_SYNC, ACT_FORWARD)->is_behind_copy = l->copy_has_ended;
 		l->batch++;
 	}
@@ -569,6 +591,8 @@ up_linked(struct up *u, char type, uint32_t size)
 	struct link *l = s->link;
 	enum up_verdict v;
 
+	if ((l->shares || l->heals) && share_must_wait(s))
+		return (UP_STOP);
 	if (l->skips_to_sync && type != 'S')
 		return (up_body(u, size + 1, true));
 	if (s->rewrites && proto_is_of(type, NAME_TYPES))
@@ -704,7 +728,7 @@ session_feed(struct session *s, const uint8_t *p, size_t len)
 	}
 	batch_flush(&u.batch);
 	if (s->link->requests.count > 0 &&
-	    requests_head(&s->link->requests)->act == ACT_FAKE &&
+	    requests_head(&s->link->requests)->act == ACT_FAKE && !s->link->shares &&
 	    s->link->body_left == 0) {
 		batch_begin(&u.batch, &s->stream, &sw->scratch[1]);
 		again_hold(s, &u.batch);

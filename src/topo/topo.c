@@ -432,6 +432,8 @@ topo_limits(const struct topo *t, const struct topo_database *db,
 		l->transaction_timeout, db->transaction_timeout, s->transaction_timeout),
 	    .client_idle_timeout =
 		first_said(l->client_idle_timeout, -1, s->client_idle_timeout),
+	    .share_statements =
+		first_said(-1, db->share_statements, s->share_statements) != 0,
 	};
 	/* PgBouncer: effectively capped at the pool size. */
 	if (out->pool_size > 0 && out->min_pool_size > out->pool_size)

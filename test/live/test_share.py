@@ -1,0 +1,207 @@
+"""Statements without a name, run as ones that clients share (share_statements): the same messages
+as from PostgreSQL itself, byte for byte but for OIDs of tables and places in its source.
+
+The random scripts have two sessions, which take turns on a pool of one link or two; definitions
+come from both of them."""
+import random
+import re
+import struct
+
+import pytest
+
+import pgproto as pg_
+from poll import until
+from transcript import SYNC, Client, again, run
+
+SEED, SCRIPTS, TURNS = 5, 20, 80
+TABLE = "create table sh (a int, b text); insert into sh select i, 'b' || i from generate_series(1, 5) i"
+
+
+class Exact(Client):
+    """Its transcripts have all fields of errors and descriptions."""
+
+    def message(self):
+        type_, fields, body = super().message()
+        if type_ in "EN":
+            told = {k: v for k, v in fields.items() if k not in "SVFL"}
+            fields = dict(fields, M=str(sorted(told.items())))
+        return type_, fields, body
+
+    def hear(self, readies=1, seconds=None):
+        self.details = []
+        return super().hear(readies, seconds)
+
+    def need(self, size):
+        got = super().need(size)
+        if size > 5 and got[:1] == b"t":
+            self.details.append(got[5:])
+        elif size > 5 and got[:1] == b"T":
+            count, = struct.unpack_from("!H", got, 5)
+            at = 7
+            for _ in range(count):
+                end = got.index(b"\0", at)
+                self.details.append((got[at:end], got[end + 5:end + 19]))
+                at = end + 19
+        return got
+
+    def exactly(self, *messages, readies=1):
+        return self.say(*messages, readies=readies), self.details
+
+
+@pytest.fixture(scope="module")
+def databases(pg):
+    with pg.connect("postgres") as c:
+        for name in ("share_a", "share_b"):
+            c.execute(f"create database {name} owner alice")
+    for name in ("share_a", "share_b"):
+        with pg.connect(name, user="alice") as c:
+            c.execute(TABLE)
+
+
+@pytest.fixture(scope="module")
+def doors(module_proxy, pg, databases):
+    place = {"share_a": f"host=127.0.0.1 port={pg.port} dbname=share_a user=alice"}
+    virtual = "[virtual share_v]\ndefault = share_a\nmembers = share_a\n"
+    return [module_proxy(pg, databases=place, sections=virtual, pool_mode="transaction",
+                         default_pool_size=size, max_prepared_statements=most)
+            for size, most in ((1, 200), (2, 3))]
+
+
+@pytest.fixture
+def door(doors, only_pgweave):
+    return doors[0]
+
+
+def counters(door):
+    with door.console() as c:
+        return {name: value for name, value in c.execute(
+            "select name, value from totals").fetchall()}
+
+
+def batch(sql, values=(), oids=(), describe="P", portal=""):
+    out = [pg_.parse("", sql, oids)]
+    if describe == "S":
+        out.append(pg_.describe("S", ""))
+    out.append(pg_.bind(portal, "", values))
+    if describe == "P":
+        out.append(pg_.describe("P", portal))
+    return b"".join(out + [pg_.execute(portal), SYNC])
+
+
+def is_shared(client):
+    """Whether the link of the client has statements of that kind (their names are made by the
+    proxy, and nobody here names any)."""
+    return int(client.value("select count(*) from pg_prepared_statements")) > 0
+
+
+# ---- random scripts ----
+
+QUERIES = [  # text, values that fit and values that do not
+    ("select 1", [(), ("1",)]),
+    ("select $1::int + 1", [("4",), ("x",), ("99999999999",), ()]),
+    ("select a, b from sh where a = $1 order by a, b", [("1",), ("3",), ("5000000000",), ("x",)]),
+    ("select * from sh where b = $1 order by a", [("b1",), ("nix",), ()]),
+    ("insert into sh (a, b) values ($1, 'new')", [("7",), ("8",), ("x",), ("5000000000",)]),
+    ("insert into sh (a, b) values ($1, $2) returning *", [("7", "é"), ("5000000000", "x"), ("1",)]),
+    ("update sh set b = b || $1 where a = $2", [("+", "1"), ("-", "x")]),
+    ("delete from sh where a > $1", [("6",), ("null",)]),
+    ("with x as (insert into sh values (9, 'w') returning a) select a + $1 from x", [("1",), ("y",)]),
+    ("select count(*) from sh", [()]),
+    ("values (1), ($1)", [("2",), ("z",)]),
+    ("select nosuch from sh", [()]),
+    ("select * from missing", [()]),
+    ("select 1/0", [()]),
+    ("selec 1", [()]),
+    ("select 1; select 2", [()]),
+    ("", [()]),
+    ("select timestamptz '2020-01-01 00:00', date '2020-01-02' > $1", [("2020-01-01",), ("no",)]),
+    ("select pg_typeof($1), $1", [("t",)]),
+    ("select f(1, $1)", [("2",)]),
+    ("select 'it''s', E'a\\nb'", [()]),
+    ("select sh.* from sh order by 1, 2 limit $1", [("2",), ("-1",), ("a",)]),
+]
+IN_TRANSACTIONS = [("begin", [()]), ("commit", [()]), ("rollback", [()]),
+                   ("set local work_mem = 65", [()])]
+DEFINITIONS = [
+    "alter table sh alter a type bigint", "alter table sh alter a type int using 1",
+    "alter table sh add c int default 3", "alter table sh drop c", "alter table sh alter a type text",
+    "drop table sh; " + TABLE, "create table missing (m int)", "drop table if exists missing",
+    "create or replace function f(int, int) returns text language sql as $$select 'ints'$$",
+    "create or replace function f(int, text) returns text language sql as $$select 'text'$$",
+    "drop function if exists f(int, int)", "begin; alter table sh add d int; rollback",
+    "begin; alter table sh rename b to bb; alter table sh rename bb to b; commit",
+    "do $$begin drop table if exists sh; create table sh (b text, a numeric); end$$",
+    "create table other as select 1 as x; drop table other", "set datestyle = 'german'",
+    "set datestyle = 'iso'", "set time zone 'Asia/Tokyo'", "set time zone 'UTC'",
+    "set search_path = nosuch; reset search_path", "set intervalstyle = 'iso_8601'", "select 1",
+    "select * from sh order by 1, 2", "discard plans",
+]
+
+
+def one_batch(rnd, sql, values):
+    """Mostly what drivers send, and some that they do not."""
+    kind, portal = rnd.random(), rnd.choice(["", "", "", "c"])
+    oids = rnd.choice([(), (), (), (23,) * len(values), (25,) * len(values)])
+    if kind < 0.6:
+        return batch(sql, values, oids, rnd.choice("PPPS-"), portal)
+    if kind < 0.7:
+        return pg_.parse("", sql, oids) + pg_.describe("S", "") + SYNC
+    if kind < 0.74:
+        return pg_.parse("", sql) + SYNC
+    if kind < 0.78:  # twice
+        return pg_.parse("", sql) + again("", values) + again("", values) + SYNC
+    if kind < 0.82:
+        return pg_.parse("", sql) + pg_.FLUSH + again("", values) + SYNC
+    if kind < 0.86:
+        return pg_.parse("", sql) + again("", values) + run("select 5") + SYNC
+    if kind < 0.9:
+        return pg_.parse("", sql) + pg_.close("S", "") + again("", values) + SYNC
+    if kind < 0.93:
+        return pg_.parse("", sql) + pg_.bind("c", "", values) + pg_.execute("d") + SYNC
+    if kind < 0.96:
+        return pg_.parse("", sql) + pg_.bind("", "nosuch", values) + pg_.execute("") + SYNC
+    return pg_.parse("", sql) + pg_.bind("", "", values) + pg_.execute("", 1) + SYNC
+
+
+def turn(rnd, queries):
+    """What is sent, what for, and how many ReadyForQuery end it."""
+    if rnd.random() < 0.12:
+        sql = rnd.choice(DEFINITIONS)
+        return pg_.query(sql), [sql], 1
+    data, said, count = b"", [], rnd.choice([1, 1, 1, 1, 1, 2, 3])
+    for _ in range(count):
+        sql, choices = rnd.choice(queries)
+        values = rnd.choice(choices)
+        data += one_batch(rnd, sql, values)
+        said.append(f"{sql!r} {values}")
+    return data, said, count
+
+
+def same(answer, is_virtual):
+    """Errors of the proxy's own do not say where in PostgreSQL's source they come from."""
+    text, details = answer
+    return re.sub(r", \('R', '\w+'\)", "", text) if is_virtual else text, details
+
+
+@pytest.mark.parametrize("number", range(SCRIPTS))
+def test_answers_as_postgresql(doors, pg, databases, number, only_pgweave):
+    rnd = random.Random(SEED * 1000 + number)
+    door, name = doors[number % 2], ("share_a", "share_v")[number // 2 % 2]
+    queries = QUERIES + (IN_TRANSACTIONS if name == "share_a" else [])
+    with Exact(door.port, name) as a, Exact(door.port, name) as b, \
+            Exact(pg.port, "share_b") as x, Exact(pg.port, "share_b") as y:
+        for c in (a, x):
+            c.ask("drop table if exists sh, missing; drop function if exists f(int, int); "
+                  "drop function if exists f(int, text); " + TABLE)
+        history, busy, last = [f"seed {SEED}, script {number}"], None, turn(rnd, queries)
+        for _ in range(TURNS):
+            who = busy if busy is not None else rnd.randrange(2)
+            proxied, direct = ((a, x), (b, y))[who]
+            # hot texts are those that the link has just seen
+            data, said, readies = last = last if rnd.random() < 0.6 else turn(rnd, queries)
+            history.append("ab"[who] + ": " + ", ".join(said))
+            expected = direct.exactly(data, readies=readies)
+            got = proxied.exactly(data, readies=readies)
+            assert same(got, name == "share_v") == same(expected, name == "share_v"), (
+                "\n".join(history + [str(got), str(expected)]))
+            busy = None if expected[0].endswith("Z(I)") else who

@@ -149,10 +149,13 @@ view_workers_visit(struct worker *w, struct show *show)
 {
 	const struct seat *seat;
 	struct timespec cpu = {0};
-	int64_t links = 0;
+	int64_t links = 0, shared = 0, healed = 0;
 
-	TAILQ_FOREACH(seat, &pool_worker(w)->seats, entry)
+	TAILQ_FOREACH(seat, &pool_worker(w)->seats, entry) {
 		links += seat->link_count;
+		shared += (int64_t)seat->metrics.v[M_shared_count];
+		healed += (int64_t)seat->metrics.v[M_healed_count];
+	}
 	(void)clock_gettime(CLOCK_THREAD_CPUTIME_ID, &cpu);
 	row_int(show, COL_WORKERS_worker, w->index);
 	row_int(show, COL_WORKERS_clients, w->clients);
@@ -161,6 +164,8 @@ view_workers_visit(struct worker *w, struct show *show)
 	row_int(show, COL_WORKERS_loop_lag_us, w->loop_lag_us);
 	row_int(
 	    show, COL_WORKERS_cpu_ms, (int64_t)cpu.tv_sec * 1000 + cpu.tv_nsec / 1000000);
+	row_int(show, COL_WORKERS_shared, shared);
+	row_int(show, COL_WORKERS_healed, healed);
 	row_end(show);
 }
 

@@ -143,7 +143,8 @@ void prep_repeat(struct session *, struct link *);
 /* The Parse of the session's statement without a name, which has been kept. True: it is dealt
  * with, and what follows in its batch is about s->link->shared. */
 bool share_parse(struct up *, uint32_t size, struct stmt *);
-/* A statement is bound, perhaps to define something (NULL: an unknown one). */
+/* A statement is bound, perhaps to define something. NULL: one that was too long to keep, and was
+ * looked at when it was parsed. */
 void share_note_definition(struct session *, struct stmt *);
 /* While s->link->shares or heals: the message behind its batch waits. */
 bool share_must_wait(struct session *);

@@ -41,7 +41,7 @@ share_of(struct stmt *st)
 void
 share_note_definition(struct session *s, struct stmt *st)
 {
-	if (st == NULL || share_of(st) == SQL_SHARE_DEFINES)
+	if (st != NULL && share_of(st) == SQL_SHARE_DEFINES)
 		s->link->has_defined = true;
 }
 
@@ -331,7 +331,8 @@ share_heal(struct session *s, struct link *l)
 		    : type == 'E' ? REQ_EXECUTE
 				  : REQ_SYNC,
 		    ACT_FORWARD);
-		r->is_healing = type == 'B' || type == 'D';
+		r->is_healing =
+		    type == 'B' || (type == 'D' && l->kept.mem[at + PROTO_HEAD] == 'S');
 		r->id = l->shared;
 	}
 	buf_add(&out, l->kept.mem, l->kept.len);

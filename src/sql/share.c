@@ -71,7 +71,7 @@ sql_share(const char *text, size_t len)
 	    "rollback", "abort", "savepoint", "release", "set", "reset", "show", "fetch",
 	    "move", "close", "declare", "copy", "lock", "listen", "notify", "unlisten",
 	    "vacuum", "analyze", "truncate", "discard", "deallocate", "do", "call",
-	    "alter", "drop", "table", NULL};
+	    "alter", "drop", "table", "prepare", "execute", NULL};
 	struct sql_lexer l = {.text = text, .len = (uint32_t)len};
 	struct sql_token t;
 	bool is_insert = false, is_constant = memchr(text, '\\', len) == NULL;
@@ -81,11 +81,13 @@ sql_share(const char *text, size_t len)
 	while (sql_token_is_mark(&l, &t, "("));
 	if (t.kind == SQL_TOKEN_END || is_one_of(&l, &t, harmless))
 		return (SQL_SHARE_NOT);
-	if (!is_one_of(&l, &t, shared))
+	is_constant &= is_one_of(&l, &t, shared);
+	if (!is_one_of(&l, &t, shared) && !sql_token_is(&l, &t, "explain"))
 		return (SQL_SHARE_DEFINES);
 	for (; t.kind != SQL_TOKEN_END; sql_lex(&l, &t)) {
-		/* SELECT … INTO makes a table. */
-		if (!is_insert && sql_token_is(&l, &t, "into"))
+		/* SELECT … INTO, and EXPLAIN ANALYZE CREATE TABLE … AS, make a table. */
+		if (sql_token_is(&l, &t, "create") ||
+		    (!is_insert && sql_token_is(&l, &t, "into")))
 			return (SQL_SHARE_DEFINES);
 		is_insert =
 		    sql_token_is(&l, &t, "insert") || sql_token_is(&l, &t, "merge");

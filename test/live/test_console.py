@@ -47,7 +47,7 @@ COLUMNS = {
     "VERSION": "version",
     "TOTALS": "name value",
     "STATE": "key value",
-    "WORKERS": "worker clients links statements loop_lag_us cpu_ms",
+    "WORKERS": "worker clients links statements loop_lag_us cpu_ms shared healed",
 }
 LISTS = ("databases users pools free_clients used_clients login_clients free_servers used_servers "
          "dns_names dns_zones dns_queries dns_pending").split()

@@ -72,10 +72,8 @@ def door(doors, only_pgweave):
     return doors[0]
 
 
-def counters(door):
-    with door.console() as c:
-        return {name: value for name, value in c.execute(
-            "select name, value from totals").fetchall()}
+def count(door, name="shared"):
+    return sum(int(row[name]) for row in door.rows("WORKERS"))
 
 
 def batch(sql, values=(), oids=(), describe="P", portal=""):
@@ -86,12 +84,6 @@ def batch(sql, values=(), oids=(), describe="P", portal=""):
     if describe == "P":
         out.append(pg_.describe("P", portal))
     return b"".join(out + [pg_.execute(portal), SYNC])
-
-
-def is_shared(client):
-    """Whether the link of the client has statements of that kind (their names are made by the
-    proxy, and nobody here names any)."""
-    return int(client.value("select count(*) from pg_prepared_statements")) > 0
 
 
 # ---- random scripts ----
@@ -205,3 +197,173 @@ def test_answers_as_postgresql(doors, pg, databases, number, only_pgweave):
             assert same(got, name == "share_v") == same(expected, name == "share_v"), (
                 "\n".join(history + [str(got), str(expected)]))
             busy = None if expected[0].endswith("Z(I)") else who
+
+
+# ---- one thing at a time ----
+
+def heat(door, client, data):
+    """Until the link has it as a shared statement; the answer."""
+    def ran():
+        before, answers = count(door), [client.say(data) for _ in range(4)]
+        return count(door) > before + 1 and answers[-1]
+    return until(ran, 10, "the batch is shared")
+
+
+def test_batches_are_shared(door, databases):
+    """By clients in turns, under a name that no client knows; what is not a query is not."""
+    with Client(door.port, "share_a") as a, Client(door.port, "share_a") as b:
+        data = batch("select $1::int + 41", ("1",))
+        assert heat(door, a, data) == "1 2 T D(42) C(SELECT 1) Z(I)"
+        before = count(door)
+        for c in (b, a, b):
+            assert c.say(data) == "1 2 T D(42) C(SELECT 1) Z(I)"
+        assert count(door) == before + 3
+        assert int(a.value("select count(*) from pg_prepared_statements where name like 'pgw_%' "
+                           "and statement = 'select $1::int + 41'")) == 1
+        assert heat(door, a, pg_.parse("", "select $1::int - 1") + pg_.describe("S", "") + SYNC) == (
+            "1 t T Z(I)")
+        # what was parsed is there for a later batch, also behind another client's
+        b.say(batch("select 'other'"))
+        assert a.say(again("", ("5",)), SYNC) == "2 D(4) C(SELECT 1) Z(I)"
+        before = count(door)
+        for sql in ("begin", "commit", "select timestamptz 'now' > '2020-01-01'", "set work_mem = 64",
+                    "select $1::text as " + "x" * 70):
+            for _ in range(3):
+                a.say(batch(sql, ("v",) if "$1" in sql else ()))
+        assert count(door) - before <= 2  # of the last one, which the server has a word to each time
+
+
+def test_a_notice_comes_each_time(door, databases):
+    with Client(door.port, "share_a") as c:
+        sql = "select 1 as " + "y" * 70
+        answers = {c.say(batch(sql)) for _ in range(6)}
+        assert len(answers) == 1 and answers.pop().startswith("N(identifier "), answers
+
+
+def test_off_for_a_database(module_proxy, pg, databases, only_pgweave):
+    line = f"host=127.0.0.1 port={pg.port} dbname=share_a user=alice"
+    door = module_proxy(pg, databases={"off": line + " share_statements=0", "share_a": line},
+                        pool_mode="transaction", default_pool_size=1)
+    with Client(door.port, "off") as c:
+        for _ in range(5):
+            c.say(batch("select 1"))
+        assert count(door) == 0
+    with Client(door.port, "share_a") as c:
+        heat(door, c, batch("select 1"))
+
+
+@pytest.fixture
+def direct(pg, databases):
+    with pg.connect("share_a", user="alice") as c:
+        c.execute("drop table if exists heal")
+        c.execute("create table heal (a int, b text)")
+        c.execute("insert into heal values (1, 'x')")
+        yield c
+        c.execute("drop table if exists heal")
+
+
+@pytest.mark.parametrize("name", ["share_a", "share_v"])
+@pytest.mark.parametrize("sql, values, change, answer", [
+    ("select * from heal", (), "alter table heal add c int default 3", "D(1|x|3) C(SELECT 1)"),
+    ("select * from heal", (), "alter table heal drop b", "D(1) C(SELECT 1)"),
+    ("select b from heal where a < $1", ("5000000000",), "alter table heal alter a type bigint",
+     "D(x) C(SELECT 1)"),
+    ("select a from heal where a = $1", ("one",), "alter table heal alter a type text using 'one'",
+     "D(one) C(SELECT 1)"),
+])
+def test_a_change_by_others_is_not_noticed(door, direct, sql, values, change, answer, name):
+    """They speak to the server themselves, so the proxy hears nothing of it: the answer is that
+    of a direct connection all the same, also when more was sent behind the batch."""
+    with Client(door.port, name) as c:
+        hot = batch(sql, ("1",) * len(values))
+        heat(door, c, hot)
+        c.say(hot)
+        before = count(door, "healed")
+        direct.execute(change)
+        c.send(batch(sql, values))
+        c.send(batch("select 'behind'"))
+        assert c.hear(2) == f"1 2 T {answer} Z(I) 1 2 T D(behind) C(SELECT 1) Z(I)"
+        assert c.say(batch(sql, values)) == f"1 2 T {answer} Z(I)"
+        assert count(door, "healed") == before + 1
+
+
+def test_a_wrong_value_heals_nothing(door, databases):
+    with Client(door.port, "share_a") as c:
+        good, bad = (batch("select $1::int", (v,)) for v in ("1", "x"))
+        heat(door, c, good)
+        before = count(door, "healed")
+        for _ in range(3):
+            assert c.say(bad) == '1 E(22P02 invalid input syntax for type integer: "x") Z(I)'
+            assert c.say(good) == "1 2 T D(1) C(SELECT 1) Z(I)"
+        assert c.say(batch("select $1::int")) == (
+            '1 E(08P01 bind message supplies 0 parameters, but prepared statement "" requires 1) Z(I)')
+        assert count(door, "healed") == before
+
+
+@pytest.mark.parametrize("make", [
+    "create temp table sh as select 'temp' as t", "select 'temp' as t into temp sh",
+    "create temp table sh (t text); insert into sh values ('temp')"])
+@pytest.mark.parametrize("extended", [False, True])
+def test_a_table_that_hides_another(door, databases, make, extended):
+    with Client(door.port, "share_a") as c:
+        data = batch("select * from sh order by 1 limit 1")
+        heat(door, c, data)
+        for part in make.split("; "):
+            assert "E(" not in (c.say(run(part), SYNC) if extended else c.ask(part))
+        assert c.say(data) == "1 2 T D(temp) C(SELECT 1) Z(I)"
+        c.ask("drop table sh")
+        assert c.say(data).startswith("1 2 T D(")
+        assert "temp" not in c.say(data)
+
+
+def test_what_constants_hang_on(door, databases):
+    """Parameters that servers report, in two sessions by turns; and such that they do not."""
+    with Client(door.port, "share_a", TimeZone="UTC") as a, \
+            Client(door.port, "share_a", TimeZone="Asia/Tokyo") as b:
+        data = batch("select extract(epoch from timestamptz '2020-01-01 00:00')")
+        for _ in range(4):
+            assert a.say(data) == "1 2 T D(1577836800.000000) C(SELECT 1) Z(I)"
+            assert b.say(data) == "1 2 T D(1577804400.000000) C(SELECT 1) Z(I)"
+        data = batch("select 1 = null")
+        assert heat(door, a, data) == "1 2 T D(null) C(SELECT 1) Z(I)"
+        a.ask("set transform_null_equals = on")
+        assert a.say(data) == "1 2 T D(f) C(SELECT 1) Z(I)"
+        a.ask("reset transform_null_equals")
+        assert a.say(data) == "1 2 T D(null) C(SELECT 1) Z(I)"
+
+
+def test_a_statement_dropped_behind_our_back(door, databases):
+    with Client(door.port, "share_a") as c:
+        c.ask("create or replace function forget() returns int language plpgsql as "
+              "$$begin execute 'deallocate all'; return 1; end$$")
+        data = batch("select 'kept'")
+        heat(door, c, data)
+        assert c.ask("select forget()") == "T D(1) C(SELECT 1) Z(I)"
+        assert c.say(data) == "1 2 T D(kept) C(SELECT 1) Z(I)"
+        assert c.say(data) == "1 2 T D(kept) C(SELECT 1) Z(I)"
+
+
+def test_clients_that_leave(door, databases):
+    """With Terminate right behind the batch: what it wrote is written, once."""
+    with Client(door.port, "share_a") as a:
+        a.ask("create table if not exists left_by (a int); truncate left_by")
+        data = batch("insert into left_by values ($1)", ("1",))
+        for _ in range(6):
+            b = Client(door.port, "share_a")
+            b.send(data, pg_.TERMINATE)
+            assert b.hear() == "1 2 n C(INSERT 0 1) Z(I)"
+            b.sock.close()
+        assert a.value("select count(*) from left_by") == "6"
+
+
+def test_named_statements_after_a_definition(door, databases):
+    """A driver that prepares under a name after an ALTER TABLE does not meet what others have
+    prepared before."""
+    with Client(door.port, "share_a") as a, Client(door.port, "share_a") as b:
+        a.ask("drop table if exists named; create table named (a int); insert into named values (1)")
+        prepare = pg_.parse("p", "select * from named") + SYNC
+        assert a.say(prepare) == "1 Z(I)"
+        assert a.say(again("p"), SYNC) == "2 D(1) C(SELECT 1) Z(I)"
+        a.ask("begin; alter table named add b int default 2; commit")
+        assert b.say(prepare) == "1 Z(I)"
+        assert b.say(again("p"), SYNC) == "2 D(1|2) C(SELECT 1) Z(I)"

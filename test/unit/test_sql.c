@@ -801,6 +801,52 @@ arguments_are_values(void **state)
 	sql_scan_free(&scan);
 }
 
+/* What clients may share: one reading serves them all. */
+static void
+constants_are_those_of_any_time(void **state)
+{
+	static const struct {
+		const char *text;
+		enum sql_share share;
+	} cases[] = {
+	    {"select a from t where b = $1", SQL_SHARE_MAY},
+	    {" /* c */ -- d\n (SELECT 1)", SQL_SHARE_MAY},
+	    {"insert into t values (now(), today, 'nowhere', 'snow')", SQL_SHARE_MAY},
+	    {"with x as (insert into t values (1) returning a) select * from x",
+		SQL_SHARE_MAY},
+	    {"merge into t using u on true when matched then do nothing", SQL_SHARE_MAY},
+	    {"select 'it''s', E'x', $$y$$, 'epoch'", SQL_SHARE_MAY},
+	    {"select 'fell into it', \"into\", a.into_ from a", SQL_SHARE_MAY},
+	    {"select 'now'::timestamp", SQL_SHARE_NOT},
+	    {"select timestamptz '10:00 TODAY'", SQL_SHARE_NOT},
+	    {"select date ' tomorrow '", SQL_SHARE_NOT},
+	    {"select $d$yesterday_$d$", SQL_SHARE_NOT},
+	    {"select 'no'\n'w'", SQL_SHARE_NOT},
+	    {"select U&'no!0077' uescape '!'", SQL_SHARE_NOT},
+	    {"select E'\\x6eow'", SQL_SHARE_NOT},
+	    {"select 'a\\b'", SQL_SHARE_NOT},
+	    {"select 'open", SQL_SHARE_NOT},
+	    {"", SQL_SHARE_NOT},
+	    {"-- nothing", SQL_SHARE_NOT},
+	    {"begin", SQL_SHARE_NOT},
+	    {"set x = 1", SQL_SHARE_NOT},
+	    {"call f()", SQL_SHARE_NOT},
+	    {"select 1 into t", SQL_SHARE_DEFINES},
+	    {"with x as (select 1) select * INTO temp t from x", SQL_SHARE_DEFINES},
+	    {"create table t as select 1", SQL_SHARE_DEFINES},
+	    {"explain analyze create table t as select 1", SQL_SHARE_DEFINES},
+	    {"explain select 1", SQL_SHARE_NOT},
+	    {"execute p (1)", SQL_SHARE_NOT},
+	    {"rubbish", SQL_SHARE_DEFINES},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+		if (sql_share(cases[i].text, strlen(cases[i].text)) != cases[i].share)
+			fail_msg("%s", cases[i].text);
+	}
+}
+
 int
 main(void)
 {
@@ -823,6 +869,7 @@ main(void)
 	    cmocka_unit_test(prepare_is_seen_by_its_first_word),
 	    cmocka_unit_test(arguments_are_values),
 	    cmocka_unit_test(threads_have_their_own),
+	    cmocka_unit_test(constants_are_those_of_any_time),
 	    cmocka_unit_test(inserts_are_cut),
 	};
 

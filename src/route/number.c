@@ -120,12 +120,31 @@ is_special(const char *p, const char *end)
 	return (false);
 }
 
+/* Nothing but digits, and few enough of them to fit: as most keys are. */
+static bool
+plain_integer(const char *p, const char *end, bool is_negative, int64_t *out)
+{
+	int64_t value = 0;
+
+	if (p == end || end - p > 18)
+		return (false);
+	for (; p < end; p++) {
+		if (*p < '0' || *p > '9')
+			return (false);
+		value = value * 10 + (*p - '0');
+	}
+	*out = is_negative ? -value : value;
+	return (true);
+}
+
 int
 route_integer(const char *p, size_t len, bool is_negative, int64_t *out)
 {
 	const char *end = p + len;
 	struct decimal d;
 
+	if (plain_integer(p, end, is_negative, out))
+		return (ROUTE_VALUE);
 	while (p < end && route_is_blank(*p))
 		p++;
 	while (end > p && route_is_blank(end[-1]))

@@ -227,7 +227,7 @@ read_literal(struct reading *r, const struct sql_value *v)
 {
 	const struct sql_scan *scan = r->w->in->scan;
 	bool is_number = scan->literals[v->at].kind == SQL_LIT_NUMBER, is_good;
-	char *text = sql_literal_value(scan, v->at), *whole;
+	char *text = sql_literal_value(scan, v->at), *whole = NULL;
 	struct route_value value;
 	size_t len;
 	int read;
@@ -237,8 +237,10 @@ read_literal(struct reading *r, const struct sql_value *v)
 	len = strlen(text);
 	read = is_number ? route_value_number(r->shard, text, len, v->is_negative, &value)
 			 : route_value_text(r->shard, text, len, &value);
-	whole = mem_printf("%s%s", v->is_negative ? "-" : "", text);
-	is_good = add_value(r, read, &value, whole, strlen(whole));
+	if (v->is_negative)
+		whole = mem_printf("-%s", text);
+	is_good = add_value(
+	    r, read, &value, whole != NULL ? whole : text, whole != NULL ? len + 1 : len);
 	free(whole);
 	free(text);
 	return (is_good);

@@ -335,6 +335,21 @@ stmt_named(struct session *s, const char *name)
 	return (n != NULL ? n->stmt : NULL);
 }
 
+/* Whether it may be PREPARE, EXECUTE, DEALLOCATE, EXPLAIN or CREATE TABLE AS of an EXECUTE. */
+static bool
+may_be_prepared(const struct sense *sense)
+{
+	switch (sense->scan.verb[0]) {
+	case 'p':
+	case 'e':
+	case 'd':
+	case 'c':
+		return (sql_prepare_may(sense->scan.sql, sense->scan.len) > 0);
+	default:
+		return (false);
+	}
+}
+
 bool
 prep_inner_find(struct session *s, const struct sense *sense, struct prep_inner *out)
 {
@@ -343,8 +358,7 @@ prep_inner_find(struct session *s, const struct sense *sense, struct prep_inner 
 	unsigned count;
 
 	*out = (struct prep_inner){0};
-	if (sql_prepare_may(sense->scan.sql, sense->scan.len) <= 0 ||
-	    !sql_prepare_read(&sense->scan, &p))
+	if (!may_be_prepared(sense) || !sql_prepare_read(&sense->scan, &p))
 		return (false);
 	if (p.kind == SQL_PREPARE_RUN)
 		st = stmt_named(s, p.name);
@@ -458,7 +472,7 @@ decide_prepared(struct session *s, const struct sense *sense, struct route_plan 
 	struct sql_prepare p;
 	enum decision go = GO_LOCAL;
 
-	if (sql_prepare_may(sense->scan.sql, sense->scan.len) <= 0)
+	if (!may_be_prepared(sense))
 		return (go);
 	if (prep_inner_find(s, sense, &inner)) {
 		go = decide_execute(s, sense, &inner, plan, seat);

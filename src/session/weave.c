@@ -98,6 +98,18 @@ weave_refuse(struct up *u, char type, uint32_t size, const char *sqlstate,
 }
 
 static void
+put_routed(struct weave *w, const char *names)
+{
+	size_t len = strlen(names) + 1;
+
+	if (w->routed_room < len) {
+		w->routed_room = len + 32;
+		w->routed = mem_realloc(w->routed, w->routed_room);
+	}
+	memcpy(w->routed, names, len);
+}
+
+static void
 set_routed(struct weave *w, const struct route_plan *plan)
 {
 	char names[512] = "";
@@ -111,17 +123,15 @@ set_routed(struct weave *w, const struct route_plan *plan)
 			break;
 		len += (size_t)n;
 	}
-	if (w->routed != NULL && strcmp(w->routed, names) == 0)
-		return;
-	free(w->routed);
-	w->routed = mem_str(names);
+	put_routed(w, names);
 }
 
 void
 weave_note_routed(struct weave *w, const struct route_plan *plan)
 {
-	if (plan->leg_count != 1 || w->routed == NULL ||
-	    strcmp(w->routed, plan->legs[0].member->name) != 0)
+	if (plan->leg_count == 1)
+		put_routed(w, plan->legs[0].member->name);
+	else
 		set_routed(w, plan);
 }
 

@@ -266,7 +266,8 @@ struct weave {
 	TAILQ_HEAD(, portal) portals;
 	struct weave_cursor *cursors; /* the oldest first */
 	unsigned cursor_count;
-	char *routed; /* where the last statement went: names of members */
+	char *routed; /* where the last statement went: names of members; or NULL */
+	size_t routed_room;
 	/* the unit */
 	bool is_routed;      /* its link is, or will be, s->link */
 	bool shuns_replicas; /* the one that it was for cannot be reached */

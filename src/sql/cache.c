@@ -135,6 +135,7 @@ static void
 forget(struct sql_cache *c, struct entry *e)
 {
 	recent_remove(c, e);
+	e->has_pattern = false;
 	list_remove(c, e);
 	table_remove(&c->table, &e->node);
 	c->stats.bytes -= e->bytes;
@@ -258,11 +259,16 @@ answer(struct sql_cache *c, struct entry *e, const struct sql_scan *scan)
 static struct entry *
 recall(struct sql_cache *c, const char *text, size_t len, struct sql_scan *out)
 {
-	const struct recent *r = recent_of(c, sql_pattern_prefix(text, len));
+	struct entry *e = c->current;
+	const struct recent *r;
 
+	/* The same client, or another one of its program, often says the same again. */
+	if (e != NULL && e->has_pattern &&
+	    sql_pattern_matches(&e->pattern, e->text, e->len, text, len, out))
+		return (e);
+	r = recent_of(c, sql_pattern_prefix(text, len));
 	for (unsigned i = 0; i < RECENT_WAYS; i++) {
-		struct entry *e = r->at[i];
-
+		e = r->at[i];
 		if (e == NULL ||
 		    !sql_pattern_matches(&e->pattern, e->text, e->len, text, len, out))
 			continue;

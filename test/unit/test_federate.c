@@ -559,7 +559,8 @@ listen_for_cancels(struct link *l)
 	l->host = mem_str("localhost");
 	l->pid = 4711;
 	l->key_len = 4;
-	memcpy(l->key, "key!", 4);
+	free(l->key);
+	l->key = mem_dup("key!", 4);
 	return (fd);
 }
 

@@ -98,11 +98,9 @@ want_parameter(void *arg, const char *name, const char *value)
 	char full[256];
 
 	if (strcmp(name, "user") == 0 || strcmp(name, "database") == 0 ||
-	    strcmp(name, "replication") == 0 || strncmp(name, "_pq_.", 5) == 0 ||
-	    session_ignores(s, name))
+	    strcmp(name, "replication") == 0 || strcmp(name, "options") == 0 ||
+	    strncmp(name, "_pq_.", 5) == 0 || session_ignores(s, name))
 		return (0);
-	if (strcmp(name, "options") == 0)
-		return (want_options(w, value));
 	if (s->weave != NULL && weave_startup(s, name, value, w->error, sizeof(w->error)))
 		return (w->error[0] != '\0' ? F_NOT_FOUND : 0);
 	if (strcasecmp(name, "application_name") == 0) {
@@ -116,6 +114,18 @@ want_parameter(void *arg, const char *name, const char *value)
 	}
 	w->vars = vars_with(s->worker, w->vars, name, value, kind);
 	return (0);
+}
+
+/* Wherever the options stand in the packet, a parameter of their name in it wins, as on
+ * PostgreSQL. */
+static int
+want_first(void *arg, const char *name, const char *value)
+{
+	const struct wanted *w = arg;
+
+	if (strcmp(name, "options") != 0 || session_ignores(w->s, name))
+		return (0);
+	return (want_options(arg, value));
 }
 
 /* ---- limits ---- */
@@ -273,7 +283,8 @@ welcome_want(struct session *s, bool *is_known)
 	    .s = s, .vars = vars_hold(s->seat->welcome), .only_name = true};
 	struct vars *canonical;
 
-	if (proto_startup_each(&login->startup, want_parameter, &w) != 0) {
+	if (proto_startup_each(&login->startup, want_first, &w) != 0 ||
+	    proto_startup_each(&login->startup, want_parameter, &w) != 0) {
 		vars_release(s->worker, w.vars);
 		session_close(s, strstr(w.error, "pgweave.") ? "22023" : "08P01",
 		    w.error[0] != '\0' ? w.error : "invalid startup parameters");

@@ -117,6 +117,8 @@ void net_run_main(void);
 void worker_stop(struct worker *);
 /* Waits for the end of the worker threads. */
 void net_join(void);
+/* Whether they run; in the main thread. */
+bool net_is_running(void);
 
 /* When no worker thread runs: delivers the mails that are still on their way, and buries what
  * has died. */
@@ -279,6 +281,9 @@ size_t stream_tls_end_point(const struct stream *, bool is_ours, uint8_t out[64]
 const char *stream_tls_error(void);
 /* Applies tcp_keepalive and its companions, TCP_NODELAY. */
 void socket_tune(int fd, bool is_unix, const struct settings *);
+/* The same for a listening socket, from which those that it accepts have it, and for these. */
+void socket_tune_listener(int fd, bool is_unix, const struct settings *);
+void socket_tune_accepted(int fd, bool is_unix, const struct settings *);
 
 /* ---- TLS contexts: immutable, counted by references ---- */
 
@@ -290,10 +295,12 @@ void tls_release(struct tls *);
 bool tls_can_accept(const struct tls *);
 bool tls_can_connect(const struct tls *);
 
-/* ---- listening, in the main thread ---- */
+/* ---- listening ---- */
 
-/* on_accept owns fd (non-blocking, close-on-exec). */
-typedef void net_accept(int fd, const struct sockaddr *, socklen_t);
+/* Connections are accepted by the main thread, or by a worker that is the only one: whom else
+ * would it hand them to? What follows is called in the main thread, but for on_accept, which
+ * is called where they are accepted and owns fd (non-blocking, close-on-exec). */
+typedef void net_accept(struct worker *, int fd, const struct sockaddr *, socklen_t);
 /* A socket that listens already, from the service manager: net_listen() then takes those that
  * were given, and opens none of its own. */
 void net_listen_given(int fd);
@@ -304,8 +311,6 @@ int net_listen(const struct settings *, net_accept *, char *why, size_t why_len)
 void net_listen_local(bool is_shared);
 /* Stops accepting for good and removes the unix socket. */
 void net_listen_close(void);
-/* Leaves new connections in the kernel's queue for a while: no file descriptors left. */
-void net_listen_rest(void);
 
 /* ---- names ---- */
 

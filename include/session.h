@@ -145,9 +145,9 @@ void session_init(struct worker *);
 /* When the threads have ended: closes all sessions; then, settled, frees the rest. */
 void session_end_all(struct worker *);
 void session_fini(struct worker *);
-/* In the main thread: gives an accepted socket to the worker with the fewest clients, or
- * refuses it when max_client_conn is reached. */
-void session_accept(int fd, const struct sockaddr *, socklen_t);
+/* Where connections are accepted: gives one to the worker with the fewest clients, or refuses it
+ * when max_client_conn is reached. */
+void session_accept(struct worker *, int fd, const struct sockaddr *, socklen_t);
 /* A client inside the process, proven to be `login` (a key or an ordinary one) by who asks: the
  * HTTP API. Any thread. Answers the client's end of a socket pair (non-blocking), on which the
  * greeting follows as after a login, from AuthenticationOk on; or -1: no descriptors left.

@@ -2,6 +2,7 @@
 #include "base.h"
 #include <errno.h>
 #include <openssl/crypto.h>
+#include <string.h>
 #include <sys/random.h>
 #include <time.h>
 
@@ -26,11 +27,9 @@ clock_wall_us(void)
 	return (clock_read(CLOCK_REALTIME));
 }
 
-void
-random_bytes(void *p, size_t len)
+static void
+random_read(uint8_t *at, size_t len)
 {
-	uint8_t *at = p;
-
 	while (len > 0) {
 		ssize_t n = getrandom(at, len, 0);
 
@@ -40,6 +39,27 @@ random_bytes(void *p, size_t len)
 			len -= (size_t)n;
 		}
 	}
+}
+
+/* Most callers want a few bytes: one call of the kernel serves many of them. None is given
+ * twice, and none stays here that was given. */
+void
+random_bytes(void *p, size_t len)
+{
+	static _Thread_local uint8_t store[512];
+	static _Thread_local size_t left;
+
+	if (len > sizeof(store) / 8) {
+		random_read(p, len);
+		return;
+	}
+	if (left < len) {
+		random_read(store, sizeof(store));
+		left = sizeof(store);
+	}
+	left -= len;
+	memcpy(p, store + left, len);
+	explicit_bzero(store + left, len);
 }
 
 bool

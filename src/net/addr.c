@@ -68,13 +68,10 @@ addr_unix(struct sockaddr_un *un, const char *directory, uint16_t port)
 	return ((socklen_t)(offsetof(struct sockaddr_un, sun_path) + (size_t)n));
 }
 
-void
-socket_tune(int fd, bool is_unix, const struct settings *set)
+/* What has no value that takes it back. */
+static void
+socket_tune_more(int fd, const struct settings *set)
 {
-	if (is_unix)
-		return;
-	socket_set(fd, IPPROTO_TCP, TCP_NODELAY, 1);
-	socket_set(fd, SOL_SOCKET, SO_KEEPALIVE, set->tcp_keepalive);
 	if (set->tcp_keepalive) {
 		if (set->tcp_keepcnt > 0)
 			socket_set(fd, IPPROTO_TCP, TCP_KEEPCNT, set->tcp_keepcnt);
@@ -90,4 +87,36 @@ socket_tune(int fd, bool is_unix, const struct settings *set)
 		socket_set(fd, SOL_SOCKET, SO_SNDBUF, set->tcp_socket_buffer);
 		socket_set(fd, SOL_SOCKET, SO_RCVBUF, set->tcp_socket_buffer);
 	}
+}
+
+void
+socket_tune(int fd, bool is_unix, const struct settings *set)
+{
+	if (is_unix)
+		return;
+	socket_set(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+	socket_set(fd, SOL_SOCKET, SO_KEEPALIVE, set->tcp_keepalive);
+	socket_tune_more(fd, set);
+}
+
+static bool listeners_keep_alive;
+
+void
+socket_tune_listener(int fd, bool is_unix, const struct settings *set)
+{
+	if (is_unix)
+		return;
+	socket_set(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+	socket_set(fd, SOL_SOCKET, SO_KEEPALIVE, set->tcp_keepalive);
+	listeners_keep_alive = set->tcp_keepalive;
+}
+
+void
+socket_tune_accepted(int fd, bool is_unix, const struct settings *set)
+{
+	if (is_unix)
+		return;
+	if (listeners_keep_alive != set->tcp_keepalive)
+		socket_set(fd, SOL_SOCKET, SO_KEEPALIVE, set->tcp_keepalive);
+	socket_tune_more(fd, set);
 }

@@ -1,4 +1,7 @@
-/* Listening sockets: TCP on each address of listen_addr, and one in unix_socket_dir. */
+/*
+ * Listening sockets: TCP on each address of listen_addr, and one in unix_socket_dir. They belong
+ * to the thread that accepts; what the main thread wants of them goes there by mail.
+ */
 #include "net.h"
 #include <errno.h>
 #include <grp.h>
@@ -28,9 +31,12 @@ static unsigned listener_count;
 static int given[LISTEN_MAX];
 static unsigned given_count;
 static net_accept *on_accept;
+static struct worker *acceptor;
 static struct event *rest_event, *leave_event;
 static struct sockaddr_un unix_addr;
 static bool resting;
+
+static void listen_rest(void);
 
 static void
 listen_ready(evutil_socket_t fd, short what, void *arg)
@@ -46,14 +52,14 @@ listen_ready(evutil_socket_t fd, short what, void *arg)
 		client = accept4(
 		    fd, (struct sockaddr *)&ss, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
 		if (client >= 0) {
-			on_accept(client, (struct sockaddr *)&ss, len);
+			on_accept(acceptor, client, (struct sockaddr *)&ss, len);
 			continue;
 		}
 		if (errno == EMFILE || errno == ENFILE || errno == ENOMEM ||
 		    errno == ENOBUFS) {
 			log_error("cannot accept a connection: %s; resting for %d ms",
 			    strerror(errno), REST_US / 1000);
-			net_listen_rest();
+			listen_rest();
 		}
 		if (errno != EINTR && errno != ECONNABORTED)
 			return;
@@ -71,8 +77,9 @@ listen_again(evutil_socket_t fd, short what, void *arg)
 		event_add(listeners[i].event, NULL);
 }
 
-void
-net_listen_rest(void)
+/* Leaves new connections in the kernel's queue for a while: no file descriptors left. */
+static void
+listen_rest(void)
 {
 	struct timeval after = {.tv_usec = REST_US};
 
@@ -82,7 +89,7 @@ net_listen_rest(void)
 	for (unsigned i = 0; i < listener_count; i++)
 		event_del(listeners[i].event);
 	if (rest_event == NULL)
-		rest_event = evtimer_new(net_main()->base, listen_again, NULL);
+		rest_event = evtimer_new(acceptor->base, listen_again, NULL);
 	INVARIANT(rest_event != NULL && evtimer_add(rest_event, &after) == 0);
 }
 
@@ -104,8 +111,9 @@ listen_add(int fd, bool is_unix, const struct settings *set, const char *where, 
 	}
 	l->fd = fd;
 	l->is_unix = is_unix;
+	socket_tune_listener(fd, is_unix, set);
 	l->event =
-	    event_new(net_main()->base, fd, EV_READ | EV_PERSIST, listen_ready, NULL);
+	    event_new(acceptor->base, fd, EV_READ | EV_PERSIST, listen_ready, NULL);
 	INVARIANT(l->event != NULL && event_add(l->event, NULL) == 0);
 	listener_count++;
 	log_info("listening on %s", where);
@@ -285,6 +293,7 @@ net_listen(const struct settings *set, net_accept *accepted, char *why, size_t w
 	int fault = 0;
 
 	on_accept = accepted;
+	acceptor = net_worker_count() == 1 ? net_worker(0) : net_main();
 	for (unsigned i = 0; i < given_count && fault == 0; i++)
 		fault = listen_given(given[i], set, why, why_len);
 	if (given_count > 0) {
@@ -338,8 +347,8 @@ listen_leave(evutil_socket_t fd, short what, void *arg)
 	listen_end(true);
 }
 
-void
-net_listen_local(bool is_shared)
+static void
+listen_local(bool is_shared)
 {
 	struct timeval after = {.tv_usec = LEAVE_US};
 	int off = 0;
@@ -354,12 +363,12 @@ net_listen_local(bool is_shared)
 			(void)setsockopt(listeners[i].fd, IPPROTO_TCP, TCP_DEFER_ACCEPT,
 			    &off, sizeof(off));
 	if (leave_event == NULL)
-		leave_event = evtimer_new(net_main()->base, listen_leave, NULL);
+		leave_event = evtimer_new(acceptor->base, listen_leave, NULL);
 	INVARIANT(leave_event != NULL && evtimer_add(leave_event, &after) == 0);
 }
 
-void
-net_listen_close(void)
+static void
+listen_close(void)
 {
 	listen_end(false);
 	if (leave_event != NULL)
@@ -372,4 +381,50 @@ net_listen_close(void)
 	if (unix_addr.sun_path[0] != '\0')
 		unlink(unix_addr.sun_path);
 	unix_addr.sun_path[0] = '\0';
+}
+
+/* ---- what the main thread wants ---- */
+
+struct listen_mail {
+	struct mail mail;
+	bool is_close, is_shared;
+};
+
+static void
+listen_mailed(struct worker *w, struct mail *m)
+{
+	struct listen_mail *lm = CONTAINER_OF(m, struct listen_mail, mail);
+
+	(void)w;
+	if (lm->is_close)
+		listen_close();
+	else
+		listen_local(lm->is_shared);
+	free(lm);
+}
+
+static void
+listen_ask(bool is_close, bool is_shared)
+{
+	struct listen_mail *lm = mem_alloc(sizeof(*lm));
+
+	lm->mail.run = listen_mailed;
+	lm->is_close = is_close;
+	lm->is_shared = is_shared;
+	if (net_is_running() && acceptor != net_main())
+		worker_post(acceptor, &lm->mail);
+	else
+		listen_mailed(NULL, &lm->mail);
+}
+
+void
+net_listen_local(bool is_shared)
+{
+	listen_ask(false, is_shared);
+}
+
+void
+net_listen_close(void)
+{
+	listen_ask(true, false);
 }

@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 static struct worker **workers; /* worker_count of them, then the main thread's */
+static bool is_running;
 static unsigned worker_count;
 
 static void
@@ -251,7 +252,14 @@ net_start(void)
 		log_fatal("cannot start a worker thread: %s", strerror(err));
 		return (F_SYSTEM);
 	}
+	is_running = true;
 	return (0);
+}
+
+bool
+net_is_running(void)
+{
+	return (is_running);
 }
 
 void
@@ -272,6 +280,7 @@ net_join(void)
 	for (unsigned i = 0; i < net_thread_count(); i++)
 		if (workers[i] != net_main())
 			pthread_join(workers[i]->thread, NULL);
+	is_running = false;
 }
 
 void

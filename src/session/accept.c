@@ -81,9 +81,9 @@ fewest_clients(void)
 }
 
 void
-session_accept(int fd, const struct sockaddr *sa, socklen_t len)
+session_accept(struct worker *at, int fd, const struct sockaddr *sa, socklen_t len)
 {
-	const struct settings *set = pool_settings(net_main());
+	const struct settings *set = pool_settings(at);
 	struct worker *fewest;
 	unsigned clients = session_total();
 	struct deal *d;
@@ -93,8 +93,13 @@ session_accept(int fd, const struct sockaddr *sa, socklen_t len)
 		return;
 	}
 	fewest = fewest_clients();
-	socket_tune(fd, sa->sa_family == AF_UNIX, set);
+	socket_tune_accepted(fd, sa->sa_family == AF_UNIX, set);
 	stat_count(M_clients_accepted, 1);
+	if (fewest == at) {
+		atomic_fetch_add(&at->clients, 1);
+		session_open(at, fd, sa, clients >= (uint64_t)set->max_client_conn);
+		return;
+	}
 	d = mem_alloc(sizeof(*d));
 	d->mail.run = deal_arrived;
 	d->fd = fd;

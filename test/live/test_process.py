@@ -536,3 +536,27 @@ def test_socket_activation(proxy, pg):
     with pytest.raises(OSError):
         import socket
         socket.create_connection(("127.0.0.1", unused), 1)
+
+
+def timer(ours, theirs):
+    """The timer of an idle connection as the kernel shows it: 2 is keep-alive, 0 none."""
+    with open("/proc/net/tcp") as f:
+        for line in f.read().splitlines()[1:]:
+            fields = line.split()
+            ports = [int(a.split(":")[1], 16) for a in fields[1:3]]
+            if ports == [ours, theirs]:
+                return int(fields[5].split(":")[0])
+    raise LookupError(f"no connection {ours} - {theirs}")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_keepalive(proxy, pg, workers, only_pgweave):
+    """Accepted connections have what the settings say, also after these have changed; whoever
+    accepts them."""
+    door = proxy(pg, workers=workers)
+    for wanted in (2, 0, 2):
+        with door.console() as k:
+            k.command(f"SET tcp_keepalive = {wanted // 2}")
+        with Raw(door.port) as r:
+            assert r.login("alice", "shop") is None
+            until(lambda: timer(door.port, r.sock.getsockname()[1]) == wanted, 5)

@@ -7,6 +7,8 @@
  */
 #ifndef LINK_H
 #define LINK_H
+#include <stdatomic.h>
+
 #include "auth.h"
 #include "base.h"
 #include "net.h"
@@ -196,6 +198,8 @@ struct link_keeper {
 	void (*cancelled)(struct link *);
 	/* Called once when the link closes, whatever the reason. */
 	void (*closed)(struct link *);
+	/* A NotificationResponse (its body) while the link is not lent; NULL: not wanted. */
+	void (*notified)(struct link *, const uint8_t *body, size_t len);
 };
 
 /* Who uses a lent link (session). */
@@ -226,6 +230,16 @@ struct link_target {
 
 /* A query of the proxy's own has been answered. ok: no ErrorResponse. */
 typedef void link_ran(struct link *, void *arg, const struct proto_error_fields *error);
+/* One of its rows: the body of a DataRow. */
+typedef void link_row(void *arg, const uint8_t *body, size_t len);
+
+/* Which client a server process works for, or has worked for last, for whoever hears from it
+ * by its number. Known to all threads while the link is open. */
+struct link_owner {
+	struct table_node node;
+	bool is_known; /* it is in the table */
+	_Atomic uint32_t client;
+};
 
 #define LINK_MAGIC 0x4c494e4bU
 struct link {
@@ -278,7 +292,8 @@ struct link {
 	uint8_t replication;     /* enum proto_replication: it serves one client alone */
 	uint32_t pid;            /* BackendKeyData */
 	uint16_t key_len;
-	uint8_t *key;     /* NULL: none came */
+	uint8_t *key; /* NULL: none came */
+	struct link_owner serves;
 	uint64_t unnamed; /* the user: token of its unnamed statement; 0: there is none */
 	uint32_t batch;   /* counts the Syncs sent */
 	uint32_t said;    /* counts the SETs and RESETs of clients */
@@ -318,6 +333,9 @@ void link_cancel_over(struct link *);
 /* Runs a simple query of the proxy's own, its rows swallowed; LENT or IDLE before, RUNNING
  * until ran(), which finds the link in the state that it had. */
 void link_run(struct link *, const char *sql, link_ran *ran, void *arg);
+/* The same with its rows. */
+void link_run_rows(
+    struct link *, const char *sql, link_row *row, link_ran *ran, void *arg);
 /* A command tag (with its NUL): definitions are counted, and statements and parameters that it
  * has dropped are forgotten.
  * True when it was DISCARD ALL or DEALLOCATE ALL. */
@@ -341,6 +359,15 @@ void link_cancel(struct link *, void (*done)(void *arg), void *arg);
 void link_cancels_expire(struct worker *, int64_t now_us, int64_t max_us);
 /* The login has taken too long, as failed() will say. */
 void link_login_expire(struct link *);
+/* The link serves that client from now on: the number that BackendKeyData gave it. */
+static inline void
+link_serve(struct link *l, uint32_t client)
+{
+	atomic_store_explicit(&l->serves.client, client, memory_order_relaxed);
+}
+/* The client of this process for which the backend works, or has worked last, that has this
+ * number at the same server as the link; 0: none is known. */
+uint32_t link_client_of(const struct link *, uint32_t pid);
 /* The age of the link in seconds. */
 int64_t link_age_s(const struct link *);
 

@@ -131,7 +131,8 @@ struct seat {
 	struct pool_place
 	    *full; /* whose limit stood in the way of the last attempt; or NULL */
 	struct pool_place
-	    *ask_for; /* full, as it was when the ask left; then not changed */
+	    *ask_for;    /* full, as it was when the ask left; then not changed */
+	unsigned asides; /* links of pool_open_aside() */
 	int64_t used_us;
 	struct metrics metrics;
 	struct metrics period_start; /* the counters when the stats_period began */
@@ -148,6 +149,7 @@ struct pool_worker {
 	uint64_t
 	    names; /* net_names_generation() when the links were last compared with it */
 	struct link_list leaving; /* links handed over, until the end of the turn */
+	TAILQ_HEAD(, pool_fence) fences;
 	/* Called in each worker after its snapshot was swapped. */
 	void (*on_world)(struct worker *);
 };
@@ -217,6 +219,18 @@ void pool_give_broken(struct link *, bool with_reset, const char *why);
 /* Whether it is to be closed as soon as it is released: RECONNECT, another configuration, an
  * address that its name has lost. */
 bool pool_is_stale(const struct link *);
+/* A link to the seat's database, as its role, which is no link of the pool: it counts in none of
+ * its limits, is lent to nobody, and its keeper says what becomes of it. NULL: the database is
+ * gone, or takes nobody. The keeper's closed() calls pool_aside_closed(). */
+struct link *pool_open_aside(
+    struct seat *, const struct link_keeper *, void *place) MUST_USE;
+void pool_aside_closed(struct seat *);
+/* Names the database of a seat that has one, or another one of its server; the caller frees it. */
+char *pool_site(const struct seat *, const char *dbname_or_null) MUST_USE;
+/* In each worker, by a visit: nobody is connected to the database, but by links that are lent,
+ * until the fence is dropped: who wants one waits. */
+void pool_fence_raise(struct worker *, const char *site);
+void pool_fence_drop(struct worker *, const char *site);
 /* Does what can be done now for those who wait at this seat. */
 void pool_serve(struct seat *);
 

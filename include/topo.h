@@ -48,6 +48,8 @@ struct topo_verdict {
 	_Atomic unsigned connections; /* at the server, of anybody; as last seen */
 	/* Links that could not be opened, or were lost, since the last probe: any thread adds. */
 	_Atomic unsigned failures;
+	/* Statements about the database itself (DROP DATABASE) under way: nobody connects. */
+	_Atomic unsigned apart;
 	/* It says that it is a primary, but is not the one: nothing goes there. */
 	_Atomic bool is_fenced;
 	/* Of a database that has replicas, for the group of them all: */

@@ -196,7 +196,8 @@ health_read(struct worker *side, const struct topo *topo, int64_t now_us)
 static bool
 watch_is_due(const struct watch *w, int64_t now_us)
 {
-	if (w->is_probing || atomic_load(&w->verdict->word) == TOPO_MAINTENANCE)
+	if (w->is_probing || atomic_load(&w->verdict->word) == TOPO_MAINTENANCE ||
+	    atomic_load(&w->verdict->apart) > 0)
 		return (false);
 	if (now_us >= w->due_us)
 		return (true);

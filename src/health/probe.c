@@ -261,7 +261,8 @@ probe_tick(struct watch *w, int64_t now_us)
 		probe_bad(w, "timeout: no answer");
 	}
 	/* Nothing is to stand in the way of who works at the server. */
-	if (!w->is_probing && atomic_load(&w->verdict->word) == TOPO_MAINTENANCE)
+	if (!w->is_probing && (atomic_load(&w->verdict->word) == TOPO_MAINTENANCE ||
+				  atomic_load(&w->verdict->apart) > 0))
 		probe_close(w);
 	/* The server has ended what was kept: a reason to look at once. */
 	if (!w->is_probing && w->side != NULL && !side_is_open(w->side)) {

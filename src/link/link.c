@@ -151,6 +151,8 @@ link_note_async(struct link *l, char type, const uint8_t *body, size_t len)
 			link_note_parameter(l, name, value);
 		return (true);
 	}
+	if (type == 'A' && l->keeper->notified != NULL)
+		l->keeper->notified(l, body, len);
 	return (type == 'N' || type == 'A');
 }
 
@@ -389,6 +391,7 @@ link_close(struct link *l, const char *reason)
 		stream_write(&l->stream, terminate, sizeof(terminate));
 	link_move(l, LINK_CLOSED);
 	stream_close(&l->stream);
+	link_owner_remove(l);
 	link_login_free(l);
 	link_run_free(l);
 	TAILQ_FOREACH(c, &link_worker(l->worker)->cancels, entry)

@@ -386,6 +386,7 @@ login_complete(struct link *l)
 		return;
 	}
 	link_login_free(l);
+	link_owner_add(l);
 	l->born = vars_hold(l->vars);
 	l->request_us = clock_us();
 	l->keeper->ready(l);

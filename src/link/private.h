@@ -64,6 +64,11 @@ void link_login_free(struct link *);
 void link_login_failed(struct link *, int fault, const struct proto_error_fields *error,
     const char *fmt, ...) PRINTF(4, 5);
 
+/* ---- owners.c ---- */
+
+void link_owner_add(struct link *);
+void link_owner_remove(struct link *);
+
 size_t link_run_bytes(struct link *, const uint8_t *p, size_t len);
 void link_run_free(struct link *);
 /* Messages that may come at any time: true when type was one of them and is dealt with. */

@@ -6,6 +6,7 @@
 
 struct link_run {
 	link_ran *ran;
+	link_row *row; /* NULL: rows are swallowed */
 	void *arg;
 	enum link_state after;
 	bool failed;
@@ -14,6 +15,12 @@ struct link_run {
 
 void
 link_run(struct link *l, const char *sql, link_ran *ran, void *arg)
+{
+	link_run_rows(l, sql, NULL, ran, arg);
+}
+
+void
+link_run_rows(struct link *l, const char *sql, link_row *row, link_ran *ran, void *arg)
 {
 	struct buf out = {0};
 
@@ -24,6 +31,7 @@ link_run(struct link *l, const char *sql, link_ran *ran, void *arg)
 	l->unnamed = 0;
 	l->run = mem_alloc(sizeof(*l->run));
 	*l->run = (struct link_run){.ran = ran,
+	    .row = row,
 	    .arg = arg,
 	    .after = l->state == LINK_LENT ? LINK_LENT : LINK_IDLE};
 	link_move(l, LINK_RUNNING);
@@ -97,6 +105,8 @@ link_run_bytes(struct link *l, const uint8_t *p, size_t len)
 			if (l->has_defined && l->txn == 'I')
 				link_define_over(l);
 			link_run_over(l);
+		} else if (type == 'D' && l->run->row != NULL) {
+			l->run->row(l->run->arg, body, (size_t)n - PROTO_HEAD);
 		} else
 			(void)link_note_async(l, type, body, (size_t)n - PROTO_HEAD);
 	}

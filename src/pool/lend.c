@@ -173,7 +173,7 @@ pool_lend(struct seat *seat, struct waiter *w, const struct vars *want)
 	INVARIANT(w->seat == NULL);
 	seat->used_us = clock_us();
 	if (TAILQ_EMPTY(&seat->waiters) && !seat->pool->db->is_paused &&
-	    !pool_is_closed(seat))
+	    !pool_is_closed(seat) && !pool_is_fenced(seat))
 		while ((l = pool_take_idle(seat, want)) != NULL) {
 			if (pool_is_stale(l)) {
 				link_close(l, "database configuration changed");
@@ -279,7 +279,7 @@ pool_serve(struct seat *seat)
 			pool_refuse_closed(seat, TAILQ_FIRST(&seat->waiters));
 		return;
 	}
-	if (seat->pool->db->is_paused)
+	if (seat->pool->db->is_paused || pool_is_fenced(seat))
 		return;
 	pool_grant_idle(seat);
 	while (seat->opening + seat->checking < seat->waiting && pool_open(seat))
@@ -297,9 +297,11 @@ pool_offer(struct link *l)
 	int to;
 
 	INVARIANT(l->state == LINK_IDLE);
-	if (pool_is_stale(l) || seat->pool->db->is_paused) {
-		link_close(l,
-		    pool_is_stale(l) ? "database configuration changed" : "pause mode");
+	if (pool_is_stale(l) || seat->pool->db->is_paused || pool_is_fenced(seat)) {
+		link_close(l, pool_is_stale(l) ? "database configuration changed"
+			      : seat->pool->db->is_paused
+				  ? "pause mode"
+				  : "a statement needs the database for itself");
 		return;
 	}
 	to = pool_foreign_demand(seat, own == 0 ? INT64_MAX : own - POOL_PATIENCE_US);

@@ -109,9 +109,11 @@ pool_failed_us(const struct seat *seat)
 	return (failed);
 }
 
-/* Its place is reserved. own: for one client alone; or NULL. */
+/* Opens a connection to one of the database's hosts; what counts is the caller's. own: for one
+ * client alone; or NULL. */
 static struct link *
-open_link(struct seat *seat, const struct link_own *own)
+open_link(struct seat *seat, const struct link_keeper *keeper, void *place,
+    const struct link_own *own)
 {
 	const struct pool_worker *pw = pool_worker(seat->worker);
 	struct pool *pool = seat->pool;
@@ -132,10 +134,19 @@ open_link(struct seat *seat, const struct link_own *own)
 					 db->host_count
 				   : atomic_load(&pool->next_host) % db->host_count);
 	shown = pool_choose_secret(seat, &target);
-	l = link_open(seat->worker, &pool_keeper, seat, &target);
+	l = link_open(seat->worker, keeper, place, &target);
 	pool_secret_release(shown);
 	l->reconnect = pool->db->reconnect;
 	l->generation = topo_generation(pw->topo);
+	return (l);
+}
+
+/* Its place is reserved. */
+static struct link *
+open_pooled(struct seat *seat, const struct link_own *own)
+{
+	struct link *l = open_link(seat, &pool_keeper, seat, own);
+
 	TAILQ_INSERT_TAIL(&seat->links, l, entry);
 	seat->link_count++;
 	return (l);
@@ -155,7 +166,7 @@ pool_open(struct seat *seat)
 	seat->full = NULL;
 	if (!pool_reserve_place(seat))
 		return (false);
-	(void)open_link(seat, NULL);
+	(void)open_pooled(seat, NULL);
 	seat->opening++;
 	return (true);
 }
@@ -173,9 +184,25 @@ pool_open_own(struct seat *seat, struct waiter *w)
 		if (!pool_reserve_place(seat))
 			return (false);
 	}
-	w->link = open_link(seat, w->own);
+	w->link = open_pooled(seat, w->own);
 	w->link->owner = w;
 	return (true);
+}
+
+struct link *
+pool_open_aside(struct seat *seat, const struct link_keeper *keeper, void *place)
+{
+	if (seat->database == NULL || pool_is_closed(seat) || pool_is_fenced(seat))
+		return (NULL);
+	seat->asides++;
+	return (open_link(seat, keeper, place, NULL));
+}
+
+void
+pool_aside_closed(struct seat *seat)
+{
+	INVARIANT(seat->asides > 0);
+	seat->asides--;
 }
 
 /* ---- the keeper ---- */

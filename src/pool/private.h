@@ -39,6 +39,16 @@ void pool_own_failed(struct link *, int fault, const char *why,
     const struct proto_error_fields *, bool is_unheard);
 void pool_own_tick(struct seat *, int64_t now_us);
 
+/* ---- fence.c ---- */
+
+bool pool_fence_holds(const struct seat *);
+static inline bool
+pool_is_fenced(const struct seat *seat)
+{
+	return (UNLIKELY(!TAILQ_EMPTY(&pool_worker(seat->worker)->fences)) &&
+		pool_fence_holds(seat));
+}
+
 /* ---- handover.c ---- */
 
 /* The other worker whose oldest waiter came before `before_us`, or -1. */

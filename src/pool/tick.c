@@ -175,7 +175,8 @@ seat_is_forgotten(const struct seat *seat, int64_t now)
 	int64_t max = set->autodb_idle_timeout, empty = set->pool_idle_timeout;
 
 	if (seat->clients > 0 || seat->link_count > 0 || seat->waiting > 0 ||
-	    seat->own_waiting > 0 || seat->is_asking || seat->pool->links > 0)
+	    seat->own_waiting > 0 || seat->asides > 0 || seat->is_asking ||
+	    seat->pool->links > 0)
 		return (false);
 	if (empty > 0 && now - seat->used_us > empty && !is_member(seat))
 		return (true);
@@ -233,7 +234,8 @@ pool_tick(struct worker *w, int64_t now)
 		if ((seat->clients > 0 || (w->index == 0 && is_forced(seat))) &&
 		    seat->database != NULL &&
 		    seat->pool->links < seat->limits.min_pool_size &&
-		    !seat->pool->db->is_paused && !pool_is_closed(seat))
+		    !seat->pool->db->is_paused && !pool_is_closed(seat) &&
+		    !pool_is_fenced(seat))
 			(void)pool_open(seat);
 		if (seat->clients > 0 || seat->link_count > 0)
 			seat->used_us = now;

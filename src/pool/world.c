@@ -20,6 +20,7 @@ pool_init(struct worker *w, const struct topo *topo, struct tls *tls)
 	pw->tls = tls_hold(tls);
 	TAILQ_INIT(&pw->seats);
 	TAILQ_INIT(&pw->leaving);
+	TAILQ_INIT(&pw->fences);
 	w->slot[WORKER_POOL] = pw;
 	worker_on_tick(w, pool_tick);
 	worker_on_turn(w, pool_turn);
@@ -121,7 +122,7 @@ pool_seat_destroy(struct seat *seat)
 	struct pool *pool = seat->pool;
 
 	INVARIANT(seat->link_count == 0 && seat->waiting == 0 && seat->own_waiting == 0 &&
-		  seat->clients == 0);
+		  seat->clients == 0 && seat->asides == 0);
 	pool->share[seat->worker->index].seat = NULL;
 	TAILQ_REMOVE(&pool_worker(seat->worker)->seats, seat, entry);
 	vars_release(seat->worker, seat->welcome);

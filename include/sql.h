@@ -77,12 +77,15 @@ enum sql_prepare_kind {
 	SQL_PREPARE_MAKE, /* PREPARE name [(types)] AS … */
 	SQL_PREPARE_RUN, /* EXECUTE name [(arguments)], perhaps behind EXPLAIN, or CREATE … AS */
 	SQL_PREPARE_DROP, /* DEALLOCATE [PREPARE] name */
-	SQL_PREPARE_DROP_ALL
+	SQL_PREPARE_DROP_ALL,
+	/* sql_listen_read(): */
+	SQL_PREPARE_LISTEN,  /* LISTEN channel */
+	SQL_PREPARE_UNLISTEN /* UNLISTEN channel, or * */
 };
 /* Offsets into scan->sql. */
 struct sql_prepare {
 	enum sql_prepare_kind kind;
-	char *name;                   /* folded; NULL: DROP_ALL */
+	char *name;                   /* folded; NULL: DROP_ALL, UNLISTEN * */
 	uint32_t at, len;             /* of the name, as it stands */
 	uint32_t types_at, types_len; /* MAKE: with parentheses; 0: none */
 	uint32_t inner_at;            /* MAKE: behind AS, up to the end */
@@ -95,6 +98,44 @@ void sql_prepare_free(struct sql_prepare *);
 /* A look at the first word: 0: the statement is none of these; 1: it may be; -1: of the first
  * word, or the comments before it, more must be seen. */
 int sql_prepare_may(const char *text, size_t len);
+/* The same for LISTEN and UNLISTEN; at, len: of the whole statement. */
+bool sql_listen_read(const struct sql_scan *, struct sql_prepare *out);
+int sql_listen_may(const char *text, size_t len, bool or_unlisten);
+/* ---- CREATE, ALTER and DROP DATABASE ---- */
+
+/* Of a statement that needs a database without connections, be it as a template: its name, which
+ * the caller frees; NULL: it is no such statement. */
+char *sql_lone_database(const char *text, size_t len) MUST_USE;
+/* A look at the first letters: false when it is none. */
+static inline bool
+sql_lone_may(const char *text, size_t len)
+{
+	int a = len > 1 ? text[0] | 0x20 : 0, b = len > 1 ? text[1] | 0x20 : 0;
+
+	/* Or blanks and comments stand there. */
+	return (
+	    (b == 'r' && (a == 'c' || a == 'd')) || (a == 'a' && b == 'l') || a < 'a');
+}
+
+/* ---- pg_terminate_backend() and pg_cancel_backend() ---- */
+
+struct sql_signal {
+	bool terminates;
+	int64_t pid;    /* a constant */
+	unsigned param; /* $n instead; 0: none */
+	uint32_t call_at, call_len;
+	char label[64]; /* of the column */
+};
+/* False: the statement is not just SELECT of one of them. */
+bool sql_signal_read(const char *text, size_t len, struct sql_signal *out);
+/* A look at a few letters: "select pg_". */
+static inline bool
+sql_signal_may(const char *text, size_t len)
+{
+	return (len > 20 && text[7] == 'p' && text[8] == 'g' && text[9] == '_' &&
+		(text[0] | 0x20) == 's');
+}
+
 /* An argument of EXECUTE, as a parameter's value in text. */
 struct sql_argument {
 	char *value; /* NULL: NULL, or an expression */

@@ -212,6 +212,38 @@ sql_prepare_read(const struct sql_scan *scan, struct sql_prepare *out)
 	return (is_it);
 }
 
+bool
+sql_listen_read(const struct sql_scan *scan, struct sql_prepare *out)
+{
+	struct walk w = {.l = sql_lexer_of(scan), .out = out};
+	uint32_t from;
+	bool is_it;
+
+	*out = (struct sql_prepare){.kind = SQL_PREPARE_NONE};
+	if (scan->is_cut || memchr(scan->sql, '\0', scan->len) != NULL)
+		return (false);
+	step(&w);
+	from = w.t.at;
+	out->kind = SQL_PREPARE_LISTEN;
+	if (take(&w, "unlisten")) {
+		out->kind = SQL_PREPARE_UNLISTEN;
+		is_it = is_mark(&w, "*");
+		if (is_it) {
+			out->at = w.t.at;
+			out->len = 1;
+			step(&w);
+		} else
+			is_it = take_name(&w);
+	} else
+		is_it = take(&w, "listen") && take_name(&w);
+	is_it = is_it && w.t.kind == SQL_TOKEN_END;
+	out->len += out->at - from;
+	out->at = from;
+	if (!is_it)
+		sql_prepare_free(out);
+	return (is_it);
+}
+
 void
 sql_prepare_free(struct sql_prepare *p)
 {
@@ -237,6 +269,26 @@ sql_prepare_may(const char *text, size_t len)
 		if (sql_token_is(&l, &t, words[i]))
 			return (1);
 	/* A word of which the rest has not come. */
+	return (t.end == l.len ? -1 : 0);
+}
+
+int
+sql_listen_may(const char *text, size_t len, bool or_unlisten)
+{
+	struct sql_lexer l = {.text = text, .len = (uint32_t)len};
+	struct sql_token t;
+	char first;
+
+	sql_lex_blanks(&l);
+	if (l.at == l.len || l.is_cut)
+		return (-1);
+	first = text[l.at];
+	if (first != 'l' && first != 'L' &&
+	    !(or_unlisten && (first == 'u' || first == 'U')))
+		return (0);
+	sql_lex(&l, &t);
+	if (sql_token_is(&l, &t, "listen") || sql_token_is(&l, &t, "unlisten"))
+		return (1);
 	return (t.end == l.len ? -1 : 0);
 }
 

@@ -847,6 +847,124 @@ constants_are_those_of_any_time(void **state)
 	}
 }
 
+static char *
+lone(const char *text)
+{
+	return (sql_lone_may(text, strlen(text)) ? sql_lone_database(text, strlen(text))
+						 : NULL);
+}
+
+static void
+lone_databases_are_named(void **state)
+{
+	static const char *const cases[][2] = {
+	    {"drop database x", "x"},
+	    {"DROP DATABASE IF EXISTS \"X y\" WITH (FORCE)", "X y"},
+	    {"/* c */ drop database u;", "u"},
+	    {"alter database X rename to y", "x"},
+	    {"alter database x set tablespace t", "x"},
+	    {"alter database x set work_mem = 1", NULL},
+	    {"create database x", "template1"},
+	    {"create database x template y", "y"},
+	    {"create database x with owner = z template = 'Y z' encoding 'UTF8'", "Y z"},
+	    {"create database x template default", "template1"},
+	    {"create table database (a int)", NULL},
+	    {"drop table x", NULL},
+	    {"drop", NULL},
+	    {"drop database", NULL},
+	    {"alter database", NULL},
+	    {"select 1", NULL},
+	    {"", NULL},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+		char *name = lone(cases[i][0]);
+
+		if ((name == NULL) != (cases[i][1] == NULL) ||
+		    (name != NULL && strcmp(name, cases[i][1]) != 0))
+			fail_msg("%s: %s", cases[i][0], name != NULL ? name : "(none)");
+		free(name);
+	}
+}
+
+static void
+signals_are_read(void **state)
+{
+	static const struct {
+		const char *text, *label;
+		int64_t pid;
+		unsigned param;
+		bool terminates;
+	} cases[] = {
+	    {"select pg_terminate_backend(12)", "pg_terminate_backend", 12, 0, true},
+	    {"SELECT pg_catalog.pg_cancel_backend ( $3::int4 ) AS \"A b\" ;", "A b", 0, 3,
+		false},
+	    {"select pg_terminate_backend($1, $2)", "pg_terminate_backend", 0, 1, true},
+	    {"select pg_terminate_backend(7, 100) as x", "x", 7, 0, true},
+	    {"select pg_cancel_backend(7, 100)", NULL, 0, 0, false},
+	    {"select pg_terminate_backend(pid) from pg_stat_activity", NULL, 0, 0, false},
+	    {"select pg_terminate_backend(7) where false", NULL, 0, 0, false},
+	    {"select pg_terminate_backend(7), 1", NULL, 0, 0, false},
+	    {"select pg_terminate_backend(7); select 1", NULL, 0, 0, false},
+	    {"select pg_terminate_backend(", NULL, 0, 0, false},
+	    {"select pg_terminate_backend(99999999999999999999999)", NULL, 0, 0, false},
+	};
+	struct sql_signal s;
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+		bool is_it = sql_signal_read(cases[i].text, strlen(cases[i].text), &s);
+
+		if (is_it != (cases[i].label != NULL))
+			fail_msg("%s", cases[i].text);
+		if (!is_it)
+			continue;
+		assert_string_equal(s.label, cases[i].label);
+		assert_int_equal(s.pid, cases[i].pid);
+		assert_int_equal(s.param, cases[i].param);
+		assert_int_equal(s.terminates, cases[i].terminates);
+	}
+}
+
+static void
+listens_are_read(void **state)
+{
+	static const struct {
+		const char *text, *name;
+		enum sql_prepare_kind kind;
+	} cases[] = {
+	    {"listen A", "a", SQL_PREPARE_LISTEN},
+	    {"/* x */ LISTEN \"A\" -- end", "A", SQL_PREPARE_LISTEN},
+	    {"unlisten a;", "a", SQL_PREPARE_UNLISTEN},
+	    {"unlisten *", NULL, SQL_PREPARE_UNLISTEN},
+	    {"listen *", NULL, SQL_PREPARE_NONE},
+	    {"listen select", NULL, SQL_PREPARE_NONE},
+	    {"listen a b", NULL, SQL_PREPARE_NONE},
+	    {"listen", NULL, SQL_PREPARE_NONE},
+	    {"notify a", NULL, SQL_PREPARE_NONE},
+	};
+	struct sql_prepare p;
+	struct sql_scan s;
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+		scan(cases[i].text, &s);
+		if (sql_listen_read(&s, &p) != (cases[i].kind != SQL_PREPARE_NONE) ||
+		    p.kind != cases[i].kind)
+			fail_msg("%s", cases[i].text);
+		if (cases[i].name != NULL)
+			assert_string_equal(p.name, cases[i].name);
+		sql_prepare_free(&p);
+		sql_scan_free(&s);
+	}
+	assert_int_equal(sql_listen_may(" lis", 4, false), -1);
+	assert_int_equal(sql_listen_may("LISTEN a", 8, false), 1);
+	assert_int_equal(sql_listen_may("unlisten a", 10, false), 0);
+	assert_int_equal(sql_listen_may("unlisten a", 10, true), 1);
+	assert_int_equal(sql_listen_may("lock a", 6, true), 0);
+}
+
 int
 main(void)
 {
@@ -871,6 +989,9 @@ main(void)
 	    cmocka_unit_test(threads_have_their_own),
 	    cmocka_unit_test(constants_are_those_of_any_time),
 	    cmocka_unit_test(inserts_are_cut),
+	    cmocka_unit_test(lone_databases_are_named),
+	    cmocka_unit_test(signals_are_read),
+	    cmocka_unit_test(listens_are_read),
 	};
 
 	return (cmocka_run_group_tests(tests, NULL, NULL));

@@ -30,6 +30,10 @@ struct cancel_order;
 struct prep;
 struct console;
 struct weave;
+struct listens;
+struct fence;
+struct signals;
+struct hub;
 
 #define SESSION_MAGIC 0x53455353U
 struct session {
@@ -62,6 +66,7 @@ struct session {
 	bool skips_to_sync : 1; /* without a link: an error was sent, Sync is awaited */
 	bool
 	    is_leaving : 1; /* Terminate came, answers to what was sent before are owed */
+	bool waits_own : 1; /* what it says next waits for something of the proxy's own */
 	bool is_stalled : 1;     /* must know how the batches under way end */
 	bool is_refused : 1;     /* what waits was cancelled */
 	bool knows_it_waits : 1; /* query_wait_notify has come, for this wait */
@@ -79,6 +84,9 @@ struct session {
 	struct cancel_order *order;  /* CANCELLING */
 	struct console *console;     /* CONSOLE */
 	struct weave *weave;         /* on a virtual database; NULL: on a plain one */
+	struct signals *signals; /* pg_terminate_backend() of clients; NULL: none yet */
+	struct fence *fence; /* around a database, for the statement under way; or NULL */
+	struct listens *listens; /* what it listens to, on shared links; or NULL */
 	int64_t connect_us,
 	    request_us; /* monotonic; request: the last message or answer */
 	int64_t
@@ -116,6 +124,7 @@ struct lookup;
 TAILQ_HEAD(lookup_list, lookup);
 struct session_worker {
 	struct lookup_list lookups; /* of auth_query */
+	TAILQ_HEAD(, hub) hubs;     /* listening links */
 	unsigned held; /* sessions whose next statement waits for a primary */
 	TAILQ_HEAD(, orphan)
 	orphans; /* commits on several databases whose client has left */
@@ -179,6 +188,21 @@ void session_close_doors(void);
 void session_drain(struct worker *);
 
 /* ---- the console: who answers statements on the pseudo-database ---- */
+
+/* A channel on which this process listens for clients, by a link of one worker. */
+struct hub_view {
+	const struct seat *seat;
+	const struct link *link; /* NULL: it is lost, or not asked for yet */
+	const char *channel;
+	bool is_on; /* the server has said so */
+	unsigned clients;
+	uint64_t heard; /* notifications */
+};
+/* Of this worker. */
+void hub_each_channel(
+    struct worker *, void (*each)(void *arg, const struct hub_view *), void *arg);
+/* The channels on which a client listens. */
+unsigned session_listen_count(const struct session *);
 
 struct session_console {
 	/* The columns that sql would answer; *columns NULL: none. False: it is not understood

@@ -169,6 +169,33 @@ view_workers_visit(struct worker *w, struct show *show)
 	row_end(show);
 }
 
+/* ---- LISTENS ---- */
+
+static void
+listens_row(void *arg, const struct hub_view *v)
+{
+	struct show *show = arg;
+
+	row_text(show, COL_LISTENS_database, v->seat->pool->database);
+	row_text(show, COL_LISTENS_user, v->seat->pool->role);
+	row_text(show, COL_LISTENS_channel, v->channel);
+	row_int(show, COL_LISTENS_worker, v->seat->worker->index);
+	row_text(show, COL_LISTENS_state, v->is_on ? "on" : "waiting");
+	row_int(show, COL_LISTENS_clients, v->clients);
+	row_int(show, COL_LISTENS_notifications, (int64_t)v->heard);
+	if (v->link != NULL)
+		row_int(show, COL_LISTENS_remote_pid, v->link->pid);
+	else
+		row_null(show, COL_LISTENS_remote_pid);
+	row_end(show);
+}
+
+void
+view_listens_visit(struct worker *w, struct show *show)
+{
+	hub_each_channel(w, listens_row, show);
+}
+
 /* ---- CONFIG, STATE, VERSION ---- */
 
 /* PgBouncer shows NULL where these are not set, and "" of the others. */

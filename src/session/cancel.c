@@ -1,7 +1,8 @@
 /*
  * Cancel requests. The key that a client gets is the proxy's own: 8 bits of the pid name the
- * worker, the other 23 and the secret are random; protocol 3.2 has 28 random bytes behind the
- * secret. A request is taken to the worker of its
+ * worker, one is set, so that it is no process of a server (PID_MAX_LIMIT of Linux is 2^22), the
+ * other 22 and the secret are random; protocol 3.2 has 28 random bytes behind the secret. A
+ * request is taken to the worker of its
  * target, from there to the server, and the connection that brought it closes when the
  * server has closed the one that took it on: then the signal has been sent, and cannot hit
  * what the client does next.
@@ -41,8 +42,9 @@ session_key_create(struct session *s)
 
 	do {
 		random_bytes(random, sizeof(random));
-		s->pid = (uint32_t)s->worker->index << 23 | (random[0] & 0x7fffff);
-	} while (s->pid == 0 || key_find(s->worker, s->pid) != NULL);
+		s->pid = (uint32_t)s->worker->index << 23 | SESSION_PID_MIN |
+			 (random[0] & (SESSION_PID_MIN - 1));
+	} while (key_find(s->worker, s->pid) != NULL);
 	s->secret = peer_secret(session_worker(s->worker)->peer_id, random[1]);
 	table_add(&session_worker(s->worker)->keys, &s->key_node, s->pid);
 }
@@ -126,6 +128,32 @@ cancel_waiting(struct session *s)
 	session_flow(s);
 }
 
+void
+session_cancel_now(struct session *s, void (*done)(void *), void *arg)
+{
+	if (s->state == SESSION_WAITING) {
+		cancel_waiting(s);
+		done(arg);
+	} else if (s->state == SESSION_WEAVING) {
+		weave_cancel(s);
+		done(arg);
+	} else if (s->weave != NULL && s->weave->is_held) {
+		/* The statement has not been sent. */
+		weave_unhold(s);
+		s->is_refused = true;
+		session_flow(s);
+		done(arg);
+	} else if (s->link != NULL && s->link->state == LINK_LENT &&
+		   s->link->requests.count > 0)
+		link_cancel(s->link, done, arg);
+	else {
+		/* The link is being made ready for the statement. */
+		if (s->state == SESSION_ACTIVE && s->link->state == LINK_RUNNING)
+			s->is_refused = s->stream.in.len > 0 && s->mode != POOL_SESSION;
+		done(arg);
+	}
+}
+
 static void
 order_arrived(struct worker *w, struct mail *m)
 {
@@ -137,27 +165,19 @@ order_arrived(struct worker *w, struct mail *m)
 		return;
 	}
 	stat_count(M_cancels, 1);
-	if (s->state == SESSION_WAITING) {
-		cancel_waiting(s);
-		order_done(o);
-	} else if (s->state == SESSION_WEAVING) {
-		weave_cancel(s);
-		order_done(o);
-	} else if (s->weave != NULL && s->weave->is_held) {
-		/* The statement has not been sent. */
-		weave_unhold(s);
-		s->is_refused = true;
-		session_flow(s);
-		order_done(o);
-	} else if (s->link != NULL && s->link->state == LINK_LENT &&
-		   s->link->requests.count > 0)
-		link_cancel(s->link, order_done, o);
-	else {
-		/* The link is being made ready for the statement. */
-		if (s->state == SESSION_ACTIVE && s->link->state == LINK_RUNNING)
-			s->is_refused = s->stream.in.len > 0 && s->mode != POOL_SESSION;
-		order_done(o);
-	}
+	session_cancel_now(s, order_done, o);
+}
+
+struct session *
+session_of_pid(struct worker *w, uint32_t pid)
+{
+	struct session *s = key_find(w, pid);
+
+	return (
+	    s != NULL && (s->state == SESSION_IDLE || s->state == SESSION_WAITING ||
+			     s->state == SESSION_ACTIVE || s->state == SESSION_WEAVING)
+		? s
+		: NULL);
 }
 
 void

@@ -10,7 +10,7 @@
  * An error ends an extended batch: the server answers nothing more until Sync, so what
  * stands in the queue before it is undone, newest first.
  */
-#include "prepare.h"
+#include "listen.h"
 #include <string.h>
 
 #define WHOLE_SMALL                                                                      \
@@ -160,6 +160,8 @@ down_tag(struct down *d, const char *tag, size_t len)
 	struct session *s = d->s;
 	struct link *l = d->l;
 
+	if (tag[0] == 'N' && s->weave == NULL && s->mode != POOL_SESSION)
+		echo_note(s);
 	if (!link_note_tag(l, tag, len)) {
 		/* Others must not find, or miss, what came or went where nobody looked. */
 		if (s->rewrites && (s->prep == NULL || !s->prep->knows_tag) &&
@@ -168,6 +170,8 @@ down_tag(struct down *d, const char *tag, size_t len)
 		return;
 	}
 	s->was_discarded |= len > 2 && tag[1] == 'I';
+	if (s->listens != NULL && tag[1] == 'I')
+		listen_clear(s);
 	statements_clear(s);
 	for (uint32_t i = 1; i < l->requests.count; i++) {
 		struct request *r = requests_at(&l->requests, i);
@@ -216,6 +220,12 @@ down_complete(struct down *d, char type, const uint8_t *body, uint32_t size)
 	d->l->is_copying_in = false;
 	if (r->kind == REQ_EXECUTE)
 		requests_pop(&d->l->requests);
+	if (d->s->prep != NULL && d->s->prep->is_unlisten) {
+		d->s->prep->is_unlisten = false;
+		proto_command_complete(batch_make(&d->batch), "UNLISTEN");
+		batch_made(&d->batch);
+		return (down_body(d, size, false));
+	}
 	return (down_body(d, size, true));
 }
 
@@ -399,7 +409,28 @@ down_ready(struct down *d, const uint8_t *body, uint32_t size)
 			METRIC_ADD(m, xact_time, now - l->xact_us);
 		l->xact_us = l->requests.count > 0 ? now : 0;
 	}
+	if (UNLIKELY(s->listens != NULL) && listen_ready(s, &d->batch, is_forwarded))
+		return (down_body(d, size, false));
 	return (down_body(d, size, is_forwarded));
+}
+
+/* Of a link that is the client's own; on one that is shared they are those of a LISTEN which
+ * nobody has seen, in a function: the next one's they are not. */
+static enum verdict
+down_notification(struct down *d, const uint8_t *body, uint32_t size)
+{
+	struct session *s = d->s;
+
+	if (size < 10)
+		return (down_broken(d, "malformed NotificationResponse"));
+	if (s->mode != POOL_SESSION) {
+		d->l->is_tainted = true;
+		return (down_body(d, size, false));
+	}
+	echo_put(batch_make(&d->batch), body, size - 4,
+	    link_client_of(d->l, proto_get32(body)));
+	batch_made(&d->batch);
+	return (down_body(d, size, false));
 }
 
 static enum verdict
@@ -447,7 +478,7 @@ down_copy_both(struct down *d, uint32_t size)
 
 #define WHOLE_TYPES                                                                      \
 	(PROTO_TYPE('Z') | PROTO_TYPE('S') | PROTO_TYPE('C') | PROTO_TYPE('E') |         \
-	    PROTO_TYPE('K') | PROTO_TYPE('R'))
+	    PROTO_TYPE('A') | PROTO_TYPE('K') | PROTO_TYPE('R'))
 /* Rows, or an end. */
 #define END_TYPES                                                                        \
 	(PROTO_TYPE('D') | PROTO_TYPE('C') | PROTO_TYPE('I') | PROTO_TYPE('s') |         \
@@ -515,8 +546,9 @@ down_message(struct down *d)
 	case 'S':
 		return (down_parameter(d, body, size));
 	case 'N':
-	case 'A':
 		return (down_body(d, size, true));
+	case 'A':
+		return (down_notification(d, body, size));
 	default:
 		return (down_broken(d, "unknown message"));
 	}

@@ -2,7 +2,7 @@
  * A session and its link: taking one, setting the session's parameters on it, holding either
  * side back while the other is full, giving it back, losing it.
  */
-#include "prepare.h"
+#include "listen.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -23,6 +23,8 @@ session_is_at_work(const struct session *s)
 	/* In the middle of a COPY there is nothing to be done for it. */
 	if (s->state == SESSION_WAITING || s->state == SESSION_WEAVING)
 		return (!weave_split_takes(s));
+	if (s->waits_own)
+		return (true);
 	if (s->state != SESSION_ACTIVE || l == NULL || s->body_left > 0 ||
 	    l->is_copying_in)
 		return (false);
@@ -40,6 +42,7 @@ session_flow(struct session *s)
 	    (s->state == SESSION_WEAVING && !weave_split_takes(s)) ||
 	    session_is_looking(s) || stream_is_full(&s->stream) || s->is_leaving ||
 	    (s->weave != NULL && s->weave->is_held) || session_console_is_busy(s) ||
+	    s->waits_own ||
 	    (s->is_stalled && l != NULL && (l->requests.count > 0 || l->body_left > 0)) ||
 	    (l != NULL && (l->state != LINK_LENT || stream_is_full(&l->stream) ||
 			      l->requests.count >= REQUESTS_MAX));
@@ -160,6 +163,7 @@ session_take(struct session *s, struct link *l)
 	const char *reset = pool_settings(s->worker)->server_reset_query;
 
 	link_lend(l, &session_link_user, s);
+	link_serve(l, s->pid);
 	s->link = l;
 	s->request_us = l->request_us;
 	if (s->state == SESSION_WELCOME) {
@@ -289,6 +293,8 @@ session_let_go(struct session *s)
 		session_move(s, SESSION_IDLE);
 	if (s->weave != NULL)
 		weave_unit_over(s);
+	if (s->listens != NULL)
+		listen_flush(s);
 	return (l);
 }
 
@@ -341,12 +347,24 @@ session_release_if_done(struct session *s)
 		session_end(s, "client close request");
 		return;
 	}
+	if (UNLIKELY(s->waits_own)) {
+		if (s->listens != NULL && s->listens->holds && link_is_at_rest(l))
+			listen_work(s);
+		return;
+	}
 	if (!link_is_at_rest(l) || s->body_left > 0)
 		return;
 	if (s->is_draining || session_worker(s->worker)->is_draining) {
 		session_close(s, "57P01", "pooler is shutting down");
 		return;
 	}
+	if (s->listens != NULL && s->listens->is_lost) {
+		session_close(s, fault_info(F_LINK_LOST)->sqlstate,
+		    "notifications may have been missed: the listening connection was lost");
+		return;
+	}
+	if (UNLIKELY(s->fence != NULL))
+		fence_leave(s);
 	if (s->mode == POOL_SESSION) {
 		if (s->was_discarded) {
 			session_settle_vars(s, l);
@@ -376,6 +394,9 @@ session_link_lost(struct link *l, const char *why)
 	if (s->prep != NULL && s->prep->is_ahead && s->prep->had_sync)
 		l->wants_sync = false;
 	owed = session_owed_readies(l);
+	if (s->listens != NULL && !listen_link_lost(s))
+		goes_on = false;
+	fence_leave(s);
 	session_disown_requests(s, l);
 	s->link = NULL;
 	prep_end(s);

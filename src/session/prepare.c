@@ -3,7 +3,7 @@
  * the extended protocol, where a statement whose text is one of them is sent anew for each Bind
  * with the name that the link knows.
  */
-#include "prepare.h"
+#include "listen.h"
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
@@ -257,6 +257,61 @@ prep_refuse_nested(struct prep *p)
 	    NULL, NULL);
 }
 
+/* LISTEN or UNLISTEN: a mark, when it is bound and will run. */
+static char *
+real_listen(
+    struct session *s, const struct sql_prepare *p, bool is_bound, struct prep_step *step)
+{
+	bool is_off = p->kind == SQL_PREPARE_UNLISTEN;
+
+	if (s->weave != NULL || (is_off && !listen_is_any(s)))
+		return (NULL);
+	step->is_unlisten = is_off;
+	step->listens = !is_off;
+	step->does = PREP_LISTEN;
+	step->name = p->name != NULL ? mem_str(p->name) : NULL;
+	if (!is_bound)
+		return (mem_str("LISTEN pgweave_listen_0"));
+	return (listen_mark(s, p->name, is_off));
+}
+
+/* A statement of the proxy's own instead of the client's, under its types. */
+static struct stmt *
+real_text(struct session *s, const struct stmt *st, const struct buf *text)
+{
+	struct stmt *real = stmt_intern_as(s->worker,
+	    hash_pair(text->mem, text->len, st->data + st->sql_len + 1, st->types_len),
+	    (const char *)text->mem, text->len, st->data + st->sql_len + 1,
+	    st->types_len);
+
+	if (s->weave != NULL)
+		(void)sense_of_stmt(s->worker, real);
+	return (real);
+}
+
+static struct stmt *
+real_of_listen(
+    struct session *s, const struct stmt *st, bool is_bound, struct prep_step *step)
+{
+	const char *sql = (const char *)st->data;
+	struct buf text = {0};
+	struct sql_prepare p;
+	struct sql_scan scan;
+	struct stmt *real;
+	char *mark;
+
+	sql_scan(sql, st->sql_len, &scan);
+	INVARIANT(sql_listen_read(&scan, &p));
+	mark = real_listen(s, &p, is_bound, step);
+	buf_addstr(&text, mark != NULL ? mark : sql);
+	real = real_text(s, st, &text);
+	free(mark);
+	buf_free(&text);
+	sql_prepare_free(&p);
+	sql_scan_free(&scan);
+	return (real);
+}
+
 /* What the statement's text says, with the name that the link knows in its place. step: what
  * it will do. */
 static struct stmt *
@@ -304,11 +359,7 @@ real_of(struct session *s, const struct stmt *st, struct prep_step *step)
 		    prep_chars(s, sql + at, p.len));
 	} else
 		buf_add(&text, sql, st->sql_len);
-	real = stmt_intern_as(s->worker,
-	    hash_pair(text.mem, text.len, st->data + st->sql_len + 1, st->types_len),
-	    (const char *)text.mem, text.len, st->data + st->sql_len + 1, st->types_len);
-	if (s->weave != NULL)
-		(void)sense_of_stmt(s->worker, real);
+	real = real_text(s, st, &text);
 	buf_free(&text);
 	sql_prepare_free(&p);
 	sql_scan_free(&scan);
@@ -325,6 +376,10 @@ prep_real(struct up *u, const struct stmt *st, const char *portal)
 
 	p->is_batch = true;
 	p->portal = portal != NULL ? mem_str(portal) : NULL;
+	if (prep_listens(st)) {
+		p->real = real_of_listen(s, st, portal != NULL, step);
+		return (p->real);
+	}
 	p->real = real_of(s, st, step);
 	n = step->stmt != NULL ? stmt_name_find(s, step->name) : NULL;
 	if (n != NULL && step->does == PREP_NONE)
@@ -339,6 +394,29 @@ refuse_execute(struct up *u, uint32_t size)
 	refusal_set(&u->s->prep->refusal, "53200",
 	    "prepared statements of this client take too much memory", NULL, NULL);
 	u->s->prep->is_running = true;
+	up_doom(u);
+	return (up_body(u, size + 1, true));
+}
+
+/* The hub listens; or the message waits, or the client's Execute is refused. */
+static enum up_verdict
+before_listen(struct up *u, const struct prep_step *step, uint32_t size)
+{
+	struct session *s = u->s;
+	enum listen_go go = LISTEN_GO;
+	struct refusal *why;
+
+	if (step->listens && s->link->txn != 'E')
+		go = listen_want(s, step->name);
+	if (go == LISTEN_GO)
+		return (UP_PASS);
+	if (go == LISTEN_WAITS)
+		return (UP_STOP);
+	why = &s->listens->refusal;
+	refusal_set(
+	    &s->prep->refusal, why->sqlstate, why->message, why->detail, why->hint);
+	refusal_free(why);
+	s->prep->is_running = true;
 	up_doom(u);
 	return (up_body(u, size + 1, true));
 }
@@ -375,9 +453,14 @@ prep_execute(struct up *u, uint32_t size)
 	    strnlen(portal, size - 4) == size - 4 || strcmp(portal, p->portal) != 0)
 		return (UP_PASS);
 	if (step->does != PREP_NONE) {
+		enum up_verdict v = UP_PASS;
+
 		if (!prep_settle(u))
 			return (UP_STOP);
 		up_to_link(u);
+		if (step->does == PREP_LISTEN &&
+		    (v = before_listen(u, step, size)) != UP_PASS)
+			return (v);
 		if (!before_execute(u, step))
 			return (refuse_execute(u, size));
 		p->is_running = true;
@@ -454,6 +537,7 @@ step_done(struct session *s, struct link *l, const struct prep_step *step)
 		break;
 	case PREP_NONE:
 	case PREP_DROP_ALL:
+	case PREP_LISTEN:
 	default:
 		break;
 	}
@@ -465,12 +549,13 @@ prep_tag(struct session *s, struct link *l)
 	struct prep *p = s->prep;
 	struct prep_step *step;
 
-	p->knows_tag = false;
+	p->knows_tag = p->is_unlisten = false;
 	if (!p->is_running || p->done == p->count)
 		return (true);
 	step = &p->steps[p->done++];
 	p->knows_tag = step->does != PREP_NONE;
 	step_done(s, l, step);
+	p->is_unlisten = step->is_unlisten;
 	return (!step->is_ours);
 }
 

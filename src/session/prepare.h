@@ -48,9 +48,12 @@ struct prep_step {
 		PREP_FORGET, /* and has not */
 		PREP_MAKE,   /* both the link and the client's name have it */
 		PREP_DROP,   /* and have not */
-		PREP_DROP_ALL
+		PREP_DROP_ALL,
+		PREP_LISTEN /* nothing here: see listen.h */
 	} does;
 	bool is_ours;      /* its tag is not the client's */
+	bool is_unlisten;  /* its tag is to be UNLISTEN */
+	bool listens;      /* it waits until the hub listens to its name */
 	bool runs;         /* EXECUTE of a statement of PREPARE */
 	struct stmt *stmt; /* held; NULL: none */
 	struct hash128 id;
@@ -63,13 +66,14 @@ struct prep_edit {
 };
 
 struct prep {
-	bool is_batch;   /* of the extended protocol */
-	bool is_running; /* nothing else is sent until it is answered */
-	bool is_ahead;   /* a Parse runs before the query, which has not been sent */
-	bool had_sync;   /* is_ahead: the client's own batch was over */
-	bool has_failed; /* is_ahead */
-	unsigned rounds; /* is_ahead: Parses so far */
-	bool knows_tag;  /* the last tag was expected, and what it says is noted */
+	bool is_batch;    /* of the extended protocol */
+	bool is_running;  /* nothing else is sent until it is answered */
+	bool is_ahead;    /* a Parse runs before the query, which has not been sent */
+	bool had_sync;    /* is_ahead: the client's own batch was over */
+	bool has_failed;  /* is_ahead */
+	unsigned rounds;  /* is_ahead: Parses so far */
+	bool is_unlisten; /* the tag that has just come is to be UNLISTEN */
+	bool knows_tag;   /* the last tag was expected, and what it says is noted */
 	bool may_repeat, repeats, has_repeated;
 	struct prep_step *steps;
 	unsigned count, done;
@@ -96,6 +100,12 @@ static inline bool
 prep_is(const struct stmt *st)
 {
 	return (st->prepare != SQL_PREPARE_NONE && st->prepare != SQL_PREPARE_DROP_ALL);
+}
+
+static inline bool
+prep_listens(const struct stmt *st)
+{
+	return (st->prepare == SQL_PREPARE_LISTEN || st->prepare == SQL_PREPARE_UNLISTEN);
 }
 
 /* All that was sent is answered; or the message waits, and comes again. */
@@ -129,7 +139,7 @@ bool prep_ready(struct session *, struct link *);
 /* ---- script.c ---- */
 
 /* Whether the query string may hold one of the statements: 1, 0, or -1: more must be seen. */
-int prep_look(const char *sql, size_t have, size_t len);
+int prep_look(const struct session *, const char *sql, size_t have, size_t len);
 /* What a query string needs and cannot bring along is at the link; or the message waits. */
 bool prep_is_ready(struct up *, const char *sql, size_t len);
 /* A simple query; sent: what of it may be sent, of the same length. UP_PASS: none of these statements is in it, or its message cannot be

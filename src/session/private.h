@@ -318,7 +318,13 @@ void peer_end_all(struct worker *);
 #define KEY_SHORT 4
 #define KEY_LONG  32
 #define KEY_REST  (KEY_LONG - KEY_SHORT)
+/* The pids that clients get have this bit, which no process of a server has. */
+#define SESSION_PID_MIN 0x400000U
 void session_key_create(struct session *);
+/* What it does, or waits for, is cancelled; done() is called once, then or at once. */
+void session_cancel_now(struct session *, void (*done)(void *), void *arg);
+/* The client of this worker that got that pid and is logged in to a database; or NULL. */
+struct session *session_of_pid(struct worker *, uint32_t pid);
 void session_key_lengthen(struct session *);
 /* BackendKeyData. */
 void session_key_put(const struct session *, struct buf *);

@@ -6,7 +6,7 @@
  *   prepare p as select 1; execute q   ->   prepare pgw_1 as select 1;
  *                                           PREPARE pgw_2 AS …; execute pgw_2
  */
-#include "prepare.h"
+#include "listen.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -15,11 +15,20 @@
 /* What a string may grow by. */
 #define SCRIPT_MORE_BYTES SESSION_WHOLE_MAX
 
+/* Of the statement that begins there. */
+static int
+look_at(const struct session *s, const char *sql, size_t len)
+{
+	int may = sql_prepare_may(sql, len);
+
+	return (may == 0 ? sql_listen_may(sql, len, listen_is_any(s)) : may);
+}
+
 int
-prep_look(const char *sql, size_t have, size_t len)
+prep_look(const struct session *s, const char *sql, size_t have, size_t len)
 {
 	const char *end = sql + len, *at = sql;
-	int first = sql_prepare_may(sql, have);
+	int first = look_at(s, sql, have);
 
 	if (first > 0 || (first < 0 && have < len && have < SESSION_NAMES_MAX))
 		return (first);
@@ -30,7 +39,7 @@ prep_look(const char *sql, size_t have, size_t len)
 		return (-1);
 	while (at < end && (at = memchr(at, ';', (size_t)(end - at))) != NULL) {
 		at++;
-		if (sql_prepare_may(at, (size_t)(end - at)) > 0)
+		if (look_at(s, at, (size_t)(end - at)) > 0)
 			return (1);
 	}
 	return (0);
@@ -74,6 +83,8 @@ prep_is_ready(struct up *u, const char *sql, size_t len)
 	unsigned rounds = 0;
 
 	if (!prep_settle(u))
+		return (false);
+	if (s->weave == NULL && l->txn != 'E' && !listen_is_ready(s, sql, len))
 		return (false);
 	/* A server in a failed transaction refuses it, and the query as well. */
 	missing = l->txn != 'E' ? missing_of_parse(s, sql, len) : NULL;
@@ -347,6 +358,46 @@ put_known(struct script *b, const struct sql_scan *scan, const struct sql_prepar
 	put_name(b, step, from, scan->sql + p->at, p->len);
 }
 
+/* LISTEN, and UNLISTEN that may mean something: a mark in its place. */
+static const char *
+put_listen(struct script *b, const struct sql_scan *scan, const struct sql_prepare *p,
+    const char *from)
+{
+	struct session *s = b->s;
+	const char *at = scan->sql + p->at;
+	struct prep_step *step;
+	char *mark;
+
+	if (b->is_long || b->p->count >= SCRIPT_STATEMENTS)
+		refuse(b, "54000", "too many statements in a string with LISTEN");
+	else if (s->listens != NULL && refusal_is_set(&s->listens->refusal)) {
+		const struct refusal *why = &s->listens->refusal;
+
+		b->is_refused = true;
+		refusal_set(
+		    &b->p->refusal, why->sqlstate, why->message, why->detail, why->hint);
+		refusal_free(&s->listens->refusal);
+	}
+	b->has_any = true;
+	if (b->is_refused)
+		return (from);
+	mark = listen_mark(s, p->name, p->kind == SQL_PREPARE_UNLISTEN);
+	step = prep_step_add(b->p);
+	step->is_unlisten = p->kind == SQL_PREPARE_UNLISTEN;
+	put_said(b, from, (size_t)(at - from));
+	prep_edit_add(b->p, b->chars, (uint32_t)strlen(mark), prep_chars(s, at, p->len));
+	put(b, mark, strlen(mark));
+	free(mark);
+	return (at + p->len);
+}
+
+static bool
+is_listen(const struct script *b, const struct sql_prepare *p)
+{
+	return (b->s->weave == NULL && b->l->txn != 'E' &&
+		(p->kind == SQL_PREPARE_LISTEN || listen_is_any(b->s)));
+}
+
 /* One statement, whose text (with what stands before it) begins at `from`; the rest of it
  * begins where it answers. */
 static const char *
@@ -359,6 +410,15 @@ put_statement(struct script *b, const struct sql_scan *scan, const char *from)
 
 	if (scan->is_empty)
 		return (rest);
+	if (sql_listen_read(scan, &p)) {
+		bool is_it = is_listen(b, &p);
+
+		if (is_it)
+			rest = put_listen(b, scan, &p, from);
+		sql_prepare_free(&p);
+		if (is_it)
+			return (rest);
+	}
 	if (!sql_prepare_read(scan, &p)) {
 		b->is_long |= b->p->count >= SCRIPT_STATEMENTS;
 		if (!b->is_long)

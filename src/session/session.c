@@ -1,5 +1,5 @@
 /* A session's life: its states, who gets its bytes in which, its end. */
-#include "prepare.h"
+#include "listen.h"
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -226,6 +226,7 @@ session_init(struct worker *w)
 	for (unsigned i = 0; i < SESSION_STATES; i++)
 		TAILQ_INIT(&sw->sessions[i]);
 	TAILQ_INIT(&sw->forwards);
+	TAILQ_INIT(&sw->hubs);
 	sw->peer_id = (uint32_t)pool_settings(w)->peer_id;
 	TAILQ_INIT(&sw->orphans);
 	TAILQ_INIT(&sw->lookups);
@@ -245,6 +246,7 @@ session_end_all(struct worker *w)
 		while ((s = TAILQ_FIRST(&sw->sessions[i])) != NULL)
 			session_close(s, "57P01", "pooler is shutting down");
 	weave_orphans_end(sw);
+	hub_end_all(w);
 	session_lookups_end(w);
 }
 
@@ -326,6 +328,9 @@ session_end(struct session *s, const char *reason)
 	pool_wait_end(&s->waiter);
 	if (s->weave != NULL)
 		weave_end(s);
+	listen_free(s);
+	fence_leave(s);
+	signals_free(s);
 	session_give_link(s, "client disconnect while server was not ready");
 	if (s->state == SESSION_CONSOLE)
 		session_console_free(s);
@@ -464,5 +469,6 @@ act_world(struct session *s)
 void
 session_on_world(struct worker *w)
 {
+	hub_world(w);
 	session_each(w, NULL, act_world);
 }

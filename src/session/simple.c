@@ -155,7 +155,7 @@ weave_pass_query(struct up *u, uint32_t size)
 	if (s->link->state != LINK_LENT || s->stream.is_paused)
 		return (UP_STOP);
 	looks = !w->is_repeated && u->p[u->used] == 'Q' &&
-		prep_look(sql, size - 5, size - 5) > 0;
+		prep_look(s, sql, size - 5, size - 5) > 0;
 	if (looks && !prep_is_ready(u, sql, size - 5))
 		return (UP_STOP);
 	w->is_routed = false;

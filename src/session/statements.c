@@ -23,10 +23,11 @@ prepare_kind(const char *sql, size_t len)
 	struct sql_prepare p;
 	struct sql_scan scan;
 
-	if (sql_prepare_may(sql, len) <= 0)
+	if (sql_prepare_may(sql, len) <= 0 && sql_listen_may(sql, len, true) <= 0)
 		return (kind);
 	sql_scan(sql, len, &scan);
-	if (scan.next == NULL && sql_prepare_read(&scan, &p)) {
+	if (scan.next == NULL &&
+	    (sql_prepare_read(&scan, &p) || sql_listen_read(&scan, &p))) {
 		kind = p.kind;
 		sql_prepare_free(&p);
 	}

@@ -1,5 +1,5 @@
 /* What time does to sessions. */
-#include "weave.h"
+#include "listen.h"
 
 #define HUNG_UP_US 2000000 /* how long the work of a client goes on that has hung up */
 
@@ -178,6 +178,7 @@ session_tick(struct worker *w, int64_t now)
 	tick_each(&sw->sessions[SESSION_WAITING], now, tick_waiting);
 	tick_each(&sw->sessions[SESSION_WEAVING], now, tick_weaving);
 	weave_hold_tick(w);
+	hub_tick(w, now);
 	peer_tick(w, now);
 	if (has_idle_timeout(w))
 		tick_each(&sw->sessions[SESSION_IDLE], now, tick_idle);

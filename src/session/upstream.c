@@ -11,7 +11,7 @@
  * name, a name given twice) are made by the server itself, so that the transaction fails as
  * it would without a proxy.
  */
-#include "prepare.h"
+#include "listen.h"
 #include <string.h>
 
 enum up_verdict
@@ -163,6 +163,8 @@ up_parse_unnamed(struct up *u, const uint8_t *body, size_t have, uint32_t size)
 	struct proto_parse parse;
 	struct request *r;
 
+	if (hub_any() && s->weave == NULL)
+		echo_look(s, (const char *)body, have);
 	if (size - 4 > max && !may_be_prepare(body, have, size)) {
 		stmt_unnamed_set(s, NULL);
 		if (sql_share((const char *)body + 1, have - 1) == SQL_SHARE_DEFINES)
@@ -336,6 +338,8 @@ up_bind(struct up *u, const uint8_t *head, size_t have, uint32_t size)
 		    statement[0] == '\0' && s->unnamed != NULL && prep_is(s->unnamed);
 		return (up_body(u, size + 1, false));
 	}
+	if (hub_any() && s->weave == NULL && n != NULL)
+		echo_look(s, (const char *)n->stmt->data, n->stmt->sql_len);
 	if (is_shared) {
 		up_owe(u, REQ_BIND, ACT_FORWARD)->is_shared = true;
 		prepared_name(s->link->shared, name);
@@ -571,9 +575,12 @@ up_query(struct up *u, uint32_t size)
 
 	if (size < 5 || size > SESSION_WHOLE_MAX || u->s->link->is_copying_in)
 		return (UP_PASS);
-	look = prep_look(sql, have < size - 5 ? have : size - 5, size - 5);
-	if (look == 0)
+	look = prep_look(u->s, sql, have < size - 5 ? have : size - 5, size - 5);
+	if (look == 0) {
+		if (hub_any() && u->s->weave == NULL)
+			echo_look(u->s, sql, have < size - 5 ? have : size - 5);
 		return (UP_PASS);
+	}
 	if (look < 0 || have < size - 4)
 		return (UP_STOP);
 	if (sql[size - 5] != '\0')
@@ -582,6 +589,46 @@ up_query(struct up *u, uint32_t size)
 		return (UP_STOP);
 	v = prep_query(u, sql, sql, size - 5);
 	return (v == UP_GO_ON ? up_body(u, size + 1, true) : v);
+}
+
+/* What is the proxy's own business in a statement: CREATE, ALTER and DROP DATABASE, and
+ * pg_terminate_backend(). Nearly all are told by a few letters. at: of the text in the message; a
+ * Parse has its name before it. */
+static enum up_verdict
+up_own_business(struct up *u, char type, uint32_t size)
+{
+	const char *sql = (const char *)u->p + u->used + PROTO_HEAD;
+	size_t have = u->len - u->used - PROTO_HEAD, at = 0;
+
+	if (have > size - 4)
+		have = size - 4;
+	if (type == 'P')
+		at = strnlen(sql, have) + 1;
+	if (have <= at)
+		return (UP_PASS);
+	if (UNLIKELY(sql_signal_may(sql + at, have - at)))
+		return (signal_message(u, type, size));
+	if (at > 1 || LIKELY(!sql_lone_may(sql + at, have - at)))
+		return (UP_PASS);
+	/* They are short. */
+	return (fence_is_ready(u, sql + at, strnlen(sql + at, have - at)) ? UP_PASS
+									  : UP_STOP);
+}
+
+static enum up_verdict up_linked(struct up *, char type, uint32_t size);
+static void up_pass(struct up *);
+
+enum up_verdict
+up_substitute(struct up *u, char type, uint32_t size)
+{
+	enum up_verdict v;
+
+	u->is_substitute = true;
+	v = up_linked(u, type, size);
+	while (v == UP_GO_ON && u->s->body_left > 0 && u->used < u->len)
+		up_pass(u);
+	u->is_substitute = false;
+	return (v);
 }
 
 static enum up_verdict
@@ -595,6 +642,12 @@ up_linked(struct up *u, char type, uint32_t size)
 		return (UP_STOP);
 	if (l->skips_to_sync && type != 'S')
 		return (up_body(u, size + 1, true));
+	if ((type == 'Q' || type == 'P') && s->weave == NULL && !u->is_substitute &&
+	    (v = up_own_business(u, type, size)) != UP_PASS)
+		return (v);
+	if (type == 'B' && UNLIKELY(s->signals != NULL) && !u->is_substitute &&
+	    signal_is_noted(s) && (v = signal_message(u, type, size)) != UP_PASS)
+		return (v);
 	if (s->rewrites && proto_is_of(type, NAME_TYPES))
 		return (up_rewritten(u, type, size));
 	switch (type) {
@@ -668,6 +721,9 @@ up_message(struct up *u)
 			session_end(s, "client close request");
 		return (UP_STOP);
 	}
+	if (UNLIKELY(s->listens != NULL) && !proto_is_of(type, COPY_TYPES) &&
+	    listen_stalls(s))
+		return (UP_STOP);
 	if (s->prep != NULL && (v = prep_message(u, type, size)) != UP_PASS)
 		return (v);
 	if (s->weave != NULL) {

@@ -44,6 +44,7 @@ struct up {
 	struct batch batch;
 	int64_t now_us;
 	size_t kept; /* from here on, the bytes are kept by again.c while it keeps */
+	bool is_substitute; /* p is not the client's: see up_substitute() */
 };
 /* UP_PASS: the message is one for s->link. */
 enum up_verdict { UP_GO_ON, UP_STOP, UP_PASS };

@@ -135,8 +135,12 @@ down_answer(struct down *d, uint32_t size, enum request_kind kind, const char *w
 		return (down_broken(d, what));
 	is_forwarded = r->act == ACT_FORWARD;
 	if (kind == REQ_PARSE) {
-		METRIC_INC(&d->s->seat->metrics, server_parse_count);
-		if (!r->is_unnamed || r->is_shared)
+		bool is_ours = !r->is_unnamed || r->is_shared;
+
+		/* As PgBouncer's: of statements where it is we who prepare them. */
+		if (is_ours && d->s->rewrites)
+			METRIC_INC(&d->s->seat->metrics, server_parse_count);
+		if (is_ours)
 			prepared_confirm(&d->l->prepared, r->id);
 	}
 	if (r->is_healing)

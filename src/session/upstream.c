@@ -327,7 +327,7 @@ up_bind(struct up *u, const uint8_t *head, size_t have, uint32_t size)
 		      : statement[0] == '\0' && s->unnamed != NULL &&
 			    prep_is(s->unnamed) && !prep_settle(u))
 		return (UP_STOP);
-	METRIC_INC(&s->seat->metrics, bind_count);
+	METRIC_ADD(&s->seat->metrics, bind_count, n != NULL);
 	is_shared = s->link->is_sharing && statement[0] == '\0';
 	if (n == NULL && !is_shared) {
 		if (statement[0] == '\0') {

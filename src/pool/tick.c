@@ -4,6 +4,9 @@
 #define RESCUE_US 300000 /* no wake-up takes that long to arrive */
 /* A link above pool_size that nobody has used for so long is not needed now. */
 #define OVERFLOW_IDLE_US 1000000
+/* Seats of names that only the * entry knows and no server has ever let in: auth_query may run in
+ * whatever database a stranger names. More than so many are forgotten at once. */
+#define UNPROVEN_MAX 64
 
 /* Whether somebody waits although a link is idle, here or elsewhere: a wake-up was lost. */
 static bool
@@ -167,9 +170,17 @@ is_member(const struct seat *seat)
 	return (false);
 }
 
-/* Nobody has used it for long, and nothing configured names it; or pool_idle_timeout. */
 static bool
-seat_is_forgotten(const struct seat *seat, int64_t now)
+seat_is_unproven(const struct seat *seat)
+{
+	return (seat->database != NULL && seat->database->is_auto &&
+		seat->welcome == NULL && seat->pool->failed_us != 0);
+}
+
+/* Nobody has used it for long, and nothing configured names it; or pool_idle_timeout. One that
+ * is unproven is kept while logins at its server are not repeated. */
+static bool
+seat_is_forgotten(const struct seat *seat, int64_t now, unsigned unproven)
 {
 	const struct settings *set = pool_settings(seat->worker);
 	int64_t max = set->autodb_idle_timeout, empty = set->pool_idle_timeout;
@@ -178,6 +189,9 @@ seat_is_forgotten(const struct seat *seat, int64_t now)
 	    seat->own_waiting > 0 || seat->asides > 0 || seat->is_asking ||
 	    seat->pool->links > 0)
 		return (false);
+	if (seat_is_unproven(seat) &&
+	    (unproven > UNPROVEN_MAX || now - seat->used_us > set->server_login_retry))
+		return (true);
 	if (empty > 0 && now - seat->used_us > empty && !is_member(seat))
 		return (true);
 	return (seat->database == NULL ||
@@ -219,6 +233,7 @@ pool_tick(struct worker *w, int64_t now)
 {
 	struct pool_worker *pw = pool_worker(w);
 	struct seat *seat, *next;
+	unsigned unproven = 0;
 
 	tick_names(pw);
 	tick_forced(w);
@@ -239,7 +254,8 @@ pool_tick(struct worker *w, int64_t now)
 			(void)pool_open(seat);
 		if (seat->clients > 0 || seat->link_count > 0)
 			seat->used_us = now;
-		if (seat_is_forgotten(seat, now))
+		unproven += seat_is_unproven(seat);
+		if (seat_is_forgotten(seat, now, unproven))
 			pool_seat_destroy(seat);
 	}
 }

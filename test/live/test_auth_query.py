@@ -254,3 +254,26 @@ def test_virtual_databases(proxy, pg):
         assert c.execute("select current_database()").fetchone() == ("postgres",)
     assert refusal(door.port, "scram_user", "v", password="wrong")[0]["C"] == "28P01"
     assert refusal(door.port, "nobody", "v", password="wrong")[0]["C"] == "28P01"
+
+
+def test_strangers_leave_no_pools(proxy, pg):
+    """With a * entry each name that a client makes up is a pool of auth_user, until its server has
+    said no: few of them are remembered."""
+    door = proxy(pg, {"*": f"host=127.0.0.1 port={pg.port}"}, auth_type="scram-sha-256",
+                 auth_user="postgres", secrets=KNOWN, workers=1, server_login_retry=60)
+
+    def come(n):
+        for i in range(n, 100, 4):
+            said, _ = refusal(door.port, "alice", password="x", database=f"madeup{i}")
+            assert said["C"] in ("28P01", "3D000"), said
+    crowd = [threading.Thread(target=come, args=(n,)) for n in range(4)]
+    for t in crowd:
+        t.start()
+    for t in crowd:
+        t.join()
+    count = lambda: sum(r["database"].startswith("madeup") for r in door.rows("POOLS"))  # noqa: E731
+    until(lambda: count() <= 64, 5, "they are forgotten")
+    assert count() > 0
+    # Those that there are go on.
+    with door.connect() as c:
+        assert c.execute("select 1").fetchone() == (1,)

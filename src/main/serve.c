@@ -134,9 +134,13 @@ host_reload(char *why, size_t why_len)
 {
 	const char *path = topo_settings(world)->conffile;
 	const struct topo *topo;
+	char state[64];
 	int fault;
 
-	notify("RELOADING=1");
+	/* The time is for Type=notify-reload. */
+	snprintf(
+	    state, sizeof(state), "RELOADING=1\nMONOTONIC_USEC=%" PRId64, clock_us());
+	notify(state);
 	topo = world_read(path[0] != '\0' ? path : options->config, true, why, why_len);
 	fault = topo == NULL ? F_CONF : world_swap(topo, why, why_len);
 	if (fault == 0)

@@ -101,6 +101,24 @@ def test_pool_size_by_database_and_user(proxy, pg):
         assert b.query("select 1")[1]
 
 
+def test_pool_size_without_limit(proxy, pg, only_pgweave):
+    """0, for all or for one."""
+    at = f"host=127.0.0.1 port={pg.port} dbname=shop"
+    door = proxy(pg, {"shop": at, "few": at + " pool_size=1", "many": at + " pool_size=0"},
+                 default_pool_size=0, pool_mode="transaction", query_wait_timeout=1)
+    for database in ("shop", "many"):
+        clients = [door.connect(database, autocommit=False) for _ in range(25)]
+        for c in clients:
+            c.execute("select 1")
+        assert door.pool(database)["sv_active"] == "25"
+        for c in clients:
+            c.close()
+    with door.connect("few", autocommit=False) as a, door.connect("few") as b:
+        a.execute("select 1")
+        with pytest.raises(psycopg.OperationalError, match="query_wait_timeout"):
+            b.execute("select 1")
+
+
 def test_max_db_connections(proxy, pg):
     """One limit for the links of a database over all its users."""
     door = proxy(pg, pool_mode="transaction", default_pool_size=5, max_db_connections=2,

@@ -739,6 +739,13 @@ unknown_logins_have_steady_salts(void **state)
 	assert_string_equal(one, plain); /* also when a plain password is given to it */
 	assert_string_not_equal(one, two);
 	assert_int_equal(strlen(one), 24 + strlen(",i=4096"));
+	/* scram_iterations: of what is not hashed yet, for exchanges that begin now. */
+	auth_set_iterations(40960);
+	salt_of("ghost", NULL, again, sizeof(again));
+	salt_of("ghost", "pencil", plain, sizeof(plain));
+	auth_set_iterations(4096);
+	assert_non_null(strstr(again, ",i=40960"));
+	assert_string_equal(again, plain);
 }
 
 /* ---- a server that is wrong ---- */

@@ -63,27 +63,19 @@ session_refuse_walsender(struct session *s, const char *dbname)
 struct own_words {
 	struct session *s;
 	struct buf *out;
+	char wrong[128]; /* the word of the options that is none */
 };
-
-static int own_parameter(void *arg, const char *name, const char *value);
 
 static int
 own_parameter(void *arg, const char *name, const char *value)
 {
 	struct own_words *w = arg;
-	char full[256], word[128] = "";
-	int fault;
+	char full[256];
 
 	if (strcmp(name, "user") == 0 || strcmp(name, "database") == 0 ||
-	    strncmp(name, "_pq_.", 5) == 0 || session_ignores(w->s, name))
+	    strcmp(name, "options") == 0 || strncmp(name, "_pq_.", 5) == 0 ||
+	    session_ignores(w->s, name))
 		return (0);
-	if (strcmp(name, "options") == 0) {
-		fault = proto_options_each(value, own_parameter, w, word, sizeof(word));
-		if (fault != 0)
-			session_close(w->s, fault_info(fault)->sqlstate,
-			    "invalid command-line argument for server process");
-		return (fault);
-	}
 	if (strcmp(name, "application_name") == 0)
 		value = session_application_name(w->s, value, full, sizeof(full));
 	buf_add(w->out, name, strlen(name) + 1);
@@ -91,15 +83,35 @@ own_parameter(void *arg, const char *name, const char *value)
 	return (0);
 }
 
+/* First, for a parameter of the packet wins. */
+static int
+own_options(void *arg, const char *name, const char *value)
+{
+	struct own_words *w = arg;
+
+	if (strcmp(name, "options") != 0 || session_ignores(w->s, name))
+		return (0);
+	return (proto_options_each(value, own_parameter, w, w->wrong, sizeof(w->wrong)));
+}
+
 void
 session_replicate(struct session *s)
 {
 	struct session_login *login = s->login;
-	struct own_words w = {s, &login->own.params};
+	struct own_words w = {.s = s, .out = &login->own.params};
+	char *message;
+	int fault;
 
 	login->own.replication = (enum proto_replication)s->replication;
-	if (proto_startup_each(&login->startup, own_parameter, &w) != 0)
+	fault = proto_startup_each(&login->startup, own_options, &w);
+	if (fault == 0)
+		fault = proto_startup_each(&login->startup, own_parameter, &w);
+	if (fault != 0) {
+		message = mem_printf("%s: %s", fault_info(fault)->text, w.wrong);
+		session_close(s, fault_info(fault)->sqlstate, message);
+		free(message);
 		return;
+	}
 	s->waiter.granted = session_granted;
 	s->waiter.refused = session_refused;
 	pool_lend_own(s->seat, &s->waiter, &login->own);

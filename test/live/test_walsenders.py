@@ -174,8 +174,8 @@ def test_subscription(wal, door):
 def test_a_walsender_speaks_sql(wal, door):
     """Of a database: parameters hold from the start, transactions, cancels; others have their
     pool meanwhile."""
-    with replicate(door, "database", options="-c work_mem=3MB", application_name="mine",
-                   extra_float_digits="2") as r, door.connect() as c:
+    with replicate(door, "database", work_mem="3MB", application_name="mine",
+                   options="-c work_mem=5MB -c extra_float_digits=2") as r, door.connect() as c:
         assert r.query("show work_mem")[0] == [["3MB"]]
         assert r.query("show extra_float_digits")[0] == [["2"]]
         assert r.query("show application_name")[0] == [["mine"]]
@@ -207,6 +207,8 @@ def test_what_servers_refuse(wal, door):
     with Raw(door.port) as r:
         said = r.login("streamer", "shop", replication="1", work_mem="nonsense")
         assert said["C"] == "22023"
+    with Raw(door.port) as r:
+        assert r.login("streamer", "shop", replication="1", options="-x nonsense")["C"] == "08P01"
     with Raw(door.port) as r:
         assert r.login("streamer", "shop", replication="maybe")["C"] == "22023"
     with Raw(door.port) as r:

@@ -166,11 +166,16 @@ down_tag(struct down *d, const char *tag, size_t len)
 
 	if (tag[0] == 'N' && s->weave == NULL && s->mode != POOL_SESSION)
 		echo_note(s);
+	if (UNLIKELY(s->listens != NULL))
+		s->listens->has_committed |= is_tag(tag, len, "COMMIT");
 	if (!link_note_tag(l, tag, len)) {
 		/* Others must not find, or miss, what came or went where nobody looked. */
 		if (s->rewrites && (s->prep == NULL || !s->prep->knows_tag) &&
 		    (is_tag(tag, len, "PREPARE") || is_tag(tag, len, "DEALLOCATE")))
 			l->is_tainted = true;
+		/* Without max_prepared_statements nobody listens for it. */
+		l->is_tainted |=
+		    !s->rewrites && s->mode != POOL_SESSION && is_tag(tag, len, "LISTEN");
 		return;
 	}
 	s->was_discarded |= len > 2 && tag[1] == 'I';

@@ -497,6 +497,19 @@ hub_world(struct worker *w)
 }
 
 void
+hub_kill(struct worker *w, const char *database)
+{
+	struct hub *h, *next;
+
+	for (h = TAILQ_FIRST(&session_worker(w)->hubs); h != NULL; h = next) {
+		next = TAILQ_NEXT(h, entry);
+		if (!hub_is_used(h) &&
+		    (database == NULL || strcmp(h->seat->pool->database, database) == 0))
+			hub_end(h, "kill");
+	}
+}
+
+void
 hub_end_all(struct worker *w)
 {
 	struct hub *h;

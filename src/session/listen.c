@@ -398,6 +398,7 @@ say_ready(struct session *s)
 	bool is_owed = ls->owes_ready;
 
 	ls->holds = ls->is_working = ls->has_notified = ls->owes_ready = false;
+	ls->has_committed = false;
 	s->waits_own = false;
 	listen_flush(s);
 	free_if_unused(s);
@@ -462,7 +463,7 @@ listen_hear(struct ear *ear, const uint8_t *message, size_t len)
 	}
 	/* A client that sits in its transaction has not committed what it is about to listen
 	 * to; PostgreSQL would skip it too. */
-	if (!ear->is_on && s->link != NULL && s->link->txn == 'T' &&
+	if (!ear->is_on && !ls->has_committed && s->link != NULL && s->link->txn == 'T' &&
 	    s->link->requests.count == 0)
 		return;
 	if (!is_too_much(s, s->stream.out.len + ls->queue.len + len))

@@ -73,6 +73,8 @@ hub_any(void)
 unsigned hub_count_of(unsigned worker);
 void hub_tick(struct worker *, int64_t now_us);
 void hub_world(struct worker *);
+/* Ends those of a database that nobody listens on. */
+void hub_kill(struct worker *, const char *database_or_null);
 void hub_end_all(struct worker *);
 /* Closes the links there that nobody listens on. */
 void hub_close_unused(struct worker *, const char *place);
@@ -105,12 +107,13 @@ struct listens {
 	struct refusal refusal; /* why the hub does not listen; the next LISTEN gets it */
 	bool holds;             /* ReadyForQuery is not the client's yet */
 	bool owes_ready;
-	bool is_working;   /* on what it is held for */
-	bool has_notified; /* the transaction has said NOTIFY */
-	bool was_tainted;  /* the link, before the first action */
-	bool is_lost;      /* the hub's link was: to be told as soon as it can be */
-	struct echo *echo; /* under way; or NULL */
-	struct buf queue;  /* NotificationResponses for the end of the transaction */
+	bool is_working;    /* on what it is held for */
+	bool has_notified;  /* the transaction has said NOTIFY */
+	bool has_committed; /* COMMIT behind LISTEN: what comes may be wanted */
+	bool was_tainted;   /* the link, before the first action */
+	bool is_lost;       /* the hub's link was: to be told as soon as it can be */
+	struct echo *echo;  /* under way; or NULL */
+	struct buf queue;   /* NotificationResponses for the end of the transaction */
 };
 /* Whether an UNLISTEN means anything. */
 static inline bool

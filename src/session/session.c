@@ -416,6 +416,7 @@ void
 session_kill(struct worker *w, const char *database)
 {
 	session_each(w, database, act_kill);
+	hub_kill(w, database);
 }
 
 static void

@@ -606,7 +606,8 @@ up_own_business(struct up *u, char type, uint32_t size)
 		at = strnlen(sql, have) + 1;
 	if (have <= at)
 		return (UP_PASS);
-	if (UNLIKELY(sql_signal_may(sql + at, have - at)))
+	if (UNLIKELY(sql_signal_may(sql + at, have - at)) &&
+	    (type == 'P' || !pool_settings(u->s->worker)->disable_pqexec))
 		return (signal_message(u, type, size));
 	if (at > 1 || LIKELY(!sql_lone_may(sql + at, have - at)))
 		return (UP_PASS);

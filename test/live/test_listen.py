@@ -182,6 +182,13 @@ def test_transactions(shared, extended):
         a.run("begin", "unlisten *", "listen w", "commit")
         b.run("notify t", "notify u", "notify w")
         assert a.wait(1) == [("w", "", b.pid)]
+        # The next transaction begins in the same breath: what comes meanwhile is wanted.
+        a.run("begin", "listen chained", "commit and chain")
+        b.run("notify chained")
+        a.run("select 1")
+        assert a.had() == []
+        a.run("commit", "unlisten chained")
+        assert a.wait(1) == [("chained", "", b.pid)]
         # A transaction that has failed.
         a.run("begin", "unlisten w", "listen x")
         for sql in ("select 1/0", "listen y"):

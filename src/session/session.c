@@ -429,7 +429,7 @@ act_drain(struct session *s)
 		(s->weave == NULL || s->weave->txn == TXN_NONE)) ||
 	    (s->state == SESSION_ACTIVE && s->link != NULL &&
 		s->link->state == LINK_LENT &&
-		(link_is_at_rest(s->link) ||
+		((link_is_at_rest(s->link) && !s->waits_own) ||
 		    (s->replication != REPLICATION_NONE && s->link->is_copying_in))))
 		session_close(s, "57P01", "pooler is shutting down");
 }

@@ -220,7 +220,9 @@ tick_forced(struct worker *w)
 		const struct topo_database *db = topo_database(topo, i);
 		struct topo_limits limits;
 
-		if (db->is_auto || db->user == NULL || topo_database_served(db) != db)
+		if (db->is_auto || db->user == NULL || db->min_pool_size == 0 ||
+		    (db->min_pool_size < 0 && topo_settings(topo)->min_pool_size == 0) ||
+		    topo_database_served(db) != db)
 			continue;
 		topo_limits(topo, db, topo_login_find(topo, db->user), &limits);
 		if (limits.min_pool_size > 0)

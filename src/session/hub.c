@@ -176,8 +176,8 @@ hub_ask(const struct ear *ear)
 
 /* ---- what the server is told ---- */
 
-static void
-put_quoted(struct buf *out, const char *text, char quote)
+void
+hub_put_quoted(struct buf *out, const char *text, char quote)
 {
 	buf_add(out, &quote, 1);
 	for (; *text != '\0'; text++) {
@@ -246,7 +246,7 @@ hub_serve(struct hub *h)
 		return;
 	if (!h->has_encoding) {
 		buf_addstr(&sql, "SET client_encoding = ");
-		put_quoted(&sql, h->encoding, '\'');
+		hub_put_quoted(&sql, h->encoding, '\'');
 		buf_addstr(&sql, ";");
 	}
 	for (c = TAILQ_FIRST(&h->due); c != NULL; c = next) {
@@ -261,7 +261,7 @@ hub_serve(struct hub *h)
 			continue;
 		c->is_telling = true;
 		buf_addstr(&sql, c->is_on ? "UNLISTEN " : "LISTEN ");
-		put_quoted(&sql, c->name, '"');
+		hub_put_quoted(&sql, c->name, '"');
 		buf_addstr(&sql, ";");
 	}
 	if (sql.len > 0 || !TAILQ_EMPTY(&h->waiting)) {
@@ -562,6 +562,7 @@ hub_each_channel(
 
 			TAILQ_FOREACH(ear, &c->ears, entry)
 				v.clients += ear->is_on;
-			each(arg, &v);
+			if (c->is_on || !TAILQ_EMPTY(&c->ears))
+				each(arg, &v);
 		}
 }

@@ -224,6 +224,51 @@ listen_mark(struct session *s, const char *channel, bool is_off)
 	return (mem_printf("LISTEN " MARK "%llu", (unsigned long long)a->mark));
 }
 
+static void
+shown(struct link *l, void *arg, const struct proto_error_fields *error)
+{
+	struct session *s = arg;
+
+	if (error == NULL) {
+		session_flow(s);
+		return;
+	}
+	l->is_dirty = true;
+	session_close(s, error->sqlstate, error->message);
+}
+
+bool
+listen_is_shown(struct session *s, const char *sql, size_t len)
+{
+	struct listens *ls = s->listens;
+	struct link *l = s->link;
+	struct table_node *n;
+	struct buf text = {0};
+
+	if (ls->is_shown || l->txn != 'I' || l->requests.count > 0 || l->wants_sync ||
+	    ls->action_count > 0 || memmem(sql, len, "pg_listening_", 13) == NULL)
+		return (true);
+	for (n = table_first(&ls->ears); n != NULL; n = table_next(&ls->ears, n)) {
+		const struct ear *ear = CONTAINER_OF(n, struct ear, node);
+
+		if (!ear->is_on)
+			continue;
+		buf_addstr(&text, "LISTEN ");
+		hub_put_quoted(&text, ear->channel->name, '"');
+		buf_addstr(&text, ";");
+	}
+	if (text.len == 0)
+		return (true);
+	buf_add(&text, "", 1);
+	ls->is_shown = true;
+	/* A mark that nobody sets: the link is cleaned at the end, as after a LISTEN. */
+	free(listen_mark(s, "", false));
+	link_run(l, (const char *)text.mem, shown, s);
+	buf_free(&text);
+	session_flow(s);
+	return (false);
+}
+
 bool
 listen_stalls(struct session *s)
 {
@@ -362,6 +407,7 @@ marks_ran(struct link *l, void *arg, const struct proto_error_fields *error)
 		return;
 	}
 	l->is_tainted = ls->was_tainted;
+	ls->is_shown = false;
 	for (unsigned i = 0; i < ls->action_count; i++)
 		action_apply(ls, &ls->actions[i]);
 	actions_free(ls);

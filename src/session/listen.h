@@ -57,6 +57,8 @@ void hub_remove(struct ear *);
 /* The channel is not on, and is to be. */
 void hub_ask(const struct ear *);
 void hub_sync(struct hub *, struct ticket *);
+/* A name or a string constant. */
+void hub_put_quoted(struct buf *, const char *text, char quote);
 void ticket_leave(struct ticket *);
 /* Calls each() for the hubs of this worker that hear what is notified there. */
 void hub_each_near(
@@ -110,6 +112,7 @@ struct listens {
 	bool is_working;    /* on what it is held for */
 	bool has_notified;  /* the transaction has said NOTIFY */
 	bool has_committed; /* COMMIT behind LISTEN: what comes may be wanted */
+	bool is_shown;      /* the link listens for pg_listening_channels() */
 	bool was_tainted;   /* the link, before the first action */
 	bool is_lost;       /* the hub's link was: to be told as soon as it can be */
 	struct echo *echo;  /* under way; or NULL */
@@ -128,6 +131,9 @@ enum listen_go { LISTEN_GO, LISTEN_WAITS, LISTEN_REFUSED };
 enum listen_go listen_want(struct session *, const char *channel);
 /* The same for all that a query string listens to. False: it waits. */
 bool listen_is_ready(struct session *, const char *sql, size_t len);
+/* A statement that may ask pg_listening_channels(): the link listens as the client does. False:
+ * the message waits. Not in a transaction: there it would listen too late. */
+bool listen_is_shown(struct session *, const char *sql, size_t len);
 /* What the server gets for LISTEN (channel) or UNLISTEN (is_off; NULL: *) of the client. The
  * caller frees it. */
 char *listen_mark(struct session *, const char *channel, bool is_off) MUST_USE;

@@ -591,6 +591,7 @@ up_query(struct up *u, uint32_t size)
 	return (v == UP_GO_ON ? up_body(u, size + 1, true) : v);
 }
 
+#define OWN_LETTERS 24
 /* What is the proxy's own business in a statement: CREATE, ALTER and DROP DATABASE, and
  * pg_terminate_backend(). Nearly all are told by a few letters. at: of the text in the message; a
  * Parse has its name before it. */
@@ -604,8 +605,14 @@ up_own_business(struct up *u, char type, uint32_t size)
 		have = size - 4;
 	if (type == 'P')
 		at = strnlen(sql, have) + 1;
+	/* Those letters, and what is behind them. */
+	if (have < size - 4 && have < at + OWN_LETTERS)
+		return (UP_STOP);
 	if (have <= at)
 		return (UP_PASS);
+	if (UNLIKELY(u->s->listens != NULL) &&
+	    !listen_is_shown(u->s, sql + at, have - at))
+		return (UP_STOP);
 	if (UNLIKELY(sql_signal_may(sql + at, have - at)) &&
 	    (type == 'P' || !pool_settings(u->s->worker)->disable_pqexec))
 		return (signal_message(u, type, size));

@@ -150,8 +150,15 @@ def test_pools_are_free(module_proxy, pg):
             real = direct.execute("select pg_backend_pid(), pg_notify('one', 'direct')").fetchone()[0]
         assert a.wait(1) == [("one", "direct", real)]
         # What the link has of its listeners is not the next client's.
-        rows = other.execute("select * from pg_listening_channels()").fetchall()
-        assert rows == []
+        asks = "select * from pg_listening_channels()"
+        assert other.execute(asks).fetchall() == []
+        with door.connect() as c:
+            c.execute('listen one; listen "Two"')
+            assert sorted(c.execute(asks).fetchall()) == [("Two",), ("one",)]
+            assert len(c.execute("select pg_listening_channels()", prepare=False).fetchall()) == 2
+            assert c.execute("unlisten one").statusmessage == "UNLISTEN"
+            assert c.pgconn.exec_params(asks.encode(), []).get_value(0, 0) == b"Two"
+            assert other.execute(asks).fetchall() == []
 
 
 def test_transactions(shared, extended):

@@ -4,9 +4,11 @@
  * has the same name for it, and a link that moves takes its statements along.
  */
 #include "link.h"
+#include <endian.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #define WORN_USES 4 /* of a shared statement: it will be wanted again */
 
@@ -40,18 +42,29 @@ prepared_renew(struct hash128 id)
 	atomic_fetch_add(age_of(id), 1);
 }
 
+/* The eight digits of v, all at once: its nibbles are moved apart, a byte for each. */
+static void
+put_hex(uint32_t v, char *out)
+{
+	uint64_t x = v, is_letter;
+
+	x = (x << 16 | x) & 0x0000ffff0000ffffULL;
+	x = (x << 8 | x) & 0x00ff00ff00ff00ffULL;
+	x = (x << 4 | x) & 0x0f0f0f0f0f0f0f0fULL;
+	is_letter = (x + 0x0606060606060606ULL) >> 4 & 0x0101010101010101ULL;
+	x += 0x3030303030303030ULL + is_letter * ('a' - '0' - 10);
+	x = htobe64(x);
+	memcpy(out, &x, sizeof(x));
+}
+
 void
 prepared_name(struct hash128 id, char out[PREPARED_NAME])
 {
-	static const char digits[] = "0123456789abcdef";
-	uint64_t half[2] = {id.hi, id.lo};
-
-	out[0] = 'p';
-	out[1] = 'g';
-	out[2] = 'w';
-	out[3] = '_';
-	for (unsigned i = 0; i < 32; i++)
-		out[4 + i] = digits[half[i / 16] >> (60 - 4 * (i % 16)) & 15];
+	memcpy(out, "pgw_", 4);
+	put_hex((uint32_t)(id.hi >> 32), out + 4);
+	put_hex((uint32_t)id.hi, out + 12);
+	put_hex((uint32_t)(id.lo >> 32), out + 20);
+	put_hex((uint32_t)id.lo, out + 28);
 	out[36] = '\0';
 }
 

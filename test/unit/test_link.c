@@ -133,6 +133,43 @@ the_statement_used_longest_ago_goes_first(void **state)
 	assert_int_equal(prepared_count(&set_), 1);
 	prepared_name((struct hash128){0xabc, 1}, name);
 	assert_string_equal(name, "pgw_0000000000000abc0000000000000001");
+	prepared_name(
+	    (struct hash128){0x0123456789abcdefULL, 0xfedcba9876543210ULL}, name);
+	assert_string_equal(name, "pgw_0123456789abcdeffedcba9876543210");
+	prepared_clear(&set_);
+}
+
+/* What was read for somebody else is trusted for a moment, under the same circumstances. */
+static void
+shared_statements_wear_out(void **state)
+{
+	struct prepared_set set_ = {0};
+	struct hash128 a = {1, 10}, b = {2, 20};
+	struct link l = {0};
+	int64_t now = 5000000;
+
+	(void)state;
+	assert_int_equal(prepared_shared(&set_, a, 7, now), PREPARED_MISSING);
+	prepared_share(&set_, a, 1, 7, now);
+	for (unsigned i = 0; i < 4; i++)
+		assert_int_equal(prepared_shared(&set_, a, 7, now + i), PREPARED_FRESH);
+	assert_int_equal(prepared_shared(&set_, a, 8, now), PREPARED_MISSING);
+	assert_int_equal(
+	    prepared_shared(&set_, a, 7, now + PREPARED_SHARED_US + 1), PREPARED_WORN);
+	prepared_share(&set_, b, 1, 7, now);
+	assert_int_equal(
+	    prepared_shared(&set_, b, 7, now + PREPARED_SHARED_US + 1), PREPARED_MISSING);
+	assert_int_equal(prepared_shared(&set_, b, 7, now), PREPARED_FRESH);
+	prepared_renew(b);
+	assert_int_equal(prepared_shared(&set_, b, 7, now), PREPARED_MISSING);
+	assert_int_equal(prepared_shared(&set_, a, 7, now), PREPARED_FRESH);
+	link_define(&l);
+	assert_true(l.has_defined);
+	assert_int_equal(prepared_shared(&set_, a, 7, now), PREPARED_MISSING);
+	prepared_share(&set_, a, 1, 7, now);
+	link_define_over(&l);
+	assert_false(l.has_defined);
+	assert_int_equal(prepared_shared(&set_, a, 7, now), PREPARED_MISSING);
 	prepared_clear(&set_);
 }
 
@@ -144,6 +181,7 @@ main(void)
 	    cmocka_unit_test(the_statements_between_two_sets),
 	    cmocka_unit_test(requests_keep_their_order),
 	    cmocka_unit_test(the_statement_used_longest_ago_goes_first),
+	    cmocka_unit_test(shared_statements_wear_out),
 	};
 
 	return (cmocka_run_group_tests(tests, setup, teardown));

@@ -142,6 +142,9 @@ down_answer(struct down *d, uint32_t size, enum request_kind kind, const char *w
 			METRIC_INC(&d->s->seat->metrics, server_parse_count);
 		if (is_ours)
 			prepared_confirm(&d->l->prepared, r->id);
+		if (r->arg != NULL)
+			share_note_taken(
+			    d->s, d->l, ((const struct stmt_name *)r->arg)->stmt);
 	}
 	if (r->is_healing)
 		share_healed(d->s, r);

@@ -153,6 +153,11 @@ void prep_repeat(struct session *, struct link *);
 /* The Parse of the session's statement without a name, which has been kept. True: it is dealt
  * with, and what follows in its batch is about s->link->shared. */
 bool share_parse(struct up *, uint32_t size, struct stmt *);
+/* The link's server has taken a Parse of it. */
+void share_note_taken(struct session *, struct link *, const struct stmt *);
+/* A Parse that names its statement, of a session without a link. True: it and the Sync behind it
+ * are answered, since a server has just taken the same. */
+bool share_parse_taken(struct up *, uint32_t size);
 /* A statement is bound, perhaps to define something. NULL: one that was too long to keep, and was
  * looked at when it was parsed. */
 void share_note_definition(struct session *, struct stmt *);

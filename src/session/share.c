@@ -14,6 +14,7 @@
  * have been read as it would be now: see prepared_shared().
  */
 #include "prepare.h"
+#include <stdatomic.h>
 #include <string.h>
 
 /* Of a batch, and of a text: what clients repeat is short. */
@@ -201,6 +202,78 @@ share_must_wait(struct session *s)
 	/* What runs once more must not come behind what the client sent later. */
 	s->pipelined = PIPELINED;
 	s->is_stalled = true;
+	return (true);
+}
+
+/* ---- statements with a name, that a server need not be asked for ---- */
+
+/* What servers have taken, by whatever thread: a mark for each, of the half of a second. */
+static _Atomic uint64_t taken[1024];
+#define TAKEN_US (PREPARED_SHARED_US / 2)
+
+static uint64_t
+mark_of(struct hash128 id, const struct session *s, const struct vars *vars,
+    uint64_t seen, int64_t us)
+{
+	const uint64_t of[] = {id.hi, id.lo, (uint64_t)(uintptr_t)s->seat->pool,
+	    vars_reading(vars), seen, (uint64_t)(us / TAKEN_US)};
+
+	return (hash_bytes(of, sizeof(of)));
+}
+
+void
+share_note_taken(struct session *s, struct link *l, const struct stmt *st)
+{
+	uint64_t seen = link_definitions();
+
+	/* A transaction may see what no other does. */
+	if (l->txn != 'I' || l->has_defined || prep_is(st) ||
+	    !prepared_touch_fresh(&l->prepared, st->id, seen))
+		return;
+	atomic_store_explicit(&taken[st->id.lo % ARRAY_LEN(taken)],
+	    mark_of(st->id, s, l->vars, seen, clock_us()), memory_order_relaxed);
+}
+
+static bool
+is_taken(const struct session *s, struct hash128 id, int64_t now_us)
+{
+	uint64_t mark =
+	    atomic_load_explicit(&taken[id.lo % ARRAY_LEN(taken)], memory_order_relaxed);
+
+	uint64_t seen = link_definitions();
+
+	return (mark == mark_of(id, s, s->vars, seen, now_us) ||
+		mark == mark_of(id, s, s->vars, seen, now_us - TAKEN_US));
+}
+
+bool
+share_parse_taken(struct up *u, uint32_t size)
+{
+	static const uint8_t complete_and_ready[] = {
+	    '1', 0, 0, 0, 4, 'Z', 0, 0, 0, 5, 'I'};
+	struct session *s = u->s;
+	const uint8_t *p = u->p + u->used;
+	size_t have = u->len - u->used;
+	struct proto_parse parse;
+	struct stmt_name *n;
+
+	if (have < (size_t)size + 1 + PROTO_HEAD || size > SESSION_UNNAMED_MAX ||
+	    p[PROTO_HEAD] == '\0' || p[size + 1] != 'S' || proto_get32(p + size + 2) != 4)
+		return (false);
+	if (!s->seat->limits.share_statements || s->vars == NULL ||
+	    proto_parse_parse(p + PROTO_HEAD, size - 4, &parse) != 0 ||
+	    stmt_name_find(s, parse.name) != NULL ||
+	    !statements_have_room(s, parse.name, parse.sql_len) ||
+	    !is_taken(s,
+		hash_pair(parse.sql, parse.sql_len, parse.types, parse.types_len),
+		u->now_us))
+		return (false);
+	n = stmt_name_add(s, parse.name, stmt_intern(s->worker, &parse));
+	n->is_sure = true;
+	n->definitions = link_definitions();
+	METRIC_INC(&s->seat->metrics, client_parse_count);
+	stream_write(&s->stream, complete_and_ready, sizeof(complete_and_ready));
+	(void)up_body(u, size + 1 + PROTO_HEAD, true);
 	return (true);
 }
 

@@ -741,6 +741,9 @@ up_message(struct up *u)
 	} else {
 		if (s->link == NULL && up_without_link(u, type, size, &v))
 			return (v);
+		if (s->link == NULL && type == 'P' && s->rewrites &&
+		    share_parse_taken(u, size))
+			return (UP_GO_ON);
 		if (s->link == NULL && !session_get_link(s))
 			return (UP_STOP);
 	}

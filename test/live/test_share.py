@@ -13,7 +13,7 @@ import pgproto as pg_
 from poll import until
 from transcript import SYNC, Client, again, run
 
-SEED, SCRIPTS, TURNS = 5, 20, 80
+SEED, SCRIPTS, TURNS = 5, 12, 70
 TABLE = "create table sh (a int, b text); insert into sh select i, 'b' || i from generate_series(1, 5) i"
 
 
@@ -354,6 +354,36 @@ def test_clients_that_leave(door, databases):
             assert b.hear() == "1 2 n C(INSERT 0 1) Z(I)"
             b.sock.close()
         assert a.value("select count(*) from left_by") == "6"
+
+
+def test_a_parse_needs_no_link(door, databases):
+    """What a server has just taken from another client, while its only link is that one's."""
+    parse = pg_.parse("p", "select $1::int + 6") + SYNC
+    with Client(door.port, "share_a") as a, Client(door.port, "share_a") as b:
+        assert a.say(parse) == "1 Z(I)"
+        assert a.ask("begin") == "C(BEGIN) Z(T)"
+        assert b.say(parse) == "1 Z(I)"
+        b.send(again("p", ("1",)), SYNC)
+        assert not b.has_more()
+        assert a.ask("commit") == "C(COMMIT) Z(I)"
+        assert b.hear() == "2 D(7) C(SELECT 1) Z(I)"
+        assert b.say(parse) == 'E(42P05 prepared statement "p" already exists) Z(I)'
+        a.ask("create or replace function other() returns int language sql as 'select 1'")
+        a.ask("begin")
+        b.send(pg_.parse("q", "select $1::int + 6"), SYNC)
+        assert not b.has_more()  # a definition has come between
+        a.ask("commit")
+        assert b.hear() == "1 Z(I)"
+
+
+def test_a_parse_that_only_its_transaction_can_do(doors, databases, only_pgweave):
+    with Client(doors[1].port, "share_a") as a, Client(doors[1].port, "share_a") as b:
+        a.ask("begin; create table unseen (a int)")
+        parse = pg_.parse("p", "select * from unseen") + SYNC
+        assert a.say(parse) == "1 Z(T)"
+        assert b.say(parse) == 'E(42P01 relation "unseen" does not exist) Z(I)'
+        a.ask("rollback")
+        assert b.say(parse) == 'E(42P01 relation "unseen" does not exist) Z(I)'
 
 
 def test_named_statements_after_a_definition(door, databases):

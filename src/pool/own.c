@@ -44,7 +44,7 @@ pool_serve_own(struct seat *seat)
 			pool_refuse_closed(seat, w);
 		return;
 	}
-	if (seat->pool->db->is_paused)
+	if (seat->pool->db->is_paused || pool_is_fenced(seat))
 		return;
 	for (w = TAILQ_FIRST(&seat->own_waiters); w != NULL; w = next) {
 		next = TAILQ_NEXT(w, entry);

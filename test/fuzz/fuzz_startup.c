@@ -17,8 +17,10 @@ struct seen {
 static int
 see(void *arg, const char *name, const char *value)
 {
+	enum proto_replication replication = REPLICATION_NONE;
 	struct seen *s = arg;
 
+	INVARIANT(proto_replication_parse(value, &replication) != 0 || *value != '\0');
 	INVARIANT(is_within(name, strlen(name) + 1, s->data, s->size));
 	INVARIANT(is_within(value, strlen(value) + 1, s->data, s->size));
 	INVARIANT(*name != '\0');

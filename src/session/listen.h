@@ -175,6 +175,8 @@ enum order_end { ORDER_WAITS, ORDER_DONE, ORDER_NOBODY, ORDER_DENIED };
 /* Q, P, and B where signal_is_noted(). UP_PASS: it has nothing to do with this. */
 enum up_verdict signal_message(struct up *, char type, uint32_t size);
 bool signal_is_noted(const struct session *);
+/* The statement of that name is another one now. */
+void signal_forget(struct session *, const char *name);
 void signals_free(struct session *);
 
 /* ---- upstream.c ---- */

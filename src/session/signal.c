@@ -249,11 +249,6 @@ signal_parse(struct up *u, const uint8_t *body, uint32_t size)
 
 	if (proto_parse_parse(body, size - 4, &parse) != 0)
 		return (UP_PASS);
-	if (u->s->signals != NULL && u->s->signals->name != NULL &&
-	    strcmp(u->s->signals->name, parse.name) == 0) {
-		free(u->s->signals->name);
-		u->s->signals->name = NULL;
-	}
 	if (!sql_signal_read(parse.sql, parse.sql_len, &about))
 		return (UP_PASS);
 	if (about.param > 0)
@@ -394,6 +389,17 @@ signal_message(struct up *u, char type, uint32_t size)
 	    !sql_signal_read((const char *)body, size - 5, &about) || about.param > 0)
 		return (UP_PASS);
 	return (with_constant(u, 'Q', size, &about));
+}
+
+void
+signal_forget(struct session *s, const char *name)
+{
+	struct signals *g = s->signals;
+
+	if (g->name == NULL || strcmp(g->name, name) != 0)
+		return;
+	free(g->name);
+	g->name = NULL;
 }
 
 bool

@@ -610,6 +610,9 @@ up_own_business(struct up *u, char type, uint32_t size)
 		return (UP_STOP);
 	if (have <= at)
 		return (UP_PASS);
+	/* A query ends the statement without a name. */
+	if (UNLIKELY(u->s->signals != NULL))
+		signal_forget(u->s, type == 'P' ? sql : "");
 	if (UNLIKELY(u->s->listens != NULL) &&
 	    !listen_is_shown(u->s, sql + at, have - at))
 		return (UP_STOP);
@@ -741,7 +744,7 @@ up_message(struct up *u)
 	} else {
 		if (s->link == NULL && up_without_link(u, type, size, &v))
 			return (v);
-		if (s->link == NULL && type == 'P' && s->rewrites &&
+		if (s->link == NULL && type == 'P' && s->rewrites && s->signals == NULL &&
 		    share_parse_taken(u, size))
 			return (UP_GO_ON);
 		if (s->link == NULL && !session_get_link(s))

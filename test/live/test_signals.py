@@ -105,6 +105,22 @@ def test_binary(door):
         assert r.status == pq.ExecStatus.TUPLES_OK and r.get_value(0, 0) == b"\1"
 
 
+def test_no_other_number(door):
+    """A number that happens to be a client's pid is no order in another statement."""
+    with door.connect() as c, door.connect() as other:
+        pid = str(other.pgconn.backend_pid).encode()
+        for name in (b"", b"named"):
+            c.pgconn.prepare(name, b"select pg_terminate_backend($1)")
+            if name:
+                c.execute("deallocate named")
+            c.pgconn.prepare(name, b"select $1::int8")
+            assert c.pgconn.exec_prepared(name, [pid]).get_value(0, 0) == pid
+        c.pgconn.prepare(b"", b"select pg_terminate_backend($1)")
+        c.execute("select 1")
+        assert c.pgconn.exec_prepared(b"", [pid]).status == pq.ExecStatus.FATAL_ERROR
+        assert other.execute("select 1").fetchone() == (1,)
+
+
 def test_itself(door):
     with door.connect() as c:
         with pytest.raises(psycopg.OperationalError):

@@ -2,6 +2,7 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import time
 
@@ -560,3 +561,31 @@ def test_keepalive(proxy, pg, workers, only_pgweave):
         with Raw(door.port) as r:
             assert r.login("alice", "shop") is None
             until(lambda: timer(door.port, r.sock.getsockname()[1]) == wanted, 5)
+
+
+def test_the_service_manager_is_told(proxy, pg, tmp_path):
+    """READY, a reload with its time (Type=notify-reload), and the end."""
+    if "systemd: yes" not in run("-V").stdout:
+        pytest.skip("built without libsystemd")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s:
+        s.bind(str(tmp_path / "notify"))
+        s.settimeout(10)
+        door = proxy(pg, env={"NOTIFY_SOCKET": str(tmp_path / "notify")})
+        assert s.recv(4096) == b"READY=1"
+        began = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+        door.reload()
+        said = s.recv(4096).decode().split("\n")
+        assert said[0] == "RELOADING=1" and said[1].startswith("MONOTONIC_USEC=")
+        assert began <= int(said[1].split("=")[1]) <= began + 20_000_000
+        assert s.recv(4096) == b"READY=1"
+        door.signal(signal.SIGTERM)
+        assert s.recv(4096) == b"STOPPING=1"
+        door.wait_exit()
+
+
+def test_version_is_that_of_the_console(proxy, pg):
+    """As with PgBouncer: the first line of --version, and of SHOW VERSION."""
+    door = proxy(pg)
+    first = run("--version").stdout.split("\n")[0]
+    assert door.rows("VERSION") == [{"version": first}]
+    assert f"process up: {first}, " in door.log()

@@ -75,10 +75,34 @@ view_pools_visit(struct worker *w, struct show *show)
 		sum->load_balance = load_balance_text(seat->database);
 		pools_add_clients(sum, seat);
 		pools_add_links(sum, seat, now);
+		sum->count[SUM_ITEMS] = atomic_load(&seat->pool->links);
 	}
 	sum = sum_of(&show->sums, show->call->console, show->call->console);
 	sum->pool_mode = POOL_STATEMENT;
 	sum->count[SUM_CL_ACTIVE] += sw->count[SESSION_CONSOLE];
+}
+
+/* Workers are visited one after the other: a link that moves meanwhile is seen twice or not at
+ * all. How many there are is known, and those that move are idle. */
+static void
+pools_settle(struct sum *s)
+{
+	static const enum sum_count states[] = {SUM_SV_ACTIVE, SUM_SV_BEING_CANCELED,
+	    SUM_SV_IDLE, SUM_SV_USED, SUM_SV_TESTED, SUM_SV_LOGIN};
+	uint64_t seen = 0;
+
+	for (size_t i = 0; i < ARRAY_LEN(states); i++)
+		seen += s->count[states[i]];
+	if (seen < s->count[SUM_ITEMS])
+		s->count[SUM_SV_IDLE] += s->count[SUM_ITEMS] - seen;
+	for (; seen > s->count[SUM_ITEMS]; seen--) {
+		enum sum_count from =
+		    s->count[SUM_SV_IDLE] > 0 ? SUM_SV_IDLE : SUM_SV_ACTIVE;
+
+		if (s->count[from] == 0)
+			return;
+		s->count[from]--;
+	}
 }
 
 static void
@@ -119,8 +143,10 @@ view_pools_rows(struct show *show)
 	struct sum **all = sums_sorted(&show->sums);
 	int64_t now = clock_us();
 
-	for (size_t i = 0; i < show->sums.count; i++)
+	for (size_t i = 0; i < show->sums.count; i++) {
+		pools_settle(all[i]);
 		pools_row(show, all[i], now);
+	}
 	free(all);
 }
 

@@ -514,3 +514,39 @@ def test_pool_idle_timeout(proxy, pg, only_pgweave):
     with door.connect() as c:
         assert c.execute("select 2").fetchone() == (2,)
     assert door.pool() is not None
+
+
+def test_numbers_under_load(proxy, pg):
+    """Ten clients on four connections of two workers: each is shown once, at any moment."""
+    if is_standin():
+        pytest.skip("it has no workers")
+    door = proxy(pg, pool_mode="transaction", default_pool_size=4, workers=2)
+    over = threading.Event()
+
+    def work():
+        with door.connect() as c:
+            while not over.is_set():
+                c.execute("select pg_sleep(0.001)")
+    crowd = [threading.Thread(target=work) for _ in range(10)]
+    for t in crowd:
+        t.start()
+    try:
+        with door.console() as k:
+            def pool():
+                row = [r for r in k.rows("SHOW POOLS") if r["database"] == "shop"][0]
+                return (int(row["cl_active"]) + int(row["cl_waiting"]),
+                        sum(int(row[c]) for c in row if c.startswith("sv_")))
+            until(lambda: pool() == (10, 4), 10)
+            assert {pool() for _ in range(40)} == {(10, 4)}
+            # One that moves between the workers is listed twice or not at all.
+            assert {len(k.rows("SHOW SERVERS")) for _ in range(20)} <= {3, 4, 5}
+            row = [r for r in k.rows("SHOW DATABASES") if r["name"] == "shop"][0]
+            assert (row["current_connections"], row["current_client_connections"]) == ("4", "10")
+    finally:
+        over.set()
+        for t in crowd:
+            t.join()
+    stats = [r for r in door.rows("STATS") if r["database"] == "shop"][0]
+    assert stats["total_xact_count"] == stats["total_query_count"] == \
+        stats["total_server_assignment_count"]
+    assert stats["total_client_login_count"] == "10"

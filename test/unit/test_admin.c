@@ -535,6 +535,7 @@ fakes_link(struct fakes *f, unsigned i, enum link_state link_state)
 	l->remote.port = 5433;
 	TAILQ_INSERT_TAIL(&f->seat[i]->links, l, entry);
 	f->seat[i]->link_count++;
+	f->seat[i]->pool->links++;
 	f->seat[i]->pool->db->links++;
 }
 
@@ -585,7 +586,7 @@ fakes_remove(struct fakes *f)
 	f->seat[0]->pool->db->clients = 0;
 	for (unsigned i = 0; i < 2; i++) {
 		TAILQ_REMOVE(&f->seat[i]->links, &f->link[i], entry);
-		f->seat[i]->link_count--;
+		f->seat[i]->pool->links = --f->seat[i]->link_count;
 		f->seat[i]->pool->db->links--;
 		f->seat[i]->clients = 0;
 		vars_release(w[i], f->link[i].vars);

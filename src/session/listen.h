@@ -171,7 +171,7 @@ void echo_put(struct buf *, const uint8_t *body, size_t len, uint32_t client);
 
 /* ---- signal.c ---- */
 
-enum order_end { ORDER_WAITS, ORDER_DONE, ORDER_NOBODY, ORDER_DENIED };
+enum order_end { ORDER_WAITS, ORDER_DONE, ORDER_NOBODY, ORDER_DENIED, ORDER_ITSELF };
 /* Q, P, and B where signal_is_noted(). UP_PASS: it has nothing to do with this. */
 enum up_verdict signal_message(struct up *, char type, uint32_t size);
 bool signal_is_noted(const struct session *);

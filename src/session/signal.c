@@ -125,6 +125,8 @@ order(struct session *s, int64_t pid, bool terminates)
 	if (pid < SESSION_PID_MIN || pid > INT32_MAX || (pid & SESSION_PID_MIN) == 0 ||
 	    pid >> 23 >= s->worker->count)
 		return (ORDER_NOBODY);
+	if (pid == s->pid && !terminates)
+		return (ORDER_ITSELF);
 	o = mem_alloc(sizeof(*o));
 	o->mail.run = order_arrived;
 	o->from = g;
@@ -162,17 +164,22 @@ instead(struct up *u, char type, uint32_t size, const struct buf *message)
 	return (UP_GO_ON);
 }
 
+/* It may not do that; or has done it to itself. */
 static enum up_verdict
-denied(struct up *u, char type, uint32_t size, bool terminates)
+refuse(struct up *u, char type, uint32_t size, enum order_end why, bool terminates)
 {
 	struct session *s = u->s;
 	struct prep *p = prep_begin(s);
 
-	refusal_set(&p->refusal, "42501",
-	    terminates ? "permission denied to terminate process"
-		       : "permission denied to cancel query",
-	    "The process is another login's.",
-	    "An administrator may use KILL_CLIENT on the console.");
+	if (why == ORDER_ITSELF)
+		refusal_set(&p->refusal, fault_info(F_CANCELLED)->sqlstate,
+		    fault_info(F_CANCELLED)->text, NULL, NULL);
+	else
+		refusal_set(&p->refusal, "42501",
+		    terminates ? "permission denied to terminate process"
+			       : "permission denied to cancel query",
+		    "The process is another login's.",
+		    "An administrator may use KILL_CLIENT on the console.");
 	p->is_running = true;
 	if (type != 'Q') {
 		p->is_batch = true;
@@ -191,14 +198,16 @@ denied(struct up *u, char type, uint32_t size, bool terminates)
 static enum up_verdict
 with_constant(struct up *u, char type, uint32_t size, const struct sql_signal *about)
 {
+	enum order_end end = order(u->s, about->pid, about->terminates);
 	struct buf out = {0}, body = {0};
 	enum up_verdict v;
 
-	switch (order(u->s, about->pid, about->terminates)) {
+	switch (end) {
 	case ORDER_WAITS:
 		return (UP_STOP);
 	case ORDER_DENIED:
-		return (denied(u, type, size, about->terminates));
+	case ORDER_ITSELF:
+		return (refuse(u, type, size, end, about->terminates));
 	case ORDER_DONE:
 		break;
 	case ORDER_NOBODY:
@@ -327,6 +336,7 @@ signal_bind(struct up *u, const uint8_t *body, uint32_t size)
 	size_t rest, at, value_len, len = size - 4;
 	const char *portal, *statement;
 	struct buf out = {0}, other = {0};
+	enum order_end end;
 	enum up_verdict v;
 	char text[32];
 	bool is_binary;
@@ -337,11 +347,13 @@ signal_bind(struct up *u, const uint8_t *body, uint32_t size)
 	    !bind_value(body, len, rest, g->about.param, &at, &value_len, &is_binary))
 		return (UP_PASS);
 	pid = number_of(body + at, value_len, is_binary);
-	switch (order(u->s, pid, g->about.terminates)) {
+	end = order(u->s, pid, g->about.terminates);
+	switch (end) {
 	case ORDER_WAITS:
 		return (UP_STOP);
 	case ORDER_DENIED:
-		return (denied(u, 'B', size, g->about.terminates));
+	case ORDER_ITSELF:
+		return (refuse(u, 'B', size, end, g->about.terminates));
 	case ORDER_DONE:
 		break;
 	case ORDER_NOBODY:

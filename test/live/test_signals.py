@@ -123,5 +123,8 @@ def test_no_other_number(door):
 
 def test_itself(door):
     with door.connect() as c:
+        for way in WAYS:
+            with pytest.raises(psycopg.errors.QueryCanceled):
+                way(c.pgconn.backend_pid, c, "pg_cancel_backend")
         with pytest.raises(psycopg.OperationalError):
             text(c.pgconn.backend_pid, c)

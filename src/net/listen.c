@@ -7,6 +7,7 @@
 #include <grp.h>
 #include <netdb.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -38,6 +39,16 @@ static bool resting;
 
 static void listen_rest(void);
 
+/* The kernel makes a socket before it finds that there is nobody to be accepted, and unmakes it:
+ * to ask is cheaper. */
+static bool
+listen_has_more(int fd)
+{
+	struct pollfd p = {.fd = fd, .events = POLLIN};
+
+	return (poll(&p, 1, 0) == 1);
+}
+
 static void
 listen_ready(evutil_socket_t fd, short what, void *arg)
 {
@@ -53,6 +64,8 @@ listen_ready(evutil_socket_t fd, short what, void *arg)
 		    fd, (struct sockaddr *)&ss, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
 		if (client >= 0) {
 			on_accept(acceptor, client, (struct sockaddr *)&ss, len);
+			if (!listen_has_more(fd))
+				return;
 			continue;
 		}
 		if (errno == EMFILE || errno == ENFILE || errno == ENOMEM ||

@@ -771,6 +771,19 @@ up_pass(struct up *u)
 	u->used += n;
 }
 
+/* Nothing keeps the next message from its link: session_flow() would change nothing. */
+static bool
+flows_on(const struct session *s)
+{
+	const struct link *l = s->link;
+
+	return (s->state == SESSION_ACTIVE && l != NULL && l->state == LINK_LENT &&
+		!s->stream.is_paused && !l->stream.is_paused && !s->is_stalled &&
+		!s->is_leaving && !s->waits_own && !stream_is_full(&s->stream) &&
+		!stream_is_full(&l->stream) && l->requests.count < REQUESTS_MAX &&
+		(s->weave == NULL || !s->weave->is_held));
+}
+
 size_t
 session_feed(struct session *s, const uint8_t *p, size_t len)
 {
@@ -785,7 +798,8 @@ session_feed(struct session *s, const uint8_t *p, size_t len)
 		else if (s->stream.is_paused || up_message(&u) == UP_STOP)
 			break;
 		/* A long run of small messages must not outrun what the client reads. */
-		if (s->body_left == 0 && s->state != SESSION_CLOSED)
+		if (s->body_left == 0 && u.used < len && s->state != SESSION_CLOSED &&
+		    !flows_on(s))
 			session_flow(s);
 	}
 	if (s->state == SESSION_CLOSED)

@@ -16,6 +16,7 @@
 #include <string.h>
 
 #define HUB_LINGER_US 10000000
+#define HUB_CHECK_US  1000000 /* not more often, whatever server_check_delay says */
 
 TAILQ_HEAD(tickets, ticket);
 
@@ -451,6 +452,18 @@ hub_drop(struct hub *h, const char *why)
 	hub_lose(h, why);
 }
 
+/* A server from which nothing comes may be cut off: it is asked, and does not answer then. */
+static bool
+hub_wants_check(const struct hub *h, int64_t now)
+{
+	const struct settings *set = pool_settings(h->worker);
+	int64_t delay = set->server_check_delay > HUB_CHECK_US ? set->server_check_delay
+							       : HUB_CHECK_US;
+
+	return (hub_is_up(h) && h->link->state == LINK_IDLE &&
+		set->server_check_query[0] != '\0' && now - h->link->run_us > delay);
+}
+
 static void
 hub_tick_one(struct hub *h, int64_t now)
 {
@@ -464,6 +477,8 @@ hub_tick_one(struct hub *h, int64_t now)
 		hub_drop(h, "server did not answer (server_connect_timeout)");
 	else
 		hub_serve(h);
+	if (hub_wants_check(h, now))
+		link_run(h->link, ";", hub_ran, h);
 	if (now - h->used_us > HUB_LINGER_US && !hub_is_used(h))
 		hub_end(h, "nobody listens");
 }

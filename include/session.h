@@ -184,6 +184,7 @@ void session_close(struct session *, const char *sqlstate, const char *message);
 void session_kill(struct worker *, const char *database);
 /* SHUTDOWN: logins that begin now are refused, but for the console's. Any thread. */
 void session_close_doors(void);
+bool session_doors_closed(void);
 /* SHUTDOWN: sessions end when their transaction is over; idle ones at once. */
 void session_drain(struct worker *);
 

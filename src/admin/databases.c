@@ -155,6 +155,10 @@ admin_resume(struct call *c)
 {
 	if (!database_arg(c, true, "resume"))
 		return;
+	if (c->database == NULL && session_doors_closed()) {
+		call_fail(c, CONSOLE_ERROR, "pooler is shutting down");
+		return;
+	}
 	if (!database_is_paused(c->database)) {
 		if (c->database != NULL && operate_lift(c, c->database))
 			call_visit(c, apply_visit, apply_done);

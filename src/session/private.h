@@ -38,7 +38,6 @@ void session_on_world(struct worker *);
 
 /* ---- accept.c ---- */
 
-bool session_doors_closed(void);
 void session_open(struct worker *, int fd, const struct sockaddr *, bool is_surplus);
 /* A client inside the process, whom its startup packet names and somebody has proven. */
 void session_open_proven(struct worker *, int fd, bool is_surplus,

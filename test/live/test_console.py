@@ -324,7 +324,7 @@ def test_reload(proxy, door):
 
 @pytest.mark.parametrize("how", ["", "WAIT_FOR_SERVERS", "WAIT_FOR_CLIENTS"])
 def test_shutdown(door, how):
-    with Raw(door.port) as c, Raw(door.port) as k:
+    with Raw(door.port) as c, Raw(door.port) as k, door.console() as other:
         c.login("alice", "shop")
         c.query("begin")
         assert k.login("admin", "pgbouncer") is None
@@ -332,6 +332,9 @@ def test_shutdown(door, how):
         if how:
             time.sleep(0.3)
             assert door.is_running()
+            if not is_standin():
+                with pytest.raises(psycopg.Error, match="pooler is shutting down"):
+                    other.command("RESUME")
             assert c.query("select 1")[0] == [["1"]]
             c.query("commit")
             if how == "WAIT_FOR_CLIENTS":

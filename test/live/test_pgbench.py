@@ -37,4 +37,4 @@ def test_pgbench(door, protocol, args):
     assert done.returncode == 0, done.stdout[-2000:]
     assert "error" not in done.stdout.lower() and "abort" not in done.stdout, done.stdout[-2000:]
     assert int(re.search(r"number of failed transactions: (\d+)", done.stdout).group(1)) == 0
-    assert int(re.search(r"actually processed: (\d+)", done.stdout).group(1)) > 50
+    assert int(re.search(r"actually processed: (\d+)", done.stdout).group(1)) > 5

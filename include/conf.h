@@ -42,6 +42,7 @@ enum setting_apply { AP_RELOAD, AP_RESTART, AP_LATER };
 #define CONF_LATER "accepted so that an existing pgbouncer.ini starts; has no effect yet"
 
 enum pool_mode { POOL_SESSION, POOL_TRANSACTION, POOL_STATEMENT };
+enum pin_policy { PIN_ALLOW, PIN_REFUSE };
 enum auth_type {
 	AUTH_ANY,
 	AUTH_TRUST,
@@ -73,6 +74,7 @@ enum ssl_mode {
  * First as a default is written in a row, then as in a file. */
 #define WORDS_POOL_MODE(W)                                                               \
 	W(session, "session") W(transaction, "transaction") W(statement, "statement")
+#define WORDS_PIN(W) W(allow, "allow") W(refuse, "refuse")
 #define WORDS_AUTH_TYPE(W)                                                               \
 	W(any, "any")                                                                    \
 	W(trust, "trust")                                                                \

@@ -49,6 +49,13 @@ struct vars *vars_without_startup(struct worker *, struct vars *) MUST_USE;
  * values that differ from every other). Takes over a reference as vars_with(). */
 struct vars *vars_with_startup(
     struct worker *, struct vars *, const struct vars *of) MUST_USE;
+/* Those of the session's that have their values from SET ROLE and SET SESSION AUTHORIZATION. */
+#define VARS_ROLE          "role"
+#define VARS_AUTHORIZATION "session authorization"
+/* Appends a literal that means the same whatever standard_conforming_strings says. */
+void vars_sql_literal(struct buf *out, const char *);
+/* Appends SET name TO value. */
+void vars_sql_set(struct buf *out, const char *name, const char *value);
 /* Appends SET and RESET statements that turn a link with `is` into one with `want`. False,
  * and nothing appended, when nothing that can be set differs. */
 bool vars_sql(const struct vars *is, const struct vars *want, struct buf *out);
@@ -89,6 +96,7 @@ struct request {
 	bool is_prepare; /* about a text that says PREPARE, EXECUTE or DEALLOCATE */
 	bool is_own;     /* REQ_CLOSE of what no client knows */
 	bool is_ours;    /* sent to fail: the client gets the proxy's own error */
+	bool is_looked;  /* REQ_QUERY, REQ_EXECUTE: the user has seen what it may leave */
 	bool is_after_error; /* REQ_SYNC: something of its batch has failed */
 	bool is_shared;      /* about a statement without a name that clients share */
 	bool is_healing;     /* its like has failed for a shared statement */
@@ -336,6 +344,8 @@ void link_run(struct link *, const char *sql, link_ran *ran, void *arg);
 /* The same with its rows. */
 void link_run_rows(
     struct link *, const char *sql, link_row *row, link_ran *ran, void *arg);
+/* The end of what runs is somebody else's, and its rows are nobody's. */
+void link_run_instead(struct link *, link_ran *ran, void *arg);
 /* A command tag (with its NUL): definitions are counted, and statements and parameters that it
  * has dropped are forgotten.
  * True when it was DISCARD ALL or DEALLOCATE ALL. */

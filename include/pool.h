@@ -216,6 +216,8 @@ void pool_give(struct link *, bool with_reset);
 /* Takes back a LENT link in whatever state: rolls back what can be rolled back, cancels and
  * closes what runs. */
 void pool_give_broken(struct link *, bool with_reset, const char *why);
+/* The same while a query of the user's runs on it, whose end is nobody's any more. */
+void pool_give_running(struct link *, bool with_reset);
 /* Whether it is to be closed as soon as it is released: RECONNECT, another configuration, an
  * address that its name has lost. */
 bool pool_is_stale(const struct link *);

@@ -34,6 +34,7 @@ struct listens;
 struct fence;
 struct signals;
 struct hub;
+struct carry;
 
 #define SESSION_MAGIC 0x53455353U
 struct session {
@@ -83,7 +84,8 @@ struct session {
 	struct session_login *login; /* until READY */
 	struct cancel_order *order;  /* CANCELLING */
 	struct console *console;     /* CONSOLE */
-	struct weave *weave;         /* on a virtual database; NULL: on a plain one */
+	struct carry *carry; /* of a plain one: settings and pins; NULL: none seen yet */
+	struct weave *weave; /* on a virtual database; NULL: on a plain one */
 	struct signals *signals; /* pg_terminate_backend() of clients; NULL: none yet */
 	struct fence *fence; /* around a database, for the statement under way; or NULL */
 	struct listens *listens; /* what it listens to, on shared links; or NULL */
@@ -173,6 +175,16 @@ const char *session_database(const struct session *);
 const char *session_user(const struct session *);
 /* Statements that the client has prepared under a name. */
 unsigned session_prepared_count(const struct session *);
+/* What holds a session to its link. */
+#define SESSION_PINS_MAX 5
+struct session_pin {
+	const char *reason;
+	int64_t since_us; /* monotonic */
+	char *statement;
+};
+/* How many there are. Valid for the turn. */
+unsigned session_pins(
+    const struct session *, const struct session_pin *out[SESSION_PINS_MAX]);
 /* Clients of this worker, without those at the console. */
 unsigned session_clients(const struct worker *);
 /* Ends a session: tells the client (FATAL) unless message is NULL, gives its link back. */

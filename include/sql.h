@@ -155,6 +155,39 @@ enum sql_share {
 };
 enum sql_share sql_share(const char *text, size_t len);
 
+/* ---- what a statement leaves in the server's session ---- */
+
+enum sql_leaves {
+	SQL_LEAVES_SETTING = 1, /* SET, RESET, set_config(), DO: perhaps */
+	SQL_LEAVES_LOCAL = 2,   /* SET LOCAL and its like: nothing, but its tag is SET */
+	SQL_LEAVES_RESET = 4,   /* RESET, SET … TO DEFAULT: see sql_reset_name() */
+	SQL_LEAVES_DISCARD = 8, /* DISCARD ALL */
+	SQL_LEAVES_TABLE = 16,  /* a temporary table, view, sequence… */
+	SQL_LEAVES_CURSOR = 32, /* DECLARE … WITH HOLD */
+	SQL_LEAVES_LOCK = 64,   /* pg_advisory_lock() and its like */
+	SQL_LEAVES_LISTENER = 128,
+	SQL_LEAVES_SEED = 256, /* setseed() */
+	SQL_LEAVES_LESS =
+	    512 /* some of that may be gone: DROP, CLOSE, pg_advisory_unlock() */
+};
+/* From tokens alone, and rather too many than too few. */
+unsigned sql_leaves(const struct sql_scan *);
+/* The setting that goes back to what it was at first, or "all"; NULL: it is no such statement.
+ * The caller frees it. */
+char *sql_reset_name(const struct sql_scan *) MUST_USE;
+
+/* Each setting that SET, RESET or a set_config() names, as far as the text tells. */
+void sql_setting_names(
+    const struct sql_scan *, void (*each)(void *arg, const char *name), void *arg);
+
+/* What the beginning of a text may be, by a few bytes: none of these but a function may be
+ * in it (0), or bits of these, or -1: more must be seen. */
+/* PREPARE: LISTEN and UNLISTEN too. */
+enum sql_look { SQL_LOOK_PREPARE = 1, SQL_LOOK_LEAVES = 2 };
+int sql_look(const char *text, size_t have);
+/* Whether the text may call a function that leaves something. */
+bool sql_look_names(const char *text, size_t len);
+
 /* ---- facts ---- */
 
 enum sql_class {

@@ -124,7 +124,7 @@ struct topo_database {
 	int session_attrs;                       /* enum session_attrs */
 	struct conf_at at;
 	/* -1 where the database says nothing. */
-	int pool_mode;
+	int pool_mode, pin;
 	int64_t share_statements;
 	int64_t pool_size, min_pool_size, reserve_pool_size;
 	int64_t max_db_connections, max_db_client_connections;
@@ -343,7 +343,7 @@ struct topo_login {
 	    *secret; /* as in auth_file: plain, md5…, SCRAM-SHA-256$…; NULL: none */
 	const struct topo_key *rules; /* of [login x]; NULL: none */
 	/* -1 where nothing is said. */
-	int pool_mode;
+	int pool_mode, pin;
 	int64_t pool_size, reserve_pool_size;
 	int64_t max_user_connections, max_user_client_connections;
 	int64_t query_timeout, query_wait_timeout;             /* µs */
@@ -497,6 +497,7 @@ struct topo_limits {
 	int64_t idle_transaction_timeout, transaction_timeout; /* µs */
 	int64_t client_idle_timeout;                           /* µs */
 	bool share_statements;
+	bool refuses_pins;
 };
 void topo_limits(const struct topo *, const struct topo_database *,
     const struct topo_login *, struct topo_limits *out);

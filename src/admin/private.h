@@ -181,6 +181,8 @@ void row_int(struct show *, enum view_column, int64_t);
 void row_count(struct show *, enum view_column, uint64_t);
 /* A monotonic time as the wall clock of then: "2026-01-31 23:59:59 CET". */
 void row_time(struct show *, enum view_column, int64_t us);
+/* A monotonic time as a timestamptz: "2026-01-31 23:59:59.123+00". 0: NULL. */
+void row_instant(struct show *, enum view_column, int64_t us);
 void row_null(struct show *, enum view_column);
 void row_end(struct show *);
 

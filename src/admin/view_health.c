@@ -31,8 +31,7 @@ status_of(const struct topo_database *db)
 	return ((enum topo_status)atomic_load(&verdict_of(db)->status));
 }
 
-/* A monotonic time as a timestamptz: "2026-01-31 23:59:59.123+00". 0: NULL. */
-static void
+void
 row_instant(struct show *show, enum view_column column, int64_t us)
 {
 	int64_t wall_ms = (clock_wall_us() - (clock_us() - us)) / 1000;

@@ -60,10 +60,8 @@ row_stream(struct show *show, const struct stream *s, const struct vars *vars,
 static void
 row_buffers(struct show *show, const struct stream *s, uint32_t body_left)
 {
-	unsigned count;
-
-	(void)view_columns(show->view, &count);
-	if (show->view->first + (int)count <= (int)BUFFER_AT(show, recv_pos))
+	if ((int)show->view->first != (int)VIEW_SOCKETS &&
+	    (int)show->view->first != (int)VIEW_ACTIVE_SOCKETS)
 		return;
 	row_int(show, BUFFER_AT(show, recv_pos), s->in.len);
 	row_int(show, BUFFER_AT(show, pkt_pos), 0);
@@ -113,6 +111,20 @@ client_local(const struct session *s, struct addr *out)
 	addr_from_socket(out, (const struct sockaddr *)&at, s->stream.fd);
 }
 
+/* "temporary table, advisory lock" */
+static void
+row_pin(struct show *show, const struct session *s)
+{
+	const struct session_pin *pins[SESSION_PINS_MAX];
+	unsigned count = session_pins(s, pins), len = 0;
+	char text[128] = "";
+
+	for (unsigned i = 0; i < count && len < sizeof(text); i++)
+		len += (unsigned)snprintf(text + len, sizeof(text) - len, "%s%s",
+		    i > 0 ? ", " : "", pins[i]->reason);
+	row_text(show, COL_CLIENTS_pin, text);
+}
+
 static void
 client_row(struct show *show, const struct session *s, const char *state)
 {
@@ -141,6 +153,8 @@ client_row(struct show *show, const struct session *s, const char *state)
 	row_int(show, AT(show, prepared_statements), session_prepared_count(s));
 	row_int(show, AT(show, id), s->pid);
 	row_stream(show, &s->stream, s->vars, (enum proto_replication)s->replication);
+	if ((int)show->view->first == (int)VIEW_CLIENTS)
+		row_pin(show, s);
 	row_buffers(show, &s->stream, s->body_left);
 	row_end(show);
 }
@@ -303,4 +317,35 @@ view_active_sockets_visit(struct worker *w, struct show *show)
 {
 	clients_each(w, show, PART_CLIENTS | PART_LOGINS | PART_BUSY);
 	servers_each(w, show, PART_SERVERS | PART_LOGINS | PART_BUSY);
+}
+
+/* ---- what holds clients to their links ---- */
+
+static void
+pins_of(struct show *show, const struct session *s)
+{
+	const struct session_pin *pins[SESSION_PINS_MAX];
+	unsigned count = session_pins(s, pins);
+
+	for (unsigned i = 0; i < count; i++) {
+		row_int(show, COL_PINS_client, s->pid);
+		row_text(show, COL_PINS_database, session_database(s));
+		row_text(show, COL_PINS_reason, pins[i]->reason);
+		row_instant(show, COL_PINS_since, pins[i]->since_us);
+		row_text(show, COL_PINS_statement, pins[i]->statement);
+		row_end(show);
+	}
+}
+
+void
+view_pins_visit(struct worker *w, struct show *show)
+{
+	for (unsigned i = 0; i < SESSION_STATES; i++) {
+		const struct session *s;
+
+		if (i == SESSION_CLOSED)
+			continue;
+		TAILQ_FOREACH(s, &session_worker(w)->sessions[i], entry)
+			pins_of(show, s);
+	}
 }

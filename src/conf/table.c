@@ -83,6 +83,11 @@ enum fallback_word {
 	WORDS_FALLBACK(W)
 #undef W
 };
+enum pin_word {
+#define W(token, text) W_PIN_##token,
+	WORDS_PIN(W)
+#undef W
+};
 enum federation_word {
 #define W(token, text) W_FEDERATION_##token,
 	WORDS_FEDERATION(W)
@@ -119,6 +124,7 @@ enum job_mode_word {
 #undef W
 };
 _Static_assert((int)W_POOL_MODE_statement == (int)POOL_STATEMENT, "pool_mode: words");
+_Static_assert((int)W_PIN_refuse == (int)PIN_REFUSE, "pin: words");
 _Static_assert((int)W_AUTH_TYPE_scram == (int)AUTH_SCRAM, "auth_type: words");
 _Static_assert((int)W_AUTH_TYPE_peer == (int)AUTH_PEER, "auth_type: words");
 _Static_assert((int)W_SSL_MODE_verify_full == (int)SSL_VERIFY_FULL, "sslmode: words");

@@ -115,10 +115,10 @@ is_definition(const char *tag, size_t len)
 bool
 link_note_tag(struct link *l, const char *tag, size_t len)
 {
-	if (len == 0 ||
+	if (len < 3 || (tag[0] == 'S' && tag[2] == 'L') ||
 	    !proto_is_of(tag[0], PROTO_TYPE('A') | PROTO_TYPE('C') | PROTO_TYPE('D') |
 				     PROTO_TYPE('I') | PROTO_TYPE('R') | PROTO_TYPE('S')))
-		return (false);
+		return (false); /* most say SELECT */
 	if (is_definition(tag, len)) {
 		link_define(l);
 		return (false);

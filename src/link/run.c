@@ -20,6 +20,15 @@ link_run(struct link *l, const char *sql, link_ran *ran, void *arg)
 }
 
 void
+link_run_instead(struct link *l, link_ran *ran, void *arg)
+{
+	INVARIANT(l->state == LINK_RUNNING && l->run != NULL);
+	l->run->row = NULL;
+	l->run->ran = ran;
+	l->run->arg = arg;
+}
+
+void
 link_run_rows(struct link *l, const char *sql, link_row *row, link_ran *ran, void *arg)
 {
 	struct buf out = {0};

@@ -260,10 +260,8 @@ vars_at(const struct vars *v, unsigned i, const char **name, const char **value,
 	*kind = v->var[i].kind;
 }
 
-/* A string literal that means the same under both settings of
- * standard_conforming_strings. */
-static void
-sql_literal(struct buf *out, const char *s)
+void
+vars_sql_literal(struct buf *out, const char *s)
 {
 	bool has_backslash = strchr(s, '\\') != NULL;
 
@@ -292,18 +290,82 @@ sql_setting_name(struct buf *out, const char *s)
 	buf_addstr(out, "\"");
 }
 
-bool
-vars_sql(const struct vars *is, const struct vars *want, struct buf *out)
+/* Settings that are lists of names: SET takes each name as a value of its own. */
+static bool
+is_list_of_names(const char *name)
+{
+	static const char *const names[] = {"search_path", "temp_tablespaces",
+	    "session_preload_libraries", "local_preload_libraries"};
+
+	for (size_t i = 0; i < ARRAY_LEN(names); i++)
+		if (strcasecmp(names[i], name) == 0)
+			return (true);
+	return (false);
+}
+
+/* One name of a list: to where the next comma stands, or its end. */
+static const char *
+list_name(const char *at, struct buf *name)
+{
+	at += strspn(at, " \t\n\r\f");
+	if (*at == '"') {
+		for (at++; *at != '\0' && (*at != '"' || at[1] == '"'); at++) {
+			at += *at == '"';
+			buf_add(name, at, 1);
+		}
+		at += *at == '"';
+	} else
+		for (; *at != '\0' && *at != ',' && strchr(" \t\n\r\f", *at) == NULL;
+		     at++) {
+			char c = *at >= 'A' && *at <= 'Z' ? (char)(*at | 0x20) : *at;
+
+			buf_add(name, &c, 1);
+		}
+	at += strcspn(at, ",");
+	return (at);
+}
+
+void
+vars_sql_set(struct buf *out, const char *name, const char *value)
+{
+	struct buf part = {0};
+
+	buf_addstr(out, "SET ");
+	sql_setting_name(out, name);
+	buf_addstr(out, " TO ");
+	if (!is_list_of_names(name))
+		vars_sql_literal(out, value);
+	else
+		for (const char *at = value;; at++) {
+			part.len = 0;
+			at = list_name(at, &part);
+			buf_add(&part, "", 1);
+			vars_sql_literal(out, (const char *)part.mem);
+			if (*at == '\0')
+				break;
+			buf_addstr(out, ",");
+		}
+	buf_addstr(out, ";");
+	buf_free(&part);
+}
+
+static bool
+is_identity(const char *name)
+{
+	return (strcmp(name, VARS_ROLE) == 0 || strcmp(name, VARS_AUTHORIZATION) == 0);
+}
+
+/* All but who the session is. */
+static void
+settings_sql(const struct vars *is, const struct vars *want, struct buf *out)
 {
 	uint32_t before = out->len;
 	const char *value;
 
-	if (is == want)
-		return (false);
 	for (unsigned i = 0; i < want->count; i++) {
 		const struct var *v = &want->var[i];
 
-		if (v->kind == VARS_FIXED)
+		if (v->kind == VARS_FIXED || is_identity(v->name))
 			continue;
 		value = vars_get(is, v->name);
 		if (value != NULL && strcmp(value, v->value) == 0)
@@ -312,9 +374,9 @@ vars_sql(const struct vars *is, const struct vars *want, struct buf *out)
 		 * would take a quoted list for one name. */
 		buf_addstr(
 		    out, before == out->len ? "SELECT set_config(" : ", set_config(");
-		sql_literal(out, v->name);
+		vars_sql_literal(out, v->name);
 		buf_addstr(out, ",");
-		sql_literal(out, v->value);
+		vars_sql_literal(out, v->value);
 		buf_addstr(out, ",false)");
 	}
 	if (out->len > before)
@@ -322,13 +384,52 @@ vars_sql(const struct vars *is, const struct vars *want, struct buf *out)
 	for (unsigned i = 0; i < is->count; i++) {
 		const struct var *v = &is->var[i];
 
-		if (v->kind != VARS_STARTUP || vars_get(want, v->name) != NULL)
+		if (v->kind != VARS_STARTUP || vars_get(want, v->name) != NULL ||
+		    is_identity(v->name))
 			continue;
 		buf_addstr(out, "RESET ");
 		sql_setting_name(out, v->name);
 		buf_addstr(out, ";");
 	}
-	return (out->len > before);
+}
+
+static bool
+differs(const struct vars *a, const struct vars *b, const char *name)
+{
+	const char *x = vars_get(a, name), *y = vars_get(b, name);
+
+	return (x == NULL || y == NULL ? x != y : strcmp(x, y) != 0);
+}
+
+/* What a role has set another may not set: so its own self comes before, and the other's
+ * behind. */
+bool
+vars_sql(const struct vars *is, const struct vars *want, struct buf *out)
+{
+	struct buf settings = {0};
+	const char *role = vars_get(want, VARS_ROLE),
+		   *authorization = vars_get(want, VARS_AUTHORIZATION);
+	bool is_other;
+
+	if (is == want)
+		return (false);
+	settings_sql(is, want, &settings);
+	is_other = settings.len > 0 || differs(is, want, VARS_ROLE) ||
+		   differs(is, want, VARS_AUTHORIZATION);
+	if (is_other && vars_get(is, VARS_ROLE) != NULL)
+		buf_addstr(out, "RESET ROLE;");
+	if (is_other && vars_get(is, VARS_AUTHORIZATION) != NULL)
+		buf_addstr(out, "RESET SESSION AUTHORIZATION;");
+	buf_add(out, settings.mem, settings.len);
+	if (is_other && authorization != NULL) {
+		buf_addstr(out, "SET SESSION AUTHORIZATION ");
+		vars_sql_literal(out, authorization);
+		buf_addstr(out, ";");
+	}
+	if (is_other && role != NULL)
+		vars_sql_set(out, VARS_ROLE, role);
+	buf_free(&settings);
+	return (is_other);
 }
 
 struct vars *

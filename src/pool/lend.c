@@ -381,6 +381,15 @@ pool_rolled_back(struct link *l, void *arg, const struct proto_error_fields *err
 }
 
 void
+pool_give_running(struct link *l, bool with_reset)
+{
+	INVARIANT(l->state == LINK_RUNNING);
+	l->user = NULL;
+	l->user_arg = NULL;
+	link_run_instead(l, pool_rolled_back, with_reset ? l : NULL);
+}
+
+void
 pool_give_broken(struct link *l, bool with_reset, const char *why)
 {
 	INVARIANT(l->state == LINK_LENT);

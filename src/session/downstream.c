@@ -10,6 +10,7 @@
  * An error ends an extended batch: the server answers nothing more until Sync, so what
  * stands in the queue before it is undone, newest first.
  */
+#include "carry.h"
 #include "listen.h"
 #include <string.h>
 
@@ -159,10 +160,24 @@ is_tag(const char *tag, size_t len, const char *what)
 	return (len == strlen(what) + 1 && memcmp(tag, what, len) == 0);
 }
 
+/* Others must not find, or miss, what came or went where nobody looked. */
+static void
+down_tag_shared(struct down *d, const struct request *r, const char *tag, size_t len)
+{
+	struct session *s = d->s;
+
+	if (s->weave == NULL && tag[len - 1] == '\0')
+		carry_tag(s, r, tag);
+	if (s->rewrites && (s->prep == NULL || !s->prep->knows_tag) &&
+	    (is_tag(tag, len, "PREPARE") || is_tag(tag, len, "DEALLOCATE")))
+		d->l->is_tainted = true;
+}
+
 /* Statements go when the client, or DISCARD ALL, says so; but not those that stand behind it in
  * the queue. */
 static void
-down_tag(struct down *d, const char *tag, size_t len)
+down_tag(struct down *d, const struct request *head, bool had_rows, const char *tag,
+    size_t len)
 {
 	struct session *s = d->s;
 	struct link *l = d->l;
@@ -172,16 +187,21 @@ down_tag(struct down *d, const char *tag, size_t len)
 	if (UNLIKELY(s->listens != NULL))
 		s->listens->has_committed |= is_tag(tag, len, "COMMIT");
 	if (!link_note_tag(l, tag, len)) {
-		/* Others must not find, or miss, what came or went where nobody looked. */
-		if (s->rewrites && (s->prep == NULL || !s->prep->knows_tag) &&
-		    (is_tag(tag, len, "PREPARE") || is_tag(tag, len, "DEALLOCATE")))
-			l->is_tainted = true;
-		/* Without max_prepared_statements nobody listens for it. */
-		l->is_tainted |=
-		    !s->rewrites && s->mode != POOL_SESSION && is_tag(tag, len, "LISTEN");
+		/* Most say SELECT and have rows, or INSERT, UPDATE, BEGIN, COMMIT. */
+		if (s->mode != POOL_SESSION &&
+		    proto_is_of(tag[0], PROTO_TYPE('S') | PROTO_TYPE('R') |
+					    PROTO_TYPE('P') | PROTO_TYPE('D') |
+					    PROTO_TYPE('L')) &&
+		    (tag[0] != 'S' || tag[2] == 'T' ||
+			(head->kind == REQ_QUERY && !had_rows)))
+			down_tag_shared(d, head, tag, len);
 		return;
 	}
-	s->was_discarded |= len > 2 && tag[1] == 'I';
+	if (tag[1] == 'I')
+		carry_discarded(s);
+	/* SETs follow the Execute of DISCARD ALL. */
+	s->was_discarded |=
+	    tag[1] == 'I' && !(head->kind == REQ_EXECUTE && head->is_looked);
 	if (s->listens != NULL && tag[1] == 'I')
 		listen_clear(s);
 	statements_clear(s);
@@ -207,6 +227,7 @@ static enum verdict
 down_complete(struct down *d, char type, const uint8_t *body, uint32_t size)
 {
 	struct request *r = requests_head(&d->l->requests);
+	bool had_rows = d->l->has_rows;
 
 	if (r == NULL || (r->kind != REQ_EXECUTE && r->kind != REQ_QUERY))
 		return (down_broken(d, "a command is complete that was not sent"));
@@ -225,7 +246,7 @@ down_complete(struct down *d, char type, const uint8_t *body, uint32_t size)
 		d->l->has_rows = false;
 	}
 	if (type == 'C' && size > 4) {
-		down_tag(d, (const char *)body, size - 4);
+		down_tag(d, r, had_rows, (const char *)body, size - 4);
 		if (d->s->weave != NULL && body[size - 5] == '\0')
 			weave_tag(d->s, (const char *)body);
 	}
@@ -290,7 +311,8 @@ down_error(struct down *d, const uint8_t *body, uint32_t size)
 		return (DOWN_STOP);
 	r = requests_head(&l->requests);
 	again_release(d->s, &d->batch);
-	if (d->s->mode != POOL_SESSION && link_is_at_rest(l)) {
+	if (d->s->mode != POOL_SESSION && link_is_at_rest(l) &&
+	    (d->s->carry == NULL || d->s->carry->pinned == 0)) {
 		/* Behind the last answer: the farewell to a link that is on its way back. */
 		l->is_dirty = true;
 		return (down_body(d, size, false));
@@ -309,6 +331,8 @@ down_error(struct down *d, const uint8_t *body, uint32_t size)
 	    strcmp(error.routine, "RevalidateCachedQuery") == 0)
 		prepared_renew(((const struct stmt_name *)r->arg)->stmt->id);
 	l->is_copying_in = false;
+	if (d->s->carry != NULL)
+		d->s->carry->has_failed = true;
 	if (d->s->prep != NULL && r != NULL)
 		renamed = prep_error(d->s, r, body, size - 4, &error, &d->batch);
 	if (d->s->weave != NULL && (d->s->prep == NULL || !d->s->prep->repeats))
@@ -415,6 +439,10 @@ down_ready(struct down *d, const uint8_t *body, uint32_t size)
 		weave_ready(s, l, l->txn);
 	if (s->was_discarded && s->discarded == NULL)
 		s->discarded = vars_hold(l->vars);
+	if (s->carry != NULL && s->carry->holds_reports) {
+		batch_flush(&d->batch);
+		carry_report(s);
+	}
 	if (l->txn == 'I') {
 		METRIC_INC(m, xact_count);
 		if (l->xact_us != 0)
@@ -453,7 +481,7 @@ down_parameter(struct down *d, const uint8_t *body, uint32_t size)
 	if (proto_parameter_parse(body, size - 4, &name, &value) != 0)
 		return (down_broken(d, "malformed ParameterStatus"));
 	link_note_parameter(d->l, name, value);
-	return (down_body(d, size, true));
+	return (down_body(d, size, d->s->carry == NULL || !d->s->carry->holds_reports));
 }
 
 /* RowDescription answers a Describe, or belongs to a simple query. */

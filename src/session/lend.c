@@ -2,6 +2,7 @@
  * A session and its link: taking one, setting the session's parameters on it, holding either
  * side back while the other is full, giving it back, losing it.
  */
+#include "carry.h"
 #include "listen.h"
 #include <stdlib.h>
 #include <string.h>
@@ -305,6 +306,13 @@ session_give_link(struct session *s, const char *why)
 
 	if (l == NULL)
 		return;
+	carry_taint(s, l);
+	if (l->state == LINK_RUNNING && s->carry != NULL && s->carry->is_asking) {
+		s->link = NULL;
+		prep_end(s);
+		pool_give_running(l, true);
+		return;
+	}
 	if (l->state != LINK_LENT || l->replication != REPLICATION_NONE) {
 		/* A query of the proxy's own runs for this session: its end would find nobody; or
 		 * the link is good for nobody else. */
@@ -365,6 +373,8 @@ session_release_if_done(struct session *s)
 	}
 	if (UNLIKELY(s->fence != NULL))
 		fence_leave(s);
+	if (s->carry != NULL && carry_rest(s))
+		return;
 	if (s->mode == POOL_SESSION) {
 		if (s->was_discarded) {
 			session_settle_vars(s, l);
@@ -388,7 +398,8 @@ session_link_lost(struct link *l, const char *why)
 	char *detail = NULL;
 	bool is_cut = l->body_left > 0 && l->body_is_forwarded;
 	bool goes_on = s->state == SESSION_ACTIVE && l->txn == 'I' && s->body_left == 0 &&
-		       s->mode != POOL_SESSION && !l->saw_fatal;
+		       s->mode != POOL_SESSION && !l->saw_fatal &&
+		       (s->carry == NULL || s->carry->pinned == 0);
 
 	/* The query itself was not sent, and will be. */
 	if (s->prep != NULL && s->prep->is_ahead && s->prep->had_sync)

@@ -3,6 +3,7 @@
  * the extended protocol, where a statement whose text is one of them is sent anew for each Bind
  * with the name that the link knows.
  */
+#include "carry.h"
 #include "listen.h"
 #include <limits.h>
 #include <stdlib.h>
@@ -342,6 +343,8 @@ real_of(struct session *s, const struct stmt *st, struct prep_step *step)
 			step->stmt = prep_stand_in(s);
 		}
 		step->does = p.kind == SQL_PREPARE_DROP ? PREP_DROP : PREP_NONE;
+		if (step->runs)
+			carry_run(s, n->stmt);
 		if (step->runs && prep_is(n->stmt))
 			prep_refuse_nested(prep);
 	} else if (p.kind == SQL_PREPARE_MAKE) {

@@ -239,7 +239,8 @@ struct stmt {
 	    declared; /* by PREPARE, with these types: "(int, text)" or ""; NULL: by Parse */
 	uint8_t prepare; /* enum sql_prepare_kind: what the text is */
 	bool knows_share;
-	uint8_t share; /* enum sql_share */
+	uint8_t share;   /* enum sql_share */
+	uint16_t leaves; /* enum sql_leaves: what it may leave in the server's session */
 	bool knows_taint,
 	    is_taint;   /* whether it leaves something in the server's session */
 	uint8_t data[]; /* text, NUL, types */

@@ -6,6 +6,7 @@
  *   prepare p as select 1; execute q   ->   prepare pgw_1 as select 1;
  *                                           PREPARE pgw_2 AS …; execute pgw_2
  */
+#include "carry.h"
 #include "listen.h"
 #include <stdlib.h>
 #include <string.h>
@@ -331,6 +332,8 @@ put_known(struct script *b, const struct sql_scan *scan, const struct sql_prepar
 {
 	struct prep_step *step;
 
+	if (p->kind == SQL_PREPARE_RUN)
+		carry_run(b->s, st);
 	if (p->kind == SQL_PREPARE_RUN && prep_is(st)) {
 		b->is_refused = true;
 		prep_refuse_nested(b->p);
@@ -419,7 +422,7 @@ put_statement(struct script *b, const struct sql_scan *scan, const char *from)
 		if (is_it)
 			return (rest);
 	}
-	if (!sql_prepare_read(scan, &p)) {
+	if (!b->s->rewrites || !sql_prepare_read(scan, &p)) {
 		b->is_long |= b->p->count >= SCRIPT_STATEMENTS;
 		if (!b->is_long)
 			(void)prep_step_add(b->p);
@@ -447,19 +450,36 @@ put_statement(struct script *b, const struct sql_scan *scan, const char *from)
 	return (rest);
 }
 
+/* A SET behind a RESET that goes back to what the client asked for when it connected. */
+static void
+put_restore(void *arg, const char *sql)
+{
+	struct script *b = arg;
+	char *text = mem_printf("\n;%s", sql);
+
+	(void)put_own(b, text);
+	b->has_any = true;
+	free(text);
+}
+
 /* The whole string, with its NUL; or, when it is refused, one that fails. */
 static void
 build(struct script *b, size_t len)
 {
 	const char *at = b->said, *from = at, *end = at + len;
 	struct sql_scan scan;
+	char *reset;
 
 	while (at != NULL && !b->is_refused) {
 		sql_scan(at, (size_t)(end - at), &scan);
 		from = put_statement(b, &scan, at);
 		at = scan.next;
+		reset = b->s->weave == NULL ? sql_reset_name(&scan) : NULL;
 		sql_scan_free(&scan);
 		put_said(b, from, (size_t)((at != NULL ? at : end) - from));
+		if (reset != NULL && !b->is_long)
+			(void)carry_restore(b->s, reset, put_restore, b);
+		free(reset);
 		if (b->out.len > len + SCRIPT_MORE_BYTES)
 			refuse(b, "54000",
 			    "what this string runs is too long to be prepared for it");
@@ -577,7 +597,7 @@ prep_query(struct up *u, const char *said, const char *sent, size_t len)
 	up_to_link(u);
 	proto_message(batch_make(&u->batch), 'Q', b.out.mem, b.out.len);
 	batch_made(&u->batch);
-	up_owe(u, REQ_QUERY, ACT_FORWARD);
+	up_owe(u, REQ_QUERY, ACT_FORWARD)->is_looked = true;
 	up_drop_unnamed(u);
 	buf_free(&b.out);
 	return (UP_GO_ON);

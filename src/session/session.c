@@ -1,4 +1,5 @@
 /* A session's life: its states, who gets its bytes in which, its end. */
+#include "carry.h"
 #include "listen.h"
 #include <inttypes.h>
 #include <stdio.h>
@@ -342,6 +343,7 @@ session_end(struct session *s, const char *reason)
 	prep_end(s);
 	statements_free(s);
 	stmt_unnamed_set(s, NULL);
+	carry_free(s);
 	vars_release(s->worker, s->vars);
 	vars_release(s->worker, s->startup);
 	vars_release(s->worker, s->discarded);

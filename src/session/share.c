@@ -34,6 +34,8 @@ share_of(struct stmt *st)
 {
 	if (!st->knows_share) {
 		st->share = (uint8_t)sql_share((const char *)st->data, st->sql_len);
+		if (st->share == SQL_SHARE_MAY && st->leaves != 0)
+			st->share = SQL_SHARE_NOT;
 		st->knows_share = true;
 	}
 	return ((enum sql_share)st->share);

@@ -2,7 +2,7 @@
  * Prepared statements of clients: client name -> statement. A statement is known by its text
  * and parameter types; links know it by the hash of both, whatever the client calls it.
  */
-#include "weave.h"
+#include "carry.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -56,6 +56,9 @@ stmt_intern_as(struct worker *w, struct hash128 id, const char *sql, size_t sql_
 	memcpy(st->data, sql, sql_len);
 	memcpy(st->data + sql_len + 1, types, types_len);
 	st->prepare = prepare_kind((const char *)st->data, sql_len);
+	st->leaves = (uint16_t)carry_leaves((const char *)st->data, sql_len);
+	/* Shared listening links hear for it: see listen.h. */
+	st->leaves &= (uint16_t)~SQL_LEAVES_LISTENER;
 	table_add(&sw->known, &st->node, id.lo);
 	sw->known_bytes += sizeof(*st) + st->sql_len + st->types_len + 1;
 	return (st);

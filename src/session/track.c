@@ -9,13 +9,6 @@
 #include <string.h>
 #include <strings.h>
 
-struct vars *
-session_tracked(const struct session *s)
-{
-	return (s->weave != NULL && s->weave->tracked != NULL ? s->weave->tracked
-							      : s->startup);
-}
-
 static void
 step_add(struct weave *w, const char *name, const char *value, bool goes_on)
 {

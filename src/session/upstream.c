@@ -11,6 +11,7 @@
  * name, a name given twice) are made by the server itself, so that the transaction fails as
  * it would without a proxy.
  */
+#include "carry.h"
 #include "listen.h"
 #include <string.h>
 
@@ -311,7 +312,9 @@ up_bind(struct up *u, const uint8_t *head, size_t have, uint32_t size)
 	struct session *s = u->s;
 	const char *portal, *statement;
 	char name[PREPARED_NAME];
+	const struct stmt *st;
 	struct stmt_name *n;
+	enum up_verdict v;
 	bool is_shared;
 	struct buf *out;
 	uint8_t *at;
@@ -327,6 +330,11 @@ up_bind(struct up *u, const uint8_t *head, size_t have, uint32_t size)
 		      : statement[0] == '\0' && s->unnamed != NULL &&
 			    prep_is(s->unnamed) && !prep_settle(u))
 		return (UP_STOP);
+	st = n != NULL ? n->stmt : statement[0] == '\0' ? s->unnamed : NULL;
+	if (((st != NULL && st->leaves != 0 && s->weave == NULL) ||
+		(s->carry != NULL && s->carry->portal != NULL)) &&
+	    (v = carry_bind(u, st, portal, size)) != UP_PASS)
+		return (v);
 	METRIC_ADD(&s->seat->metrics, bind_count, n != NULL);
 	is_shared = s->link->is_sharing && statement[0] == '\0';
 	if (n == NULL && !is_shared) {
@@ -564,18 +572,19 @@ up_sync(struct up *u, uint32_t size)
 	return (up_body(u, size + 1, false));
 }
 
-/* A simple query of a client that shares its links with others. */
+/* What a simple query leaves behind is noted, and what it names is made to be there. */
 static enum up_verdict
 up_query(struct up *u, uint32_t size)
 {
 	const char *sql = (const char *)u->p + u->used + PROTO_HEAD;
 	size_t have = u->len - u->used - PROTO_HEAD;
+	bool restores = false;
 	enum up_verdict v;
 	int look;
 
 	if (size < 5 || size > SESSION_WHOLE_MAX || u->s->link->is_copying_in)
 		return (UP_PASS);
-	look = prep_look(u->s, sql, have < size - 5 ? have : size - 5, size - 5);
+	look = carry_look(sql, have < size - 5 ? have : size - 5, size - 5);
 	if (look == 0) {
 		if (hub_any() && u->s->weave == NULL)
 			echo_look(u->s, sql, have < size - 5 ? have : size - 5);
@@ -585,6 +594,14 @@ up_query(struct up *u, uint32_t size)
 		return (UP_STOP);
 	if (sql[size - 5] != '\0')
 		return (UP_PASS);
+	if ((look & SQL_LOOK_LEAVES) != 0 && u->s->weave == NULL &&
+	    (v = carry_query(u, sql, size - 5, &restores)) != UP_PASS)
+		return (v == UP_GO_ON ? up_body(u, size + 1, true) : v);
+	if (!restores && ((look & SQL_LOOK_PREPARE) == 0 || !u->s->rewrites)) {
+		if (hub_any() && u->s->weave == NULL)
+			echo_look(u->s, sql, size - 5);
+		return (UP_PASS);
+	}
 	if (!prep_is_ready(u, sql, size - 5))
 		return (UP_STOP);
 	v = prep_query(u, sql, sql, size - 5);
@@ -665,9 +682,10 @@ up_linked(struct up *u, char type, uint32_t size)
 	case 'Q':
 		if (pool_settings(s->worker)->disable_pqexec)
 			return (up_broken(u, "PQexec disabled"));
-		if (s->rewrites && (v = up_query(u, size)) != UP_PASS)
+		u->has_looked = false;
+		if ((v = up_query(u, size)) != UP_PASS)
 			return (v);
-		up_owe(u, REQ_QUERY, ACT_FORWARD);
+		up_owe(u, REQ_QUERY, ACT_FORWARD)->is_looked = u->has_looked;
 		up_drop_unnamed(u);
 		break;
 	case 'F':
@@ -676,6 +694,8 @@ up_linked(struct up *u, char type, uint32_t size)
 	case 'S':
 		return (up_sync(u, size));
 	case 'P':
+		if (session_carries(s))
+			carry_parse(u, size);
 		up_owe(u, REQ_PARSE, ACT_FORWARD);
 		break;
 	case 'B':
@@ -687,6 +707,9 @@ up_linked(struct up *u, char type, uint32_t size)
 	case 'E':
 		if (s->prep != NULL && s->prep->is_batch &&
 		    (v = prep_execute(u, size)) != UP_PASS)
+			return (v);
+		if (s->carry != NULL && s->carry->portal != NULL &&
+		    (v = carry_execute(u, size)) != UP_PASS)
 			return (v);
 		up_owe(u, REQ_EXECUTE, ACT_FORWARD);
 		break;

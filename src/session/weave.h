@@ -43,7 +43,8 @@ struct up {
 	size_t len, used;
 	struct batch batch;
 	int64_t now_us;
-	size_t kept; /* from here on, the bytes are kept by again.c while it keeps */
+	bool has_looked; /* at what the simple query leaves behind */
+	size_t kept;     /* from here on, the bytes are kept by again.c while it keeps */
 	bool is_substitute; /* p is not the client's: see up_substitute() */
 };
 /* UP_PASS: the message is one for s->link. */

@@ -47,6 +47,7 @@ COLUMNS = {
     "VERSION": "version",
     "TOTALS": "name value",
     "STATE": "key value",
+    "PINS": "client database reason since statement",
     "WORKERS": "worker clients links statements loop_lag_us cpu_ms shared healed",
 }
 LISTS = ("databases users pools free_clients used_clients login_clients free_servers used_servers "
@@ -75,6 +76,8 @@ def links(pg, user="alice"):
 @pytest.mark.parametrize("view", list(COLUMNS))
 def test_columns(door, view):
     with door.connect() as c, door.console() as k:
+        if view == "PINS":
+            c.execute("create temp table pinned (a int)")
         c.execute("select 1")
         columns, rows, tag = k.command(f"SHOW {view}")
         want = COLUMNS[view].split()

@@ -141,8 +141,9 @@ def test_mode_by_database_and_user(proxy, pg):
 
 def test_reset_query_always(proxy, pg):
     door = proxy(pg, pool_mode="transaction", default_pool_size=1, server_reset_query_always=1,
-                 server_reset_query="reset work_mem")
+                 server_reset_query="set enable_seqscan = off")
     with Raw(door.port) as r:
         assert r.login("alice", "shop") is None
         assert r.query("set work_mem = '7MB'")[1] is None
-        assert r.query("show work_mem")[0] == [["4MB"]]
+        assert r.query("show work_mem")[0] == [["7MB"]], "the session's own"
+        assert r.query("show enable_seqscan")[0] == [["off"]]

@@ -80,6 +80,23 @@ the_statements_between_two_sets(void **state)
 	assert_true(vars_sql(want, is, &sql));
 	buf_add(&sql, "", 1);
 	assert_string_equal((char *)sql.mem, "RESET \"work_mem\";");
+	sql.len = 0;
+	/* What a role has set another may not set. */
+	is = vars_with(w, is, VARS_ROLE, "a", VARS_STARTUP);
+	want = vars_with(w, want, VARS_ROLE, "b", VARS_STARTUP);
+	want = vars_with(w, want, VARS_AUTHORIZATION, "c'", VARS_STARTUP);
+	assert_true(vars_sql(is, want, &sql));
+	buf_add(&sql, "", 1);
+	assert_string_equal((char *)sql.mem,
+	    "RESET ROLE;SELECT set_config('work_mem','1MB',false);"
+	    "SET SESSION AUTHORIZATION 'c''';SET \"role\" TO 'b';");
+	sql.len = 0;
+	vars_sql_set(&sql, "search_path", "\"$user\", Public ,\"a\"\",b\"");
+	vars_sql_set(&sql, "a.b", "x\\");
+	buf_add(&sql, "", 1);
+	assert_string_equal((char *)sql.mem,
+	    "SET \"search_path\" TO '$user','public','a\",b';"
+	    "SET \"a\".\"b\" TO  E'x\\\\';");
 	buf_free(&sql);
 	vars_release(w, is);
 	vars_release(w, want);

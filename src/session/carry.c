@@ -1,0 +1,724 @@
+/*
+ * The settings of a session of a plain database, where links are shared: what it sets is its
+ * own on whatever link it has next, and nobody else's. See carry.h.
+ */
+#include "carry.h"
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#define NAMES_BYTES 8192 /* more names of settings are not noted */
+
+struct vars *
+session_tracked(const struct session *s)
+{
+	if (s->weave != NULL)
+		return (s->weave->tracked != NULL ? s->weave->tracked : s->startup);
+	return (s->carry != NULL && s->carry->tracked != NULL ? s->carry->tracked
+							      : s->startup);
+}
+
+static struct carry *
+carry_of(struct session *s)
+{
+	if (s->carry == NULL)
+		s->carry = mem_alloc(sizeof(*s->carry));
+	return (s->carry);
+}
+
+static void
+forget_set(struct carry *c)
+{
+	free(c->set_name);
+	free(c->set_value);
+	c->set_name = c->set_value = NULL;
+}
+
+static void
+forget_portal(struct carry *c)
+{
+	free(c->portal);
+	free(c->reset);
+	c->portal = c->reset = NULL;
+	c->portal_leaves = 0;
+}
+
+static void
+track(struct session *s, struct vars *now)
+{
+	struct carry *c = carry_of(s);
+
+	if (c->tracked != NULL)
+		vars_release(s->worker, c->tracked);
+	c->tracked = now;
+}
+
+void
+carry_free(struct session *s)
+{
+	struct carry *c = s->carry;
+
+	if (c == NULL)
+		return;
+	track(s, NULL);
+	if (c->asked != NULL)
+		vars_release(s->worker, c->asked);
+	forget_set(c);
+	forget_portal(c);
+	pin_free(c);
+	buf_free(&c->names);
+	free(c);
+	s->carry = NULL;
+}
+
+/* ---- looking ---- */
+
+/* SELECT … INTO TEMP. */
+static bool
+has_into(const char *sql, size_t len)
+{
+	static const char *const words[] = {
+	    "into temp", "INTO TEMP", "into local", "INTO LOCAL"};
+
+	for (size_t i = 0; i < ARRAY_LEN(words); i++)
+		if (memmem(sql, len, words[i], strlen(words[i])) != NULL)
+			return (true);
+	return (false);
+}
+
+unsigned
+carry_leaves(const char *sql, size_t len)
+{
+	struct sql_scan scan;
+	unsigned leaves;
+	int look = sql_look(sql, len);
+
+	if ((look < 0 || (look & SQL_LOOK_LEAVES) == 0) && !sql_look_names(sql, len) &&
+	    !has_into(sql, len))
+		return (0);
+	sql_scan(sql, len, &scan);
+	leaves = sql_leaves(&scan);
+	sql_scan_free(&scan);
+	return (leaves);
+}
+
+int
+carry_look(const char *sql, size_t have, size_t len)
+{
+	const char *end = sql + len, *at = sql;
+	int first = sql_look(sql, have), next;
+
+	if (first < 0) {
+		if (have < len && have < SESSION_NAMES_MAX)
+			return (-1);
+		first = 0;
+	}
+	/* Of a long string only the beginning is looked at; tags tell the most of the rest. */
+	if (len > SQL_PARSE_BYTES)
+		return (first);
+	if (have < len)
+		return (-1);
+	if (sql_look_names(sql, len))
+		first |= SQL_LOOK_LEAVES;
+	while (at < end && (at = memchr(at, ';', (size_t)(end - at))) != NULL) {
+		at++;
+		next = sql_look(at, (size_t)(end - at));
+		if (next > 0)
+			first |= next;
+	}
+	return (first);
+}
+
+/* ---- what is sent ---- */
+
+static void
+touch(struct session *s, unsigned leaves, const char *sql, size_t len)
+{
+	struct carry *c = carry_of(s);
+
+	if ((leaves & SQL_LEAVES_SETTING) != 0)
+		forget_set(c);
+	pin_note(c, leaves, sql, len);
+	c->touched |= leaves;
+}
+
+/* pg_settings does not show settings that no extension has defined: they must be asked for. */
+static void
+note_name(void *arg, const char *name)
+{
+	struct session *s = arg;
+
+	if (strchr(name, '.') != NULL && s->carry->names.len < NAMES_BYTES)
+		buf_add(&s->carry->names, name, strlen(name) + 1);
+}
+
+/* Whether it is to be known without asking what the statement sets: settings that are no
+ * more than a name and a value. */
+static bool
+is_simple(const char *name)
+{
+	return (name != NULL && strcmp(name, "role") != 0 &&
+		strncmp(name, "transaction", 11) != 0 &&
+		strncmp(name, "session", 7) != 0 && strcmp(name, "seed") != 0);
+}
+
+static void
+expect_set(struct session *s, const struct sql_scan *scan)
+{
+	struct carry *c = s->carry;
+	const struct vars *now = session_tracked(s);
+	char *reset = sql_reset_name(scan);
+	struct sense sense;
+
+	if (reset != NULL) {
+		/* RESET ALL leaves the role as it is. */
+		if (is_simple(reset) && strchr(reset, '.') == NULL &&
+		    (strcmp(reset, "all") != 0 ||
+			(vars_get(now, VARS_ROLE) == NULL &&
+			    vars_get(now, VARS_AUTHORIZATION) == NULL)))
+			c->set_name = mem_str(reset);
+		free(reset);
+		return;
+	}
+	sense_make(s->worker, scan->sql, scan->len, &sense);
+	if (sense.facts->class == SQL_SET && sense.facts->set_verb == SQL_SET_SET &&
+	    sense.facts->value != NULL && is_simple(sense.facts->setting)) {
+		c->set_name = mem_str(sense.facts->setting);
+		c->set_value = mem_str(sense.facts->value);
+	}
+	sense_end(&sense);
+}
+
+/* Nothing is under way. */
+static bool
+is_fresh(const struct session *s)
+{
+	const struct link *l = s->link;
+
+	return (l->txn == 'I' && l->requests.count == 0 && !l->wants_sync);
+}
+
+/* The statements of a string together. */
+struct script_leaves {
+	unsigned leaves, count;
+	bool restores;
+};
+
+static void
+script_read(struct session *s, const char *sql, size_t len, struct script_leaves *out)
+{
+	const char *at = sql, *end = sql + len;
+	struct sql_scan scan;
+	char *name;
+
+	while (at != NULL) {
+		sql_scan(at, (size_t)(end - at), &scan);
+		at = scan.next;
+		if (!scan.is_empty) {
+			unsigned leaves = sql_leaves(&scan);
+
+			out->count++;
+			out->leaves |= leaves;
+			if ((leaves & SQL_LEAVES_SETTING) != 0 && session_carries(s)) {
+				(void)carry_of(s);
+				sql_setting_names(&scan, note_name, s);
+			}
+			if ((leaves & SQL_LEAVES_RESET) != 0 && !out->restores) {
+				name = sql_reset_name(&scan);
+				out->restores =
+				    name != NULL && carry_restore(s, name, NULL, NULL);
+				free(name);
+			}
+		}
+		sql_scan_free(&scan);
+	}
+}
+
+/* The server is made to fail in its place. */
+static void
+refuse_query(struct up *u)
+{
+	static const char text[] = "pgweave refuses this statement";
+	struct session *s = u->s;
+
+	s->prep->is_running = true;
+	up_to_link(u);
+	proto_message(batch_make(&u->batch), 'Q', text, sizeof(text));
+	batch_made(&u->batch);
+	up_owe(u, REQ_QUERY, ACT_FORWARD);
+	up_drop_unnamed(u);
+}
+
+enum up_verdict
+carry_query(struct up *u, const char *sql, size_t len, bool *restores)
+{
+	struct session *s = u->s;
+	struct script_leaves all = {0};
+	struct refusal why = {0};
+	struct sql_scan scan;
+
+	script_read(s, sql, len, &all);
+	u->has_looked = true;
+	*restores = all.restores;
+	if (s->rewrites)
+		all.leaves &= ~(unsigned)SQL_LEAVES_LISTENER;
+	if (all.leaves == 0)
+		return (UP_PASS);
+	if (session_carries(s) && pin_refuses(s, all.leaves, &why)) {
+		if (!prep_settle(u)) {
+			refusal_free(&why);
+			return (UP_STOP);
+		}
+		(void)prep_begin(s);
+		(void)prep_step_add(s->prep);
+		s->prep->refusal = why;
+		refuse_query(u);
+		return (UP_GO_ON);
+	}
+	/* What the server reports of DISCARD ALL is not the client's: its own first values hold,
+	 * and are known to hold before anything else is sent. */
+	if ((all.leaves & SQL_LEAVES_DISCARD) != 0) {
+		if (!prep_settle(u))
+			return (UP_STOP);
+		prep_begin(s)->is_running = true;
+		session_settle_vars(s, s->link);
+		carry_of(s)->holds_reports = s->link->txn == 'I';
+	}
+	if (!session_carries(s))
+		return (UP_PASS);
+	touch(s, all.leaves, sql, len);
+	if (all.count == 1 && is_fresh(s) && (all.leaves & SQL_LEAVES_SETTING) != 0 &&
+	    s->carry->touched == all.leaves) {
+		sql_scan(sql, len, &scan);
+		expect_set(s, &scan);
+		sql_scan_free(&scan);
+	}
+	return (UP_PASS);
+}
+
+bool
+carry_restore(const struct session *s, const char *name, carry_set *each, void *arg)
+{
+	bool is_discard = strcasecmp(name, CARRY_DISCARD) == 0;
+	bool is_all = is_discard || strcasecmp(name, "all") == 0, is_any = false;
+	const char *var, *value, *born;
+	struct buf sql = {0};
+	enum vars_kind kind;
+
+	for (unsigned i = 0; s->startup != NULL && i < vars_count(s->startup); i++) {
+		vars_at(s->startup, i, &var, &value, &kind);
+		if (kind == VARS_FIXED || strcmp(var, VARS_AUTHORIZATION) == 0 ||
+		    (is_all ? !is_discard && strcmp(var, VARS_ROLE) == 0
+			    : strcasecmp(var, name) != 0))
+			continue;
+		born = vars_get(s->link->born, var);
+		if (kind == VARS_REPORTED && born != NULL && strcmp(born, value) == 0)
+			continue;
+		is_any = true;
+		if (each == NULL)
+			continue;
+		sql.len = 0;
+		vars_sql_set(&sql, var, value);
+		buf_add(&sql, "", 1);
+		each(arg, (const char *)sql.mem);
+	}
+	buf_free(&sql);
+	return (is_any);
+}
+
+void
+carry_run(struct session *s, const struct stmt *st)
+{
+	if (st->leaves != 0 && session_carries(s))
+		touch(s, st->leaves, (const char *)st->data, st->sql_len);
+}
+
+enum up_verdict
+carry_bind(struct up *u, const struct stmt *st, const char *portal, uint32_t size)
+{
+	struct session *s = u->s;
+	struct refusal why = {0};
+	struct sql_scan scan;
+
+	if (st == NULL || st->leaves == 0) {
+		if (strcmp(portal, s->carry->portal) == 0)
+			forget_portal(s->carry);
+		return (UP_PASS);
+	}
+	if (pin_refuses(s, st->leaves, &why)) {
+		if (!prep_settle(u)) {
+			refusal_free(&why);
+			return (UP_STOP);
+		}
+		(void)prep_begin(s);
+		(void)prep_step_add(s->prep);
+		s->prep->is_batch = s->prep->is_running = true;
+		s->prep->refusal = why;
+		up_doom(u);
+		return (up_body(u, size + 1, true));
+	}
+	touch(s,
+	    st->leaves |
+		((st->leaves & SQL_LEAVES_DISCARD) != 0 ? SQL_LEAVES_SETTING : 0),
+	    (const char *)st->data, st->sql_len);
+	forget_portal(s->carry);
+	s->carry->portal = mem_str(portal);
+	s->carry->portal_leaves = st->leaves;
+	if ((st->leaves & (SQL_LEAVES_SETTING | SQL_LEAVES_RESET)) != 0) {
+		sql_scan((const char *)st->data, st->sql_len, &scan);
+		s->carry->reset = sql_reset_name(&scan);
+		sql_setting_names(&scan, note_name, s);
+		sql_scan_free(&scan);
+	}
+	if ((st->leaves & SQL_LEAVES_DISCARD) != 0)
+		s->carry->reset = mem_str(CARRY_DISCARD);
+	return (UP_PASS);
+}
+
+/* One SET behind the Execute of a RESET, its answers swallowed. */
+static void
+inject(void *arg, const char *sql)
+{
+	struct up *u = arg;
+	static const char own[] = "pgw_reset";
+	static const uint8_t no_types[2], nothing[6];
+	struct buf *out = batch_make(&u->batch), body = {0};
+
+	proto_close_statement(out, own);
+	buf_add(&body, "P", 1);
+	buf_add(&body, own, sizeof(own));
+	proto_message(out, 'C', body.mem, body.len);
+	proto_parse(out, own, sql, no_types, sizeof(no_types));
+	body.len = 0;
+	buf_add(&body, own, sizeof(own));
+	buf_add(&body, own, sizeof(own));
+	buf_add(&body, nothing, 6);
+	proto_message(out, 'B', body.mem, body.len);
+	body.len = 0;
+	buf_add(&body, own, sizeof(own));
+	buf_add(&body, nothing, 4);
+	proto_message(out, 'E', body.mem, body.len);
+	batch_made(&u->batch);
+	up_owe(u, REQ_CLOSE, ACT_SKIP)->is_own = true;
+	up_owe(u, REQ_CLOSE, ACT_SKIP)->is_own = true;
+	up_owe(u, REQ_PARSE, ACT_SKIP);
+	up_owe(u, REQ_BIND, ACT_SKIP);
+	up_owe(u, REQ_EXECUTE, ACT_SKIP);
+	buf_free(&body);
+}
+
+enum up_verdict
+carry_execute(struct up *u, uint32_t size)
+{
+	struct session *s = u->s;
+	struct carry *c = s->carry;
+	const uint8_t *head = u->p + u->used;
+	const char *portal = (const char *)head + PROTO_HEAD;
+	size_t have = u->len - u->used - PROTO_HEAD;
+
+	if (size > SESSION_NAMES_MAX || size < 9)
+		return (UP_PASS);
+	if (have < size - 4)
+		return (UP_STOP);
+	if (strnlen(portal, size - 4) == size - 4 || strcmp(portal, c->portal) != 0)
+		return (UP_PASS);
+	up_owe(u, REQ_EXECUTE, ACT_FORWARD)->is_looked = true;
+	batch_pass(&u->batch, head, (size_t)size + 1);
+	if (c->reset != NULL)
+		(void)carry_restore(s, c->reset, inject, u);
+	return (up_body(u, size + 1, true));
+}
+
+void
+carry_parse(struct up *u, uint32_t size)
+{
+	const char *body = (const char *)u->p + u->used + PROTO_HEAD, *sql;
+	size_t have = u->len - u->used - PROTO_HEAD;
+	unsigned leaves;
+
+	if (have > size - 4)
+		have = size - 4;
+	sql = memchr(body, '\0', have);
+	if (sql == NULL)
+		return;
+	sql++;
+	have = strnlen(sql, have - (size_t)(sql - body));
+	leaves = carry_leaves(sql, have);
+	if (leaves != 0)
+		touch(u->s, leaves, sql, have);
+}
+
+/* ---- what comes ---- */
+
+void
+carry_tag(struct session *s, const struct request *r, const char *tag)
+{
+	unsigned leaves = 0;
+
+	if (r->is_looked)
+		return;
+	/* SELECT INTO, CREATE TABLE AS: no rows were described. */
+	if (tag[0] == 'S' && tag[2] == 'L')
+		leaves = r->kind == REQ_QUERY ? SQL_LEAVES_TABLE : 0;
+	else if (strcmp(tag, "SET") == 0 || strcmp(tag, "RESET") == 0 ||
+		 strcmp(tag, "DO") == 0)
+		leaves = SQL_LEAVES_SETTING;
+	else if (strcmp(tag, "LISTEN") == 0 && !r->is_prepare)
+		leaves = SQL_LEAVES_LISTENER;
+	else if (strcmp(tag, "DECLARE CURSOR") == 0)
+		leaves = SQL_LEAVES_CURSOR;
+	if (leaves != 0)
+		touch(s, leaves, tag, strlen(tag));
+}
+
+void
+carry_discarded(struct session *s)
+{
+	if (s->carry == NULL)
+		return;
+	track(s, NULL);
+	pin_set(s, CARRY_PINS, 0);
+}
+
+void
+carry_report(struct session *s)
+{
+	struct vars *now = s->was_discarded ? s->startup : s->link->vars;
+	const char *name, *value, *old;
+	struct buf out = {0};
+	enum vars_kind kind;
+
+	s->carry->holds_reports = false;
+	for (unsigned i = 0; now != s->vars && i < vars_count(now); i++) {
+		vars_at(now, i, &name, &value, &kind);
+		old = kind != VARS_STARTUP ? vars_get(s->vars, name) : value;
+		if (old == NULL || strcmp(old, value) != 0)
+			proto_parameter_status(&out, name, value);
+	}
+	if (out.len > 0)
+		stream_write(&s->stream, out.mem, out.len);
+	buf_free(&out);
+	vars_hold(now);
+	vars_release(s->worker, s->vars);
+	s->vars = now;
+}
+
+/* ---- asking ---- */
+
+/* What the session has set; who it is, the server reports. A transaction's own modes are not
+ * settings of the session, though SET knows them. */
+static const char settings_question[] =
+    "SELECT 's', name, pg_catalog.current_setting(name) FROM pg_catalog.pg_settings "
+    "WHERE source = 'session' AND name !~ '^transaction_' "
+    "UNION ALL SELECT 's', 'role', pg_catalog.current_setting('role')";
+
+static void
+add_name(struct buf *sql, const char *name)
+{
+	buf_addstr(sql, " UNION ALL SELECT 's', ");
+	vars_sql_literal(sql, name);
+	buf_addstr(sql, ", pg_catalog.current_setting(");
+	vars_sql_literal(sql, name);
+	buf_addstr(sql, ", true)");
+}
+
+static void
+add_question(const struct session *s, struct buf *sql)
+{
+	const struct carry *c = s->carry;
+	const struct vars *is = session_tracked(s);
+	const char *name, *value;
+	enum vars_kind kind;
+
+	buf_addstr(sql, settings_question);
+	for (unsigned i = 0; i < vars_count(is); i++) {
+		vars_at(is, i, &name, &value, &kind);
+		if (kind == VARS_STARTUP && strchr(name, '.') != NULL)
+			add_name(sql, name);
+	}
+	for (uint32_t at = 0; at < c->names.len; at += (uint32_t)strlen(name) + 1) {
+		name = (const char *)c->names.mem + at;
+		add_name(sql, name);
+	}
+}
+
+/* A value of a row; the caller frees it. NULL: there is none. */
+static char *
+take_value(const uint8_t *p, size_t len, size_t *at)
+{
+	uint32_t size = *at + 4 <= len ? proto_get32(p + *at) : UINT32_MAX;
+	char *value;
+
+	*at += 4;
+	if (size == UINT32_MAX || size > len - *at)
+		return (NULL);
+	value = mem_strn((const char *)p + *at, size);
+	*at += size;
+	return (value);
+}
+
+/* 's', a setting and its value; or 'p' and a pin. */
+static void
+answer_row(void *arg, const uint8_t *p, size_t len)
+{
+	struct session *s = arg;
+	struct carry *c = s->carry;
+	size_t at = 2;
+	char *kind = take_value(p, len, &at), *name = take_value(p, len, &at),
+	     *value = take_value(p, len, &at);
+
+	if (kind != NULL && name != NULL && value != NULL) {
+		if (kind[0] == 'p')
+			c->found |= pin_of_row(name);
+		else if (vars_get(s->link->born, name) == NULL &&
+			 (strcmp(name, VARS_ROLE) != 0 || strcmp(value, "none") != 0))
+			c->asked =
+			    vars_with(s->worker, c->asked, name, value, VARS_STARTUP);
+	}
+	free(kind);
+	free(name);
+	free(value);
+}
+
+/* SET SESSION AUTHORIZATION. */
+static void
+add_authorization(struct session *s, struct link *l)
+{
+	struct carry *c = s->carry;
+	const char *is = vars_get(l->vars, "session_authorization"),
+		   *was = vars_get(l->born, "session_authorization");
+
+	if (is != NULL && was != NULL && strcmp(is, was) != 0)
+		c->asked =
+		    vars_with(s->worker, c->asked, VARS_AUTHORIZATION, is, VARS_STARTUP);
+}
+
+/* The link has these and no others; so has the session. */
+static void
+settings_are(struct session *s, struct link *l, struct vars *now)
+{
+	l->vars = vars_with_startup(s->worker, l->vars, now);
+	track(s, now);
+}
+
+static void
+answered(struct link *l, void *arg, const struct proto_error_fields *error)
+{
+	struct session *s = arg;
+	struct carry *c = s->carry;
+
+	c->is_asking = false;
+	if (error != NULL) {
+		l->is_dirty = true;
+		session_close(s, error->sqlstate, error->message);
+		return;
+	}
+	if ((c->asks & SQL_LEAVES_SETTING) != 0) {
+		add_authorization(s, l);
+		settings_are(s, l, c->asked);
+		c->asked = NULL;
+	}
+	pin_set(s, c->asks & CARRY_ASKED, c->found);
+	pin_forget(c);
+	session_release_if_done(s);
+	if (s->state != SESSION_CLOSED)
+		session_flow(s);
+}
+
+static void
+ask(struct session *s, unsigned asks)
+{
+	struct carry *c = s->carry;
+	struct buf sql = {0};
+
+	if ((asks & SQL_LEAVES_SETTING) != 0)
+		add_question(s, &sql);
+	if ((asks & CARRY_ASKED) != 0)
+		buf_addf(&sql, "%s%s", sql.len > 0 ? " UNION ALL " : "", pin_question);
+	buf_add(&sql, "", 1);
+	c->asks = asks;
+	c->found = 0;
+	c->is_asking = true;
+	if (c->asked != NULL)
+		vars_release(s->worker, c->asked);
+	c->asked = vars_none(s->worker);
+	link_run_rows(s->link, (const char *)sql.mem, answer_row, answered, s);
+	buf_free(&sql);
+	session_flow(s);
+}
+
+/* A SET or RESET that stood alone has done what it said. */
+static void
+set_done(struct session *s, struct link *l)
+{
+	struct carry *c = s->carry;
+	const char *first = vars_get(s->startup, c->set_name), *name, *value;
+	const struct vars *was = session_tracked(s);
+	struct vars *now = vars_none(s->worker);
+	enum vars_kind kind;
+
+	if (c->set_value == NULL && strcmp(c->set_name, "all") == 0)
+		was = s->startup;
+	for (unsigned i = 0; i < vars_count(was); i++) {
+		vars_at(was, i, &name, &value, &kind);
+		if (kind == VARS_STARTUP && strcasecmp(name, c->set_name) != 0)
+			now = vars_with(s->worker, now, name, value, kind);
+	}
+	/* What the server reports is told by its reports. */
+	if (vars_get(l->born, c->set_name) == NULL &&
+	    (c->set_value != NULL || first != NULL))
+		now = vars_with(s->worker, now, c->set_name,
+		    c->set_value != NULL ? c->set_value : first, VARS_STARTUP);
+	settings_are(s, l, now);
+}
+
+bool
+carry_rest(struct session *s)
+{
+	struct carry *c = s->carry;
+	struct link *l = s->link;
+	unsigned touched = c->touched, asks;
+
+	forget_portal(c);
+	if (s->mode == POOL_SESSION)
+		return (false);
+	asks = touched & (SQL_LEAVES_SETTING | CARRY_ASKED);
+	if ((touched & SQL_LEAVES_LESS) != 0)
+		asks |= c->pinned & CARRY_ASKED;
+	if (c->set_name != NULL && !c->has_failed) {
+		asks &= ~(unsigned)SQL_LEAVES_SETTING;
+		set_done(s, l);
+	}
+	forget_set(c);
+	pin_set(s, touched & SQL_LEAVES_SEED, touched);
+	c->touched = 0;
+	c->has_failed = false;
+	if (asks != 0)
+		ask(s, asks);
+	c->names.len = 0;
+	if (asks != 0)
+		return (true);
+	pin_forget(c);
+	/* A tag of SET LOCAL has put the link in doubt. */
+	if (touched != 0 && !s->was_discarded)
+		l->vars = vars_with_startup(s->worker, l->vars, session_tracked(s));
+	if (c->pinned != 0)
+		session_settle_vars(s, l);
+	return (c->pinned != 0);
+}
+
+void
+carry_taint(struct session *s, struct link *l)
+{
+	const struct carry *c = s->carry;
+
+	if (c == NULL || (c->touched == 0 && c->pinned == 0))
+		return;
+	l->is_tainted = true;
+	/* What it leaves must go, whatever the reset query does. */
+	if (c->pinned != 0 &&
+	    strcasecmp(pool_settings(s->worker)->server_reset_query, "DISCARD ALL") != 0)
+		l->is_dirty = true;
+	if ((c->pinned & SQL_LEAVES_SEED) != 0)
+		l->is_dirty = true;
+}

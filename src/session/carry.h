@@ -1,0 +1,108 @@
+/*
+ * session/carry.h: what a session of a plain database carries from link to link where links
+ * are shared, and what pins it to one; for the session room's own files.
+ *
+ *   carry.c  settings: seen in what is sent, told by the server afterwards
+ *   pins.c   temporary tables, cursors WITH HOLD, advisory locks …
+ *
+ * A statement that may leave something is noted when it is sent (sql_leaves()), or by its tag.
+ * When the link is at rest after such a one, and before it is given back, the server is asked
+ * what is so now: this is right whatever was rolled back, and whoever has set it. Only the
+ * effect of a SET that stands alone is known without asking.
+ *
+ * RESET goes back to what the client asked for when it connected, which a link has by SET: so
+ * SETs of these follow a RESET in the same string or batch, where their answers are swallowed.
+ */
+#ifndef SESSION_CARRY_H
+#define SESSION_CARRY_H
+#include "prepare.h"
+
+#define CARRY_PINS                                                                       \
+	(SQL_LEAVES_TABLE | SQL_LEAVES_CURSOR | SQL_LEAVES_LOCK | SQL_LEAVES_LISTENER |  \
+	    SQL_LEAVES_SEED)
+/* Whether they are still there can be asked. */
+#define CARRY_ASKED                                                                      \
+	(SQL_LEAVES_TABLE | SQL_LEAVES_CURSOR | SQL_LEAVES_LOCK | SQL_LEAVES_LISTENER)
+
+struct carry {
+	struct vars
+	    *tracked;     /* its VARS_STARTUP members are the session's; NULL: those of
+				 s->startup */
+	unsigned touched; /* since the link was at rest */
+	unsigned asks, found; /* what the server is being asked, and has said so far */
+	struct vars *asked;   /* the settings of its answer so far */
+	bool is_asking, has_failed;
+	bool holds_reports; /* ParameterStatus is not the client's until ReadyForQuery */
+	char *reset;        /* the setting that its statement resets; or NULL */
+	char *
+	    portal; /* the last one bound to a statement that leaves something; or NULL */
+	unsigned portal_leaves;
+	char *set_name,
+	    *set_value; /* all that was set, unless it failed; value NULL: RESET */
+	struct buf
+	    names; /* of the settings with a dot that were touched, each with a NUL */
+	char *statement; /* that may pin the session; NULL: none */
+	unsigned pinned;
+	struct session_pin pins[SESSION_PINS_MAX]; /* statements owned */
+};
+
+/* Whether what a statement leaves must travel with the session. */
+static inline bool
+session_carries(const struct session *s)
+{
+	return (s->mode != POOL_SESSION && s->weave == NULL);
+}
+
+/* ---- carry.c ---- */
+
+/* Of a text that Parse has brought. */
+unsigned carry_leaves(const char *sql, size_t len);
+/* A look at a query string: bits of enum sql_look, or -1: more must be seen. */
+int carry_look(const char *sql, size_t have, size_t len);
+/* The whole string, before it is sent. *restores: a RESET is in it that needs SETs behind it.
+ * UP_PASS: go on; UP_GO_ON: it is refused, the message is the caller's to drop. */
+enum up_verdict carry_query(struct up *, const char *sql, size_t len, bool *restores);
+/* A SET for each setting that the client asked for when it connected. name: of one, "all" or
+ * CARRY_DISCARD. False: there is none. each may be NULL. */
+#define CARRY_DISCARD "discard all"
+typedef void carry_set(void *arg, const char *sql);
+bool carry_restore(const struct session *, const char *name, carry_set *each, void *arg);
+/* The statement runs, by EXECUTE. */
+void carry_run(struct session *, const struct stmt *);
+/* Bind of a statement (NULL: not known) that leaves something, or while another such one is
+ * bound. UP_PASS: go on. */
+enum up_verdict carry_bind(
+    struct up *, const struct stmt *, const char *portal, uint32_t size);
+/* Execute. UP_PASS: of another portal. */
+enum up_verdict carry_execute(struct up *, uint32_t size);
+/* Parse, where nobody looks at Bind and Execute. */
+void carry_parse(struct up *, uint32_t size);
+/* A tag that nobody expected. */
+void carry_tag(struct session *, const struct request *, const char *tag);
+/* DISCARD ALL is done. */
+void carry_discarded(struct session *);
+/* Before ReadyForQuery, when holds_reports: what the client has to know of its parameters. */
+void carry_report(struct session *);
+/* The link is at rest: true when the session keeps it, since it is pinned or something is being
+ * asked. */
+bool carry_rest(struct session *);
+/* The link goes away with what the session has left there. */
+void carry_taint(struct session *, struct link *);
+void carry_free(struct session *);
+
+/* ---- pins.c ---- */
+
+void pin_note(struct carry *, unsigned leaves, const char *sql, size_t len);
+/* Whether the login or database may not have it: then the refusal is made. */
+bool pin_refuses(const struct session *, unsigned leaves, struct refusal *);
+/* These, of those asked about, are what holds the session now. */
+void pin_set(struct session *, unsigned asked, unsigned found);
+/* The statement that was noted. */
+void pin_forget(struct carry *);
+void pin_free(struct carry *);
+/* The part of a query that asks about them: rows of 'p' and a name. */
+extern const char pin_question[];
+/* The bit of a row's name. */
+unsigned pin_of_row(const char *name);
+
+#endif

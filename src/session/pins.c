@@ -1,0 +1,127 @@
+/* What holds a session to its link: what cannot travel, why, since when, by which statement. */
+#include "carry.h"
+#include <stdlib.h>
+#include <string.h>
+
+#define STATEMENT_BYTES 200 /* of it are shown */
+
+static const struct reason {
+	unsigned leaves;
+	const char *row, *name, *what;
+	enum metric_id metric;
+} reasons[] = {
+    {SQL_LEAVES_TABLE, "t", "temporary table", "a temporary table, view or sequence",
+	M_pins_table},
+    {SQL_LEAVES_CURSOR, "c", "cursor with hold", "a cursor WITH HOLD", M_pins_cursor},
+    {SQL_LEAVES_LOCK, "l", "advisory lock", "an advisory lock of the session",
+	M_pins_lock},
+    {SQL_LEAVES_LISTENER, "n", "listen", "LISTEN", M_pins_listen},
+    {SQL_LEAVES_SEED, "", "setseed", "setseed()", M_pins_setseed},
+};
+_Static_assert(ARRAY_LEN(reasons) <= SESSION_PINS_MAX, "room for each");
+
+/* Objects hang on their schema, and pg_depend has an index for that. */
+const char pin_question[] =
+    "SELECT 'p', 't', '' WHERE EXISTS (SELECT 1 FROM pg_catalog.pg_depend WHERE "
+    "refclassid = 'pg_catalog.pg_namespace'::pg_catalog.regclass AND "
+    "refobjid = pg_catalog.pg_my_temp_schema()) "
+    "UNION ALL SELECT 'p', 'c', '' WHERE EXISTS "
+    "(SELECT 1 FROM pg_catalog.pg_cursors WHERE is_holdable) "
+    "UNION ALL SELECT 'p', 'l', '' WHERE EXISTS (SELECT 1 FROM pg_catalog.pg_locks WHERE "
+    "locktype = 'advisory' AND pid = pg_catalog.pg_backend_pid()) "
+    "UNION ALL SELECT 'p', 'n', '' WHERE EXISTS "
+    "(SELECT 1 FROM pg_catalog.pg_listening_channels())";
+
+unsigned
+pin_of_row(const char *name)
+{
+	for (size_t i = 0; i < ARRAY_LEN(reasons); i++)
+		if (strcmp(reasons[i].row, name) == 0)
+			return (reasons[i].leaves);
+	return (0);
+}
+
+void
+pin_note(struct carry *c, unsigned leaves, const char *sql, size_t len)
+{
+	if ((leaves & CARRY_PINS & ~c->pinned) == 0 || c->statement != NULL)
+		return;
+	if (len > STATEMENT_BYTES)
+		for (len = STATEMENT_BYTES; len > 0 && (sql[len] & 0xc0) == 0x80; len--)
+			;
+	c->statement = mem_strn(sql, len);
+}
+
+bool
+pin_refuses(const struct session *s, unsigned leaves, struct refusal *why)
+{
+	char *message;
+
+	if (!s->seat->limits.refuses_pins)
+		return (false);
+	for (size_t i = 0; i < ARRAY_LEN(reasons); i++) {
+		if ((leaves & reasons[i].leaves) == 0)
+			continue;
+		message = mem_printf(
+		    "%s would hold the session to its server connection (pin = refuse)",
+		    reasons[i].what);
+		refusal_set(why, "0A000", message, NULL,
+		    "Use a database or login with pool_mode = session, or with "
+		    "pin = allow.");
+		free(message);
+		return (true);
+	}
+	return (false);
+}
+
+void
+pin_set(struct session *s, unsigned asked, unsigned found)
+{
+	struct carry *c = s->carry;
+
+	for (size_t i = 0; i < ARRAY_LEN(reasons); i++) {
+		const struct reason *r = &reasons[i];
+		struct session_pin *pin = &c->pins[i];
+
+		if ((asked & r->leaves) == 0)
+			continue;
+		if ((found & r->leaves) == 0) {
+			c->pinned &= ~r->leaves;
+			free(pin->statement);
+			*pin = (struct session_pin){0};
+		} else if ((c->pinned & r->leaves) == 0) {
+			c->pinned |= r->leaves;
+			s->seat->metrics.v[r->metric]++;
+			pin->reason = r->name;
+			pin->since_us = clock_us();
+			pin->statement =
+			    mem_str(c->statement != NULL ? c->statement : "");
+		}
+	}
+}
+
+void
+pin_forget(struct carry *c)
+{
+	free(c->statement);
+	c->statement = NULL;
+}
+
+void
+pin_free(struct carry *c)
+{
+	for (size_t i = 0; i < ARRAY_LEN(reasons); i++)
+		free(c->pins[i].statement);
+	free(c->statement);
+}
+
+unsigned
+session_pins(const struct session *s, const struct session_pin *out[SESSION_PINS_MAX])
+{
+	unsigned count = 0;
+
+	for (size_t i = 0; s->carry != NULL && i < ARRAY_LEN(reasons); i++)
+		if ((s->carry->pinned & reasons[i].leaves) != 0)
+			out[count++] = &s->carry->pins[i];
+	return (count);
+}

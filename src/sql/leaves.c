@@ -1,0 +1,400 @@
+/*
+ * What a statement may leave in the server's session: settings, and what pins a session to its
+ * link. From tokens alone, and rather too much than too little, since the server is asked
+ * afterwards what is so.
+ */
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "private.h"
+
+/* A walk over the tokens of a statement; t is the one to look at. */
+struct walk {
+	struct sql_lexer l;
+	struct sql_token t;
+};
+
+static void
+step(struct walk *w)
+{
+	sql_lex(&w->l, &w->t);
+}
+
+static bool
+is_at(const struct walk *w, const char *word)
+{
+	return (sql_token_is(&w->l, &w->t, word));
+}
+
+static bool
+take(struct walk *w, const char *word)
+{
+	bool is_it = is_at(w, word);
+
+	if (is_it)
+		step(w);
+	return (is_it);
+}
+
+static bool
+is_mark(const struct walk *w, const char *mark)
+{
+	return (sql_token_is_mark(&w->l, &w->t, mark));
+}
+
+/* ---- functions ---- */
+
+/* set_config(…, true) holds for the transaction alone. w stands behind the name. */
+static unsigned
+leaves_of_set_config(struct walk w)
+{
+	bool is_true = false, is_behind_comma = false;
+	unsigned depth = 0;
+
+	if (!is_mark(&w, "("))
+		return (0);
+	for (; w.t.kind != SQL_TOKEN_END; step(&w)) {
+		if (is_mark(&w, ")") && --depth == 0)
+			return (is_true ? SQL_LEAVES_LOCAL : SQL_LEAVES_SETTING);
+		if (is_mark(&w, "("))
+			depth++;
+		is_true = is_behind_comma && depth == 1 && is_at(&w, "true");
+		is_behind_comma = is_mark(&w, ",");
+	}
+	return (SQL_LEAVES_SETTING);
+}
+
+/* Of a name that may be a function's. */
+static unsigned
+leaves_of_name(const struct walk *w)
+{
+	static const struct {
+		const char *name;
+		unsigned leaves;
+	} names[] = {
+	    {"pg_advisory_lock", SQL_LEAVES_LOCK},
+	    {"pg_advisory_lock_shared", SQL_LEAVES_LOCK},
+	    {"pg_try_advisory_lock", SQL_LEAVES_LOCK},
+	    {"pg_try_advisory_lock_shared", SQL_LEAVES_LOCK},
+	    {"pg_advisory_unlock", SQL_LEAVES_LESS},
+	    {"pg_advisory_unlock_shared", SQL_LEAVES_LESS},
+	    {"pg_advisory_unlock_all", SQL_LEAVES_LESS},
+	    {"setseed", SQL_LEAVES_SEED},
+	};
+	char *name = sql_name_value(&w->l, &w->t);
+	unsigned leaves = 0;
+	struct walk next = *w;
+
+	if (name == NULL)
+		return (0);
+	step(&next);
+	if (strcmp(name, "set_config") == 0)
+		leaves = leaves_of_set_config(next);
+	for (size_t i = 0; leaves == 0 && i < ARRAY_LEN(names); i++)
+		if (strcmp(name, names[i].name) == 0 && is_mark(&next, "("))
+			leaves = names[i].leaves;
+	free(name);
+	return (leaves);
+}
+
+/* ---- statements ---- */
+
+static bool
+is_temp(struct walk *w)
+{
+	if (!take(w, "local"))
+		(void)take(w, "global");
+	return (is_at(w, "temp") || is_at(w, "temporary"));
+}
+
+static unsigned
+leaves_of_create(struct walk *w)
+{
+	if (take(w, "or"))
+		(void)take(w, "replace");
+	if (is_temp(w))
+		return (SQL_LEAVES_TABLE);
+	for (; w->t.kind != SQL_TOKEN_END && !is_at(w, "as"); step(w))
+		if (is_at(w, "pg_temp"))
+			return (SQL_LEAVES_TABLE);
+	return (0);
+}
+
+/* A name behind SET, to what follows it: TIME ZONE, a.b, x. */
+static bool
+take_setting(struct walk *w, struct buf *name)
+{
+	char *part;
+
+	if (take(w, "time")) {
+		buf_addstr(name, "timezone");
+		return (take(w, "zone"));
+	}
+	if (take(w, "names")) {
+		buf_addstr(name, "client_encoding");
+		return (true);
+	}
+	for (;;) {
+		part = sql_name_value(&w->l, &w->t);
+		if (part == NULL)
+			return (false);
+		buf_addstr(name, part);
+		free(part);
+		step(w);
+		if (!is_mark(w, "."))
+			return (true);
+		buf_addstr(name, ".");
+		step(w);
+	}
+}
+
+/* SET and RESET: what they speak of, and whether it goes back to what it was at first. */
+static unsigned
+read_set(struct walk *w, struct buf *name)
+{
+	bool is_reset = take(w, "reset");
+	struct walk behind;
+
+	if (!is_reset) {
+		(void)take(w, "set");
+		if (take(w, "local") || is_at(w, "constraints") ||
+		    is_at(w, "transaction"))
+			return (SQL_LEAVES_LOCAL);
+		behind = *w;
+		step(&behind);
+		if (is_at(w, "session") && !is_mark(&behind, "=") &&
+		    !is_at(&behind, "to"))
+			*w = behind;
+		if (is_at(w, "characteristics"))
+			return (SQL_LEAVES_SETTING);
+	} else if (is_at(w, "session"))
+		step(w);
+	if (take(w, "authorization"))
+		buf_addstr(name, "session_authorization");
+	else if (!take_setting(w, name))
+		return (SQL_LEAVES_SETTING);
+	if (!is_mark(w, "="))
+		(void)take(w, "to");
+	else
+		step(w);
+	if (is_reset || w->t.kind == SQL_TOKEN_END || is_at(w, "default") ||
+	    is_at(w, "local"))
+		return (SQL_LEAVES_SETTING | SQL_LEAVES_RESET);
+	return (SQL_LEAVES_SETTING);
+}
+
+static unsigned
+leaves_of_set(struct walk *w)
+{
+	struct buf name = {0};
+	unsigned leaves = read_set(w, &name);
+
+	buf_add(&name, "", 1);
+	if (leaves != SQL_LEAVES_LOCAL && strcmp((char *)name.mem, "seed") == 0)
+		leaves |= SQL_LEAVES_SEED;
+	buf_free(&name);
+	return (leaves);
+}
+
+static unsigned
+leaves_of_discard(struct walk *w)
+{
+	step(w);
+	return (is_at(w, "all") ? SQL_LEAVES_DISCARD | SQL_LEAVES_LESS : SQL_LEAVES_LESS);
+}
+
+/* By the first word alone. */
+static unsigned
+leaves_of_verb(struct walk w)
+{
+	if (is_at(&w, "set") || is_at(&w, "reset"))
+		return (leaves_of_set(&w));
+	if (take(&w, "create"))
+		return (leaves_of_create(&w));
+	if (is_at(&w, "discard"))
+		return (leaves_of_discard(&w));
+	if (is_at(&w, "do"))
+		return (SQL_LEAVES_SETTING);
+	if (is_at(&w, "listen"))
+		return (SQL_LEAVES_LISTENER);
+	if (is_at(&w, "drop") || is_at(&w, "close") || is_at(&w, "unlisten"))
+		return (SQL_LEAVES_LESS);
+	return (0);
+}
+
+unsigned
+sql_leaves(const struct sql_scan *scan)
+{
+	struct walk w = {.l = sql_lexer_of(scan)};
+	unsigned leaves;
+	bool declares;
+
+	step(&w);
+	leaves = leaves_of_verb(w);
+	declares = is_at(&w, "declare");
+	while (w.t.kind != SQL_TOKEN_END) {
+		if (w.t.kind == SQL_TOKEN_WORD || w.t.kind == SQL_TOKEN_QUOTED)
+			leaves |= leaves_of_name(&w);
+		if (declares && take(&w, "with")) {
+			if (is_at(&w, "hold"))
+				leaves |= SQL_LEAVES_CURSOR;
+		} else if (take(&w, "into")) {
+			if (is_temp(&w))
+				leaves |= SQL_LEAVES_TABLE;
+		} else
+			step(&w);
+	}
+	return (leaves);
+}
+
+char *
+sql_reset_name(const struct sql_scan *scan)
+{
+	struct walk w = {.l = sql_lexer_of(scan)};
+	struct buf name = {0};
+	char *result = NULL;
+
+	step(&w);
+	if ((is_at(&w, "set") || is_at(&w, "reset")) &&
+	    (read_set(&w, &name) & SQL_LEAVES_RESET) != 0 && name.len > 0)
+		result = mem_strn((char *)name.mem, name.len);
+	buf_free(&name);
+	return (result);
+}
+
+/* ---- names ---- */
+
+static void
+names_of_calls(struct walk w, void (*each)(void *arg, const char *name), void *arg)
+{
+	bool is_do = is_at(&w, "do"), is_call;
+	char *name, *text;
+	struct walk inner;
+
+	for (; w.t.kind != SQL_TOKEN_END; step(&w)) {
+		text = is_do && w.t.kind == SQL_TOKEN_STRING
+			   ? sql_string_value(&w.l, &w.t)
+			   : NULL;
+		if (text != NULL) {
+			inner = (struct walk){
+			    .l = {.text = text, .len = (uint32_t)strlen(text)}};
+			step(&inner);
+			if (!is_at(&inner, "do"))
+				names_of_calls(inner, each, arg);
+			free(text);
+		}
+		name = sql_name_value(&w.l, &w.t);
+		is_call = name != NULL && strcmp(name, "set_config") == 0;
+		free(name);
+		if (!is_call)
+			continue;
+		inner = w;
+		step(&inner);
+		if (!is_mark(&inner, "("))
+			continue;
+		step(&inner);
+		text = inner.t.kind == SQL_TOKEN_STRING
+			   ? sql_string_value(&inner.l, &inner.t)
+			   : NULL;
+		if (text != NULL)
+			each(arg, text);
+		free(text);
+	}
+}
+
+void
+sql_setting_names(
+    const struct sql_scan *scan, void (*each)(void *arg, const char *name), void *arg)
+{
+	struct walk w = {.l = sql_lexer_of(scan)}, set;
+	struct buf name = {0};
+
+	step(&w);
+	set = w;
+	if ((is_at(&set, "set") || is_at(&set, "reset")) &&
+	    read_set(&set, &name) != SQL_LEAVES_LOCAL && name.len > 0) {
+		buf_add(&name, "", 1);
+		each(arg, (const char *)name.mem);
+	}
+	buf_free(&name);
+	names_of_calls(w, each, arg);
+}
+
+/* ---- a look ---- */
+
+int
+sql_look(const char *text, size_t have)
+{
+	const char *p = text, *end = text + have;
+	struct sql_lexer l;
+
+	while (p < end && (*p == ' ' || (*p >= '\t' && *p <= '\r')))
+		p++;
+	if (p < end && (*p == '-' || *p == '/')) {
+		l = (struct sql_lexer){.text = text, .len = (uint32_t)have};
+		sql_lex_blanks(&l);
+		if (l.is_cut)
+			return (-1);
+		p = text + l.at;
+	}
+	if (end - p < 3)
+		return (-1);
+	switch (p[0] | 0x20) {
+	case 's':
+		/* select, savepoint, show, start; or set */
+		if ((p[2] | 0x20) == 't')
+			return ((p[1] | 0x20) == 'e' ? SQL_LOOK_LEAVES : 0);
+		if ((p[2] | 0x20) != 'l' || end - p < 10)
+			return (0);
+		/* select setseed( */
+		return (
+		    (p[7] | 0x20) == 's' && (p[8] | 0x20) == 'e' && (p[9] | 0x20) == 't'
+			? SQL_LOOK_LEAVES
+			: 0);
+	case 'r':
+		/* release, rollback; or reset */
+		return ((p[2] | 0x20) == 's' ? SQL_LOOK_LEAVES : 0);
+	case 'c':
+		/* commit, copy, call; or close, create */
+		return ((p[1] | 0x20) == 'r'   ? SQL_LOOK_LEAVES | SQL_LOOK_PREPARE
+			: (p[1] | 0x20) == 'l' ? SQL_LOOK_LEAVES
+					       : 0);
+	case 'd':
+		/* delete; or declare, deallocate, discard, do, drop */
+		if ((p[1] | 0x20) != 'e')
+			return (SQL_LOOK_LEAVES);
+		return ((p[2] | 0x20) == 'a'   ? SQL_LOOK_PREPARE
+			: (p[2] | 0x20) == 'c' ? SQL_LOOK_LEAVES
+					       : 0);
+	case 'l':
+		/* lock, load; or listen */
+		return ((p[1] | 0x20) == 'i' ? SQL_LOOK_LEAVES | SQL_LOOK_PREPARE : 0);
+	case 'u':
+		/* update; or unlisten */
+		return ((p[1] | 0x20) == 'n' ? SQL_LOOK_LEAVES | SQL_LOOK_PREPARE : 0);
+	case 'p':
+	case 'e':
+		return (SQL_LOOK_PREPARE);
+	default:
+		return (0);
+	}
+}
+
+bool
+sql_look_names(const char *text, size_t len)
+{
+	const char *at = text, *end = text + len;
+
+	while ((at = memchr(at, '_', (size_t)(end - at))) != NULL) {
+		at++;
+		if (end - at < 6)
+			return (false);
+		if ((*at | 0x20) == 'c' && at - text >= 4 &&
+		    strncasecmp(at - 4, "set_config", 10) == 0)
+			return (true);
+		if ((*at | 0x20) == 'a' && strncasecmp(at, "adviso", 6) == 0)
+			return (true);
+	}
+	return (false);
+}

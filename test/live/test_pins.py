@@ -1,0 +1,120 @@
+"""What cannot go to another link holds a session to its own, as long as it is there."""
+import pytest
+
+from poll import until
+from transcript import SYNC, Client, run
+
+PINS = {
+    "temporary table": ("create temp table pinned (a int)", "drop table pinned"),
+    "advisory lock": ("select pg_try_advisory_lock(7)", "select pg_advisory_unlock(7)"),
+    "cursor with hold": ("declare pinned cursor with hold for select 1", "close pinned"),
+    "setseed": ("select setseed(0.5)", "discard all"),
+}
+LEAVES_NOTHING = [
+    "begin; create temp table x (a int) on commit drop; commit",
+    "begin; create temp table x (a int); rollback",
+    "begin; declare c cursor for select 1; commit",
+    "select pg_advisory_xact_lock(1)",
+    "select pg_advisory_lock(1), pg_advisory_unlock(1)",
+    "create table pins_plain as select 1; drop table pins_plain",
+    "select 'create temp table', 'pg_advisory_lock'",
+]
+
+
+@pytest.fixture(scope="module")
+def door(module_proxy, pg):
+    at = f"host=127.0.0.1 port={pg.port} dbname=shop user=alice"
+    return module_proxy(pg, databases={"shop": at, "strict": at + " pin=refuse"},
+                        pool_mode="transaction", default_pool_size=2)
+
+
+def reasons(door):
+    return sorted(r["reason"] for r in door.rows("PINS"))
+
+
+def settle(door, want):
+    until(lambda: reasons(door) == want, 5, f"pins are {want}, not {reasons(door)}")
+
+
+@pytest.mark.parametrize("reason", list(PINS))
+@pytest.mark.parametrize("extended", [False, True])
+def test_pinned_and_released(door, reason, extended, only_pgweave):
+    make, end = PINS[reason]
+    with Client(door.port, "shop") as c, Client(door.port, "shop") as other:
+        said = c.say(run(make), SYNC) if extended else c.ask(make)
+        assert " E(" not in " " + said, said
+        mine = c.value("select pg_backend_pid()")
+        settle(door, [reason])
+        row, = door.rows("PINS")
+        assert row["database"] == "shop" and row["statement"] == make and row["since"]
+        assert [r["pin"] for r in door.rows("CLIENTS") if r["id"] == row["client"]] == [reason]
+        for _ in range(3):
+            assert other.value("select pg_backend_pid()") != mine
+            assert c.value("select pg_backend_pid()") == mine
+        assert " E(" not in " " + c.ask(end)
+        settle(door, [])
+        assert c.value("select count(*) from pg_locks where locktype = 'advisory'") == "0"
+
+
+def test_transactions_leave_nothing(door, only_pgweave):
+    with Client(door.port, "shop") as c:
+        for sql in LEAVES_NOTHING:
+            assert "E(" not in c.ask(sql)
+            c.ask("select 1")
+            settle(door, [])
+        # two links, both tried
+        c.ask("select 1 as x into temp pins_into")
+        assert c.ask("select x from pins_into") == "T D(1) C(SELECT 1) Z(I)"
+        settle(door, ["temporary table"])
+        c.ask("set work_mem = '5MB'; discard temp")
+        settle(door, [])
+        assert c.value("show work_mem") == "5MB"
+
+
+def test_next_client_finds_nothing(door, only_pgweave):
+    """Pinned links are cleaned when their client leaves, however it leaves."""
+    for leave in ("close", "terminate", "transaction"):
+        with Client(door.port, "shop") as c:
+            c.ask("create temp table left_over (a int)")
+            c.ask("select pg_advisory_lock(8)")
+            settle(door, ["advisory lock", "temporary table"])
+            if leave == "transaction":
+                c.ask("begin")
+            elif leave == "terminate":
+                c.send(b"X\0\0\0\4")
+        settle(door, [])
+        with Client(door.port, "shop") as a, Client(door.port, "shop") as b:
+            for c in (a, b):
+                c.ask("begin")
+            for c in (a, b):
+                assert c.value("select to_regclass('left_over')") is None
+                assert c.value("select count(*) from pg_locks where locktype = 'advisory'") == "0"
+
+
+@pytest.mark.parametrize("extended", [False, True])
+def test_refused(door, extended, only_pgweave):
+    """pin = refuse: nothing of it is done, in a transaction and outside, and the session goes on."""
+    with Client(door.port, "strict") as c:
+        for reason, (make, _) in PINS.items():
+            error = "(0A000 " + {"temporary table": "a temporary table, view or sequence",
+                                 "advisory lock": "an advisory lock of the session",
+                                 "cursor with hold": "a cursor WITH HOLD",
+                                 "setseed": "setseed()"}[reason]
+            for begin, state in (("select 1", "I"), ("begin", "E")):
+                c.ask(begin)
+                said = c.say(run(make), SYNC) if extended else c.ask("select 2; " + make)
+                assert error in said and said.endswith(f"Z({state})") and "D(2)" not in said, said
+                c.ask("rollback")
+        assert c.ask("select 3") == "T D(3) C(SELECT 1) Z(I)"
+        assert reasons(door) == []
+
+
+def test_lost_link_ends_the_session(door, pg, only_pgweave):
+    """What held the session is gone: it cannot go on as if nothing had happened."""
+    with Client(door.port, "shop") as c:
+        c.ask("create temp table gone (a int)")
+        settle(door, ["temporary table"])
+        mine = c.value("select pg_backend_pid()")
+        with pg.connect() as d:
+            d.execute("select pg_terminate_backend(%s)", [int(mine)])
+        assert c.hear().endswith("EOF")

@@ -1,0 +1,164 @@
+/* sql: what statements leave in the server's session, and the look that finds them. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "sql.h"
+
+static void
+scan(const char *text, struct sql_scan *out)
+{
+	sql_scan(text, strlen(text), out);
+}
+
+static unsigned
+leaves_of(const char *text)
+{
+	struct sql_scan s;
+	unsigned leaves;
+
+	scan(text, &s);
+	leaves = sql_leaves(&s);
+	sql_scan_free(&s);
+	return (leaves);
+}
+
+static void
+what_statements_leave_is_told(void **state)
+{
+	static const unsigned set = SQL_LEAVES_SETTING,
+			      reset = SQL_LEAVES_SETTING | SQL_LEAVES_RESET;
+	const struct {
+		const char *text;
+		unsigned leaves;
+	} cases[] = {
+	    {"select 1", 0},
+	    {"set x = 1", set},
+	    {"/* c */ SET session x to 1", set},
+	    {"set session = 1", set},
+	    {"set local x = 1", SQL_LEAVES_LOCAL},
+	    {"set transaction read only", SQL_LEAVES_LOCAL},
+	    {"set constraints all deferred", SQL_LEAVES_LOCAL},
+	    {"set session characteristics as transaction read only", set},
+	    {"set x to default", reset},
+	    {"set time zone local", reset},
+	    {"set names", reset},
+	    {"reset all", reset},
+	    {"reset session authorization", reset},
+	    {"set seed to 0.5", set | SQL_LEAVES_SEED},
+	    {"discard all", SQL_LEAVES_DISCARD | SQL_LEAVES_LESS},
+	    {"discard temp", SQL_LEAVES_LESS},
+	    {"select set_config('x', 'y', false)", set},
+	    {"select pg_catalog.SET_CONFIG('x', f(1, true), $1)", set},
+	    {"select set_config('x', 'y', true)", SQL_LEAVES_LOCAL},
+	    {"select set_config, 'set_config(1)' from t", 0},
+	    {"do $$ begin end $$", set},
+	    {"create temp table t (a int)", SQL_LEAVES_TABLE},
+	    {"create or replace local temporary view v as select 1", SQL_LEAVES_TABLE},
+	    {"create table pg_temp.t (a int)", SQL_LEAVES_TABLE},
+	    {"create table t as select * from pg_temp.x", 0},
+	    {"select 1 into temp t", SQL_LEAVES_TABLE},
+	    {"with a as (select 1) select * into local temp t from a", SQL_LEAVES_TABLE},
+	    {"declare c cursor with hold for select 1", SQL_LEAVES_CURSOR},
+	    {"declare c cursor without hold for select 1", 0},
+	    {"select pg_advisory_lock(1)", SQL_LEAVES_LOCK},
+	    {"select a from t where pg_try_advisory_lock_shared(a)", SQL_LEAVES_LOCK},
+	    {"select pg_advisory_xact_lock(1)", 0},
+	    {"select pg_advisory_unlock_all()", SQL_LEAVES_LESS},
+	    {"listen a", SQL_LEAVES_LISTENER},
+	    {"select setseed(0.1)", SQL_LEAVES_SEED},
+	    {"drop table t", SQL_LEAVES_LESS},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+		const char *text = cases[i].text;
+		int look = sql_look(text, strlen(text));
+
+		if (leaves_of(text) != cases[i].leaves)
+			fail_msg("%s leaves %u", text, leaves_of(text));
+		/* What the look lets pass is told by its tag. */
+		if (cases[i].leaves != 0 && strstr(text, " into ") == NULL)
+			assert_true((look > 0 && (look & SQL_LOOK_LEAVES) != 0) ||
+				    sql_look_names(text, strlen(text)));
+	}
+}
+
+static void
+note_setting(void *arg, const char *name)
+{
+	buf_addf(arg, "%s|", name);
+}
+
+static void
+settings_are_named(void **state)
+{
+	static const struct {
+		const char *text, *names, *reset;
+	} cases[] = {
+	    {"set a.b = 1", "a.b|", NULL},
+	    {"set local a.b = 1", "", NULL},
+	    {"reset A.b", "a.b|", "a.b"},
+	    {"set time zone default", "timezone|", "timezone"},
+	    {"reset session authorization", "session_authorization|",
+		"session_authorization"},
+	    {"reset all", "all|", "all"},
+	    {"select set_config('a.b', x, false), set_config(c, d, false)", "a.b|", NULL},
+	    {"do $$ begin perform set_config('a.b', 'c', false); end $$", "a.b|", NULL},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+		struct buf names = {0};
+		struct sql_scan s;
+		char *reset;
+
+		scan(cases[i].text, &s);
+		sql_setting_names(&s, note_setting, &names);
+		buf_add(&names, "", 1);
+		assert_string_equal((char *)names.mem, cases[i].names);
+		reset = sql_reset_name(&s);
+		if (cases[i].reset == NULL)
+			assert_null(reset);
+		else
+			assert_string_equal(reset, cases[i].reset);
+		free(reset);
+		buf_free(&names);
+		sql_scan_free(&s);
+	}
+}
+
+static void
+first_bytes_are_looked_at(void **state)
+{
+	(void)state;
+	assert_int_equal(sql_look("select 1", 8), 0);
+	assert_int_equal(sql_look("se", 2), -1);
+	assert_int_equal(sql_look("/* x", 4), -1);
+	assert_int_equal(sql_look("/* x */ set x", 13), SQL_LOOK_LEAVES);
+	assert_int_equal(sql_look("execute p", 9), SQL_LOOK_PREPARE);
+	assert_int_equal(sql_look("deallocate p", 12), SQL_LOOK_PREPARE);
+	assert_int_equal(sql_look("delete from t", 13), 0);
+	assert_int_equal(sql_look("update t", 8), 0);
+	assert_int_equal(sql_look("commit", 6), 0);
+	assert_int_equal(
+	    sql_look("create table t", 14), SQL_LOOK_LEAVES | SQL_LOOK_PREPARE);
+	assert_false(sql_look_names("select a_b, _c, d_ from set_x", 29));
+}
+
+int
+main(void)
+{
+	const struct CMUnitTest tests[] = {
+	    cmocka_unit_test(what_statements_leave_is_told),
+	    cmocka_unit_test(settings_are_named),
+	    cmocka_unit_test(first_bytes_are_looked_at),
+	};
+
+	return (cmocka_run_group_tests(tests, NULL, NULL));
+}

@@ -761,8 +761,8 @@ up_message(struct up *u)
 	if (s->prep != NULL && (v = prep_message(u, type, size)) != UP_PASS)
 		return (v);
 	if (s->weave != NULL) {
-		v = weave_message(u, type, size);
-		if (v != UP_PASS)
+		if (!weave_follows(s, type) &&
+		    (v = weave_message(u, type, size)) != UP_PASS)
 			return (v);
 	} else {
 		if (s->link == NULL && up_without_link(u, type, size, &v))

@@ -334,6 +334,17 @@ void weave_run_drop(struct weave_run *);
 /* ---- weave.c ---- */
 
 enum up_verdict weave_message(struct up *, char type, uint32_t size);
+/* Of a batch that relays: a message that goes where the others went, and is of no other interest.
+ * (A Sync ends the batch, and is.) */
+static inline bool
+weave_follows(const struct session *s, char type)
+{
+	const struct weave *w = s->weave;
+
+	return ((type == 'E' || type == 'D') && w->relays && w->cursor_count == 0 &&
+		s->link != NULL && s->state != SESSION_WEAVING &&
+		!s->link->skips_to_sync && !refusal_is_set(&w->refusal));
+}
 /* What ReadyForQuery says. */
 char weave_status(const struct session *);
 /* An error of ours to the client; an extended batch is skipped, a transaction fails. is_simple:

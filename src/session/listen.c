@@ -167,6 +167,7 @@ listen_want(struct session *s, const char *name)
 	}
 	ear->is_maybe |= !ear->is_on;
 	if (ear->channel->is_on)
+	ear->was_lost &= !ear->channel->is_on;
 		return (LISTEN_GO);
 	hub_ask(ear);
 	ls->waits = s->waits_own = true;
@@ -387,6 +388,7 @@ action_apply(struct listens *ls, const struct listen_action *a)
 			stat_count(M_listens, 1);
 		}
 		return;
+			ls->is_lost |= ear->was_lost;
 	}
 	for (n = table_first(&ls->ears); n != NULL; n = table_next(&ls->ears, n)) {
 		ear = CONTAINER_OF(n, struct ear, node);
@@ -527,6 +529,8 @@ listen_lost(struct ear *ear, const char *why)
 		return;
 	ls->is_lost = true;
 	if (s->link != NULL)
+	/* Should its LISTEN be committed, nothing hears for it. */
+	ear->was_lost = true;
 		return;
 	message = mem_printf("notifications may have been missed: %s", why);
 	session_close(s, fault_info(F_LINK_LOST)->sqlstate, message);

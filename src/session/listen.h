@@ -100,6 +100,7 @@ struct listen_action {
 };
 struct echo;
 struct listens {
+	bool was_lost; /* by the hub, behind that LISTEN */
 	struct session *s;
 	struct table ears;
 	struct listen_action *actions;

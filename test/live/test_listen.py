@@ -289,6 +289,20 @@ def test_lost(pg, module_proxy):
         assert b.had() == [("x", "", b.pid)]
 
 
+def test_lost_in_transaction(pg, module_proxy):
+    """So is who was about to listen when nobody could hear for it any more."""
+    door = module_proxy(pg, pool_mode="transaction", default_pool_size=2, workers=1)
+    with Ear(door) as a, Ear(door) as b:
+        b.run("listen x")
+        a.run("begin", "listen x")
+        with pg.connect("shop") as direct:
+            pid = door.rows("LISTENS")[0]["remote_pid"]
+            direct.execute("select pg_terminate_backend(%s)", (int(pid),))
+        assert b.is_closed_by(door, "notifications may have been missed")
+        assert a.run("commit") == ["COMMIT"]
+        assert a.is_closed_by(door, "notifications may have been missed")
+
+
 def test_no_link(pg, module_proxy, extended):
     """A LISTEN that cannot be is an error of its statement alone."""
     door = module_proxy(pg, pool_mode="transaction", default_pool_size=2)

@@ -67,13 +67,14 @@ struct session {
 	bool skips_to_sync : 1; /* without a link: an error was sent, Sync is awaited */
 	bool
 	    is_leaving : 1; /* Terminate came, answers to what was sent before are owed */
-	bool waits_own : 1; /* what it says next waits for something of the proxy's own */
 	bool is_stalled : 1;     /* must know how the batches under way end */
 	bool is_refused : 1;     /* what waits was cancelled */
 	bool knows_it_waits : 1; /* query_wait_notify has come, for this wait */
 	bool is_admin : 1;       /* console: may change things */
 	bool says_pgbouncer : 1; /* console: the name under which it was asked for */
 	bool holds_clients : 1;  /* counted in seat, database and user */
+	uint8_t
+	    waits_own; /* for so many things of the proxy's own its next message waits */
 	uint8_t
 	    pipelined; /* batches before it may share statements again: it does not wait */
 	struct statements *statements; /* NULL: none yet */

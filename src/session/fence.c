@@ -86,7 +86,7 @@ fence_up(struct worker *w, void *arg)
 	if (f->s == NULL)
 		fence_drop(f);
 	else {
-		f->s->waits_own = false;
+		session_own_over(f->s);
 		session_flow(f->s);
 	}
 }
@@ -103,7 +103,7 @@ fence_leave(struct session *s)
 	if (f->is_up)
 		fence_drop(f);
 	else
-		s->waits_own = false;
+		session_own_over(s);
 }
 
 bool
@@ -128,7 +128,7 @@ fence_is_ready(struct up *u, const char *sql, size_t len)
 	f->site = pool_site(s->seat, name);
 	free(name);
 	s->fence = f;
-	s->waits_own = true;
+	s->waits_own++;
 	fence_health(f, true);
 	net_visit(s->worker, visit_raise, fence_up, f);
 	session_flow(s);

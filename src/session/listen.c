@@ -120,7 +120,8 @@ listen_came(struct ticket *t, const struct proto_error_fields *error)
 {
 	struct listens *ls = CONTAINER_OF(t, struct listens, ticket);
 
-	ls->waits = ls->s->waits_own = false;
+	ls->waits = false;
+	session_own_over(ls->s);
 	if (error != NULL)
 		refusal_set(&ls->refusal, error->sqlstate, error->message, NULL, NULL);
 	session_flow(ls->s);
@@ -166,11 +167,13 @@ listen_want(struct session *s, const char *name)
 		table_add(&ls->ears, &ear->node, hash_bytes(name, strlen(name)));
 	}
 	ear->is_maybe |= !ear->is_on;
-	if (ear->channel->is_on)
 	ear->was_lost &= !ear->channel->is_on;
+	if (ear->channel->is_on)
 		return (LISTEN_GO);
 	hub_ask(ear);
-	ls->waits = s->waits_own = true;
+	if (!ls->waits)
+		s->waits_own++;
+	ls->waits = true;
 	if (ls->ticket.hub == NULL)
 		hub_sync(ear->channel->hub, &ls->ticket);
 	/* A hub that cannot be there has said so at once. */
@@ -328,7 +331,9 @@ listen_ready(struct session *s, struct batch *b, bool is_owed)
 	if (l->txn != 'I')
 		return (false);
 	if (l->requests.count == 0 && (ls->action_count > 0 || ls->has_notified)) {
-		ls->holds = s->waits_own = true;
+		if (!ls->holds)
+			s->waits_own++;
+		ls->holds = true;
 		ls->owes_ready = is_owed;
 		return (true);
 	}
@@ -385,10 +390,10 @@ action_apply(struct listens *ls, const struct listen_action *a)
 		ear = ear_find(ls, a->channel);
 		if (ear != NULL && !ear->is_on) {
 			ear->is_on = true;
+			ls->is_lost |= ear->was_lost;
 			stat_count(M_listens, 1);
 		}
 		return;
-			ls->is_lost |= ear->was_lost;
 	}
 	for (n = table_first(&ls->ears); n != NULL; n = table_next(&ls->ears, n)) {
 		ear = CONTAINER_OF(n, struct ear, node);
@@ -445,9 +450,10 @@ say_ready(struct session *s)
 	struct listens *ls = s->listens;
 	bool is_owed = ls->owes_ready;
 
+	if (ls->holds)
+		session_own_over(s);
 	ls->holds = ls->is_working = ls->has_notified = ls->owes_ready = false;
 	ls->has_committed = false;
-	s->waits_own = false;
 	listen_flush(s);
 	free_if_unused(s);
 	if (is_owed)
@@ -525,12 +531,12 @@ listen_lost(struct ear *ear, const char *why)
 	struct session *s = ls->s;
 	char *message;
 
+	/* Should its LISTEN be committed, nothing hears for it. */
+	ear->was_lost = true;
 	if (!ear->is_on)
 		return;
 	ls->is_lost = true;
 	if (s->link != NULL)
-	/* Should its LISTEN be committed, nothing hears for it. */
-	ear->was_lost = true;
 		return;
 	message = mem_printf("notifications may have been missed: %s", why);
 	session_close(s, fault_info(F_LINK_LOST)->sqlstate, message);

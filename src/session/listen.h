@@ -24,6 +24,15 @@
 #define SESSION_LISTEN_H
 #include "prepare.h"
 
+/* One of the things that the session's next message waits for (waits_own) is over. They may be
+ * several at a time: a LISTEN has come in, and the NOTIFY before it is being heard. */
+static inline void
+session_own_over(struct session *s)
+{
+	INVARIANT(s->waits_own > 0);
+	s->waits_own--;
+}
+
 /* ---- hub.c ---- */
 
 struct hub;
@@ -91,6 +100,7 @@ struct ear {
 	struct channel *channel;
 	bool is_on;    /* its LISTEN has been committed */
 	bool is_maybe; /* there is a LISTEN of it that is not */
+	bool was_lost; /* by the hub, behind that LISTEN */
 };
 /* LISTEN or UNLISTEN in the transaction under way. */
 struct listen_action {
@@ -100,7 +110,6 @@ struct listen_action {
 };
 struct echo;
 struct listens {
-	bool was_lost; /* by the hub, behind that LISTEN */
 	struct session *s;
 	struct table ears;
 	struct listen_action *actions;

@@ -72,7 +72,7 @@ order_home(struct worker *w, struct mail *m)
 	if (o->from != NULL) {
 		o->from->order = NULL;
 		o->from->end = o->end;
-		o->from->s->waits_own = false;
+		session_own_over(o->from->s);
 		session_flow(o->from->s);
 	}
 	free(o->login);
@@ -136,7 +136,7 @@ order(struct session *s, int64_t pid, bool terminates)
 	o->pid = (uint32_t)pid;
 	o->terminates = terminates;
 	g->order = o;
-	s->waits_own = true;
+	s->waits_own++;
 	worker_post(net_worker((unsigned)(pid >> 23)), &o->mail);
 	session_flow(s);
 	return (ORDER_WAITS);

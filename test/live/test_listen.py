@@ -3,8 +3,10 @@ that listens, from the pid that the client who notified was given."""
 import select
 import threading
 
+import pgproto
 import psycopg
 import pytest
+import raw
 from psycopg import pq
 
 FENCE = "fence"
@@ -272,6 +274,21 @@ def test_limits(module_proxy, pg):
             b.run(f"select pg_notify('c', repeat('{n}', 7900))")
         assert a.is_closed_by(door, "max_listen_queue")
         assert b.run("select 1") == ["SELECT 1"]
+
+
+def test_pipelined(shared):
+    """What is done here for a statement may take as long as the NOTIFY before it is heard."""
+    with Ear(shared) as c, raw.Raw(shared.port) as a, raw.Raw(shared.port) as b:
+        c.run("listen p")
+        for r in (a, b):
+            assert r.login("alice", "shop") is None
+        for _ in range(10):
+            b.send(pgproto.query("do $$ begin raise notice 'here'; perform pg_sleep(20); end $$"))
+            b.until("N")
+            a.send(pgproto.query("notify p"), pgproto.query(f"select pg_cancel_backend({b.key[0]})"))
+            got = "".join(m[0] for _ in range(2) for m in a.until("Z"))
+            assert got == "CZTDCZ"
+            b.until("Z")
 
 
 def test_lost(pg, module_proxy):

@@ -221,7 +221,7 @@ listen_mark(struct session *s, const char *channel, bool is_off)
 	    mem_realloc(ls->actions, (ls->action_count + 1) * sizeof(*ls->actions));
 	a = &ls->actions[ls->action_count++];
 	*a = (struct listen_action){
-	    .mark = ls->action_count > 1 ? a[-1].mark + 1 : 1,
+	    .mark = ls->action_count,
 	    .is_off = is_off,
 	    .channel = channel != NULL ? mem_str(channel) : NULL,
 	};
@@ -347,13 +347,11 @@ listen_ready(struct session *s, struct batch *b, bool is_owed)
 	return (false);
 }
 
+/* They are numbered as they come: a transaction may have very many. */
 static struct listen_action *
 action_find(struct listens *ls, uint64_t mark)
 {
-	for (unsigned i = 0; i < ls->action_count; i++)
-		if (ls->actions[i].mark == mark)
-			return (&ls->actions[i]);
-	return (NULL);
+	return (mark > 0 && mark <= ls->action_count ? &ls->actions[mark - 1] : NULL);
 }
 
 /* A channel that the server listens to: DataRow, one column of text. */

@@ -189,7 +189,9 @@ share_parse(struct up *u, uint32_t size, struct stmt *st)
 	r->is_unnamed = r->is_shared = true;
 	r->id = l->shared = id;
 	keep_rest(u, size, len);
-	up_evict(u);
+	/* The answer to a Close must not come before that of a Parse which no server was sent. */
+	if (is != PREPARED_FRESH)
+		up_evict(u);
 	METRIC_INC(&s->seat->metrics, shared_count);
 	return (true);
 }

@@ -343,6 +343,22 @@ def test_a_statement_dropped_behind_our_back(door, databases):
         assert c.say(data) == "1 2 T D(kept) C(SELECT 1) Z(I)"
 
 
+def test_room_for_fewer_statements(door, databases):
+    """What makes room is closed behind a statement that a server is sent, not one that it has."""
+    texts = [f"select {n} + $1::int" for n in range(3)]
+    with Client(door.port, "share_a") as c, door.console() as admin:
+        for sql in texts:
+            heat(door, c, batch(sql, ("1",)))
+        was, = [r["value"] for r in admin.rows("show config") if r["key"] == "max_prepared_statements"]
+        admin.rows("set max_prepared_statements = 1")
+        try:
+            for _ in range(2):
+                for n, sql in enumerate(texts):
+                    assert f"D({n + 1})" in c.say(batch(sql, ("1",)))
+        finally:
+            admin.rows(f"set max_prepared_statements = {was}")
+
+
 def test_clients_that_leave(door, databases):
     """With Terminate right behind the batch: what it wrote is written, once."""
     with Client(door.port, "share_a") as a:

@@ -135,7 +135,7 @@ struct route_plan {
 void route_plan(const struct route_input *, struct route_plan *out);
 
 /* The plan again, of another statement of those facts: ROUTE_ONE, for the servers as they are
- * now. in->scan, the settings and the parameters are not looked at. False: it must be made anew
+ * now. The settings and the parameters are not looked at, of in->scan the verb at most. False: it must be made anew
  * (with route_plan()), and out has no meaning. */
 bool route_repeat(
     const struct route_memo *, const struct route_input *, struct route_plan *out);

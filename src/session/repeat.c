@@ -64,12 +64,15 @@ static bool
 repeat(struct session *s, const struct sql_facts *facts, struct route_plan *plan,
     struct seat **seat)
 {
+	/* A refusal is worded, though it is not told: it looks for the verb. */
+	static const struct sql_scan no_scan;
 	struct weave *w = s->weave;
 	const struct note *n = sql_facts_note(facts);
 	struct route_input in;
 
 	if (!is_current(s, n))
 		return (false);
+	in.scan = &no_scan;
 	in.virt = w->virt;
 	in.key = w->key;
 	in.facts = facts;

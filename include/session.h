@@ -177,7 +177,7 @@ const char *session_user(const struct session *);
 /* Statements that the client has prepared under a name. */
 unsigned session_prepared_count(const struct session *);
 /* What holds a session to its link. */
-#define SESSION_PINS_MAX 5
+#define SESSION_PINS_MAX 6
 struct session_pin {
 	const char *reason;
 	int64_t since_us; /* monotonic */

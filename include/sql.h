@@ -168,7 +168,9 @@ enum sql_leaves {
 	SQL_LEAVES_LISTENER = 128,
 	SQL_LEAVES_SEED = 256, /* setseed() */
 	SQL_LEAVES_LESS =
-	    512 /* some of that may be gone: DROP, CLOSE, pg_advisory_unlock() */
+	    512, /* some of that may be gone: DROP, CLOSE, pg_advisory_unlock() */
+	SQL_LEAVES_UNNAMED = 1024, /* set_config() of a name that is not in the text */
+	SQL_LEAVES_BY_PARAM = 2048 /* the same, but that a parameter is the name */
 };
 /* From tokens alone, and rather too many than too few. */
 unsigned sql_leaves(const struct sql_scan *);
@@ -176,7 +178,8 @@ unsigned sql_leaves(const struct sql_scan *);
  * The caller frees it. */
 char *sql_reset_name(const struct sql_scan *) MUST_USE;
 
-/* Each setting that SET, RESET or a set_config() names, as far as the text tells. */
+/* Each setting that SET, RESET or a set_config() names, as far as the text tells; "$1" where a
+ * parameter does. */
 void sql_setting_names(
     const struct sql_scan *, void (*each)(void *arg, const char *name), void *arg);
 

@@ -3,11 +3,12 @@
  * own on whatever link it has next, and nobody else's. See carry.h.
  */
 #include "carry.h"
+#include "listen.h"
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
-#define NAMES_BYTES 8192 /* more names of settings are not noted */
+#define NAMES_BYTES 8192 /* of settings; more of them are not known by name */
 
 struct vars *
 session_tracked(const struct session *s)
@@ -131,11 +132,20 @@ carry_look(const char *sql, size_t have, size_t len)
 
 /* ---- what is sent ---- */
 
+/* A parameter that nobody has looked at may name any setting. */
+static unsigned
+unless_bound(unsigned leaves)
+{
+	return (
+	    (leaves & SQL_LEAVES_BY_PARAM) != 0 ? leaves | SQL_LEAVES_UNNAMED : leaves);
+}
+
 static void
 touch(struct session *s, unsigned leaves, const char *sql, size_t len)
 {
 	struct carry *c = carry_of(s);
 
+	leaves = unless_bound(leaves);
 	if ((leaves & SQL_LEAVES_SETTING) != 0)
 		forget_set(c);
 	pin_note(c, leaves, sql, len);
@@ -148,8 +158,12 @@ note_name(void *arg, const char *name)
 {
 	struct session *s = arg;
 
-	if (strchr(name, '.') != NULL && s->carry->names.len < NAMES_BYTES)
+	if (strchr(name, '.') == NULL)
+		return;
+	if (s->carry->names.len < NAMES_BYTES)
 		buf_add(&s->carry->names, name, strlen(name) + 1);
+	else
+		s->carry->touched |= SQL_LEAVES_UNNAMED;
 }
 
 /* Whether it is to be known without asking what the statement sets: settings that are no
@@ -160,6 +174,18 @@ is_simple(const char *name)
 	return (name != NULL && strcmp(name, "role") != 0 &&
 		strncmp(name, "transaction", 11) != 0 &&
 		strncmp(name, "session", 7) != 0 && strcmp(name, "seed") != 0);
+}
+
+/* Whether the server takes the value for what is written: not 010, 0x10 or 1_0, which are
+ * numbers to it, nor a backslash, which it may read in two ways. */
+static bool
+is_literal(const struct sql_scan *scan, const char *value)
+{
+	value += *value == '-' || *value == '+';
+	return (memchr(scan->sql, '\\', scan->len) == NULL &&
+		(*value < '0' || *value > '9' ||
+		    ((*value != '0' || value[1] == '\0' || value[1] == '.') &&
+			strchr(value, '_') == NULL)));
 }
 
 static void
@@ -182,7 +208,8 @@ expect_set(struct session *s, const struct sql_scan *scan)
 	}
 	sense_make(s->worker, scan->sql, scan->len, &sense);
 	if (sense.facts->class == SQL_SET && sense.facts->set_verb == SQL_SET_SET &&
-	    sense.facts->value != NULL && is_simple(sense.facts->setting)) {
+	    sense.facts->value != NULL && is_simple(sense.facts->setting) &&
+	    is_literal(scan, sense.facts->value)) {
 		c->set_name = mem_str(sense.facts->setting);
 		c->set_value = mem_str(sense.facts->value);
 	}
@@ -333,19 +360,77 @@ carry_run(struct session *s, const struct stmt *st)
 		touch(s, st->leaves, (const char *)st->data, st->sql_len);
 }
 
+/* The names that a Bind gives for the parameters of set_config(). */
+struct bound {
+	struct session *s;
+	const uint8_t *body;
+	size_t len, rest;
+	bool misses;
+};
+
+static void
+note_bound(void *arg, const char *name)
+{
+	struct bound *b = arg;
+	size_t at, len;
+	bool is_binary;
+	char *value;
+
+	if (name[0] != '$') {
+		note_name(b->s, name);
+		return;
+	}
+	if (!bind_value(b->body, b->len, b->rest, (unsigned)strtoul(name + 1, NULL, 10),
+		&at, &len, &is_binary)) {
+		b->misses = true;
+		return;
+	}
+	value = mem_strn((const char *)b->body + at, len);
+	note_name(b->s, value);
+	free(value);
+}
+
+/* Notes the settings that the statement names. False: not all are known. */
+static bool
+note_names(struct up *u, const struct stmt *st, uint32_t size)
+{
+	const uint8_t *body = u->p + u->used + PROTO_HEAD;
+	struct bound b = {.s = u->s, .body = body, .len = size - 4};
+	const char *portal, *statement;
+	struct sql_scan scan;
+
+	if ((st->leaves & SQL_LEAVES_BY_PARAM) != 0 &&
+	    (u->len - u->used - PROTO_HEAD < b.len ||
+		proto_bind_names(body, b.len, &portal, &statement, &b.rest) != 0))
+		b.len = b.rest = 0;
+	(void)carry_of(u->s);
+	sql_scan((const char *)st->data, st->sql_len, &scan);
+	sql_setting_names(&scan, note_bound, &b);
+	sql_scan_free(&scan);
+	return (!b.misses);
+}
+
 enum up_verdict
 carry_bind(struct up *u, const struct stmt *st, const char *portal, uint32_t size)
 {
 	struct session *s = u->s;
 	struct refusal why = {0};
 	struct sql_scan scan;
+	unsigned leaves;
 
 	if (st == NULL || st->leaves == 0) {
 		if (strcmp(portal, s->carry->portal) == 0)
 			forget_portal(s->carry);
 		return (UP_PASS);
 	}
-	if (pin_refuses(s, st->leaves, &why)) {
+	leaves = st->leaves;
+	if ((leaves & SQL_LEAVES_BY_PARAM) != 0 && size <= SESSION_WHOLE_MAX &&
+	    u->len - u->used - PROTO_HEAD < size - 4)
+		return (UP_STOP);
+	if ((leaves & SQL_LEAVES_SETTING) != 0 && note_names(u, st, size))
+		leaves &= ~(unsigned)SQL_LEAVES_BY_PARAM;
+	leaves = unless_bound(leaves);
+	if (pin_refuses(s, leaves, &why)) {
 		if (!prep_settle(u)) {
 			refusal_free(&why);
 			return (UP_STOP);
@@ -357,17 +442,14 @@ carry_bind(struct up *u, const struct stmt *st, const char *portal, uint32_t siz
 		up_doom(u);
 		return (up_body(u, size + 1, true));
 	}
-	touch(s,
-	    st->leaves |
-		((st->leaves & SQL_LEAVES_DISCARD) != 0 ? SQL_LEAVES_SETTING : 0),
+	touch(s, leaves | ((leaves & SQL_LEAVES_DISCARD) != 0 ? SQL_LEAVES_SETTING : 0),
 	    (const char *)st->data, st->sql_len);
 	forget_portal(s->carry);
 	s->carry->portal = mem_str(portal);
-	s->carry->portal_leaves = st->leaves;
+	s->carry->portal_leaves = leaves;
 	if ((st->leaves & (SQL_LEAVES_SETTING | SQL_LEAVES_RESET)) != 0) {
 		sql_scan((const char *)st->data, st->sql_len, &scan);
 		s->carry->reset = sql_reset_name(&scan);
-		sql_setting_names(&scan, note_name, s);
 		sql_scan_free(&scan);
 	}
 	if ((st->leaves & SQL_LEAVES_DISCARD) != 0)
@@ -621,6 +703,9 @@ answered(struct link *l, void *arg, const struct proto_error_fields *error)
 	pin_set(s, c->asks & CARRY_ASKED, c->found);
 	pin_forget(c);
 	session_release_if_done(s);
+	/* A cancel request meanwhile was for what waits, not for what comes some day. */
+	if (s->link != NULL)
+		s->is_refused = false;
 	if (s->state != SESSION_CLOSED)
 		session_flow(s);
 }
@@ -690,7 +775,7 @@ carry_rest(struct session *s)
 		set_done(s, l);
 	}
 	forget_set(c);
-	pin_set(s, touched & SQL_LEAVES_SEED, touched);
+	pin_set(s, touched & CARRY_PINS & ~(unsigned)CARRY_ASKED, touched);
 	c->touched = 0;
 	c->has_failed = false;
 	if (asks != 0)
@@ -705,6 +790,13 @@ carry_rest(struct session *s)
 	if (c->pinned != 0)
 		session_settle_vars(s, l);
 	return (c->pinned != 0);
+}
+
+bool
+carry_may_lose(const struct carry *c)
+{
+	return (c->pinned == 0 && !c->is_asking &&
+		(c->touched & ~(unsigned)(SQL_LEAVES_LOCAL | SQL_LEAVES_LESS)) == 0);
 }
 
 void

@@ -19,7 +19,7 @@
 
 #define CARRY_PINS                                                                       \
 	(SQL_LEAVES_TABLE | SQL_LEAVES_CURSOR | SQL_LEAVES_LOCK | SQL_LEAVES_LISTENER |  \
-	    SQL_LEAVES_SEED)
+	    SQL_LEAVES_SEED | SQL_LEAVES_UNNAMED)
 /* Whether they are still there can be asked. */
 #define CARRY_ASKED                                                                      \
 	(SQL_LEAVES_TABLE | SQL_LEAVES_CURSOR | SQL_LEAVES_LOCK | SQL_LEAVES_LISTENER)
@@ -86,6 +86,9 @@ void carry_report(struct session *);
 /* The link is at rest: true when the session keeps it, since it is pinned or something is being
  * asked. */
 bool carry_rest(struct session *);
+/* Whether the session can go on without the link: what it has set is known, or was not yet
+ * done. */
+bool carry_may_lose(const struct carry *);
 /* The link goes away with what the session has left there. */
 void carry_taint(struct session *, struct link *);
 void carry_free(struct session *);

@@ -399,7 +399,7 @@ session_link_lost(struct link *l, const char *why)
 	bool is_cut = l->body_left > 0 && l->body_is_forwarded;
 	bool goes_on = s->state == SESSION_ACTIVE && l->txn == 'I' && s->body_left == 0 &&
 		       s->mode != POOL_SESSION && !l->saw_fatal &&
-		       (s->carry == NULL || s->carry->pinned == 0);
+		       (s->carry == NULL || carry_may_lose(s->carry));
 
 	/* The query itself was not sent, and will be. */
 	if (s->prep != NULL && s->prep->is_ahead && s->prep->had_sync)

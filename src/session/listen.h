@@ -184,6 +184,10 @@ void echo_put(struct buf *, const uint8_t *body, size_t len, uint32_t client);
 enum order_end { ORDER_WAITS, ORDER_DONE, ORDER_NOBODY, ORDER_DENIED, ORDER_ITSELF };
 /* Q, P, and B where signal_is_noted(). UP_PASS: it has nothing to do with this. */
 enum up_verdict signal_message(struct up *, char type, uint32_t size);
+/* The n-th parameter of a Bind: where its value stands and whether it is binary. False: it has
+ * none. at: of the body, behind the names. */
+bool bind_value(const uint8_t *body, size_t len, size_t at, unsigned n, size_t *value_at,
+    size_t *value_len, bool *is_binary);
 bool signal_is_noted(const struct session *);
 /* The statement of that name is another one now. */
 void signal_forget(struct session *, const char *name);

@@ -17,6 +17,8 @@ static const struct reason {
 	M_pins_lock},
     {SQL_LEAVES_LISTENER, "n", "listen", "LISTEN", M_pins_listen},
     {SQL_LEAVES_SEED, "", "setseed", "setseed()", M_pins_setseed},
+    {SQL_LEAVES_UNNAMED, "", "set_config", "set_config() with a computed name",
+	M_pins_set_config},
 };
 _Static_assert(ARRAY_LEN(reasons) <= SESSION_PINS_MAX, "room for each");
 

@@ -266,9 +266,7 @@ signal_parse(struct up *u, const uint8_t *body, uint32_t size)
 	return (parse.name[0] == '\0' ? with_constant(u, 'P', size, &about) : UP_PASS);
 }
 
-/* The n-th parameter of a Bind: where its value stands and whether it is binary. False: it has
- * none. at: of the body. */
-static bool
+bool
 bind_value(const uint8_t *body, size_t len, size_t at, unsigned n, size_t *value_at,
     size_t *value_len, bool *is_binary)
 {

@@ -45,24 +45,42 @@ is_mark(const struct walk *w, const char *mark)
 
 /* ---- functions ---- */
 
+/* What the first argument of set_config() tells of the setting's name. w stands on it. */
+static unsigned
+leaves_of_setting_name(struct walk w)
+{
+	enum sql_token_kind kind = w.t.kind;
+
+	step(&w);
+	if (!is_mark(&w, ",") && !is_mark(&w, "::"))
+		return (SQL_LEAVES_UNNAMED);
+	return (kind == SQL_TOKEN_STRING  ? 0
+		: kind == SQL_TOKEN_PARAM ? SQL_LEAVES_BY_PARAM
+					  : SQL_LEAVES_UNNAMED);
+}
+
 /* set_config(…, true) holds for the transaction alone. w stands behind the name. */
 static unsigned
 leaves_of_set_config(struct walk w)
 {
 	bool is_true = false, is_behind_comma = false;
+	struct walk first = w;
 	unsigned depth = 0;
 
 	if (!is_mark(&w, "("))
 		return (0);
+	step(&first);
 	for (; w.t.kind != SQL_TOKEN_END; step(&w)) {
 		if (is_mark(&w, ")") && --depth == 0)
-			return (is_true ? SQL_LEAVES_LOCAL : SQL_LEAVES_SETTING);
+			return (is_true
+				    ? SQL_LEAVES_LOCAL
+				    : SQL_LEAVES_SETTING | leaves_of_setting_name(first));
 		if (is_mark(&w, "("))
 			depth++;
 		is_true = is_behind_comma && depth == 1 && is_at(&w, "true");
 		is_behind_comma = is_mark(&w, ",");
 	}
-	return (SQL_LEAVES_SETTING);
+	return (SQL_LEAVES_SETTING | SQL_LEAVES_UNNAMED);
 }
 
 /* Of a name that may be a function's. */
@@ -296,6 +314,8 @@ names_of_calls(struct walk w, void (*each)(void *arg, const char *name), void *a
 		step(&inner);
 		text = inner.t.kind == SQL_TOKEN_STRING
 			   ? sql_string_value(&inner.l, &inner.t)
+		       : inner.t.kind == SQL_TOKEN_PARAM
+			   ? mem_strn(inner.l.text + inner.t.at, inner.t.end - inner.t.at)
 			   : NULL;
 		if (text != NULL)
 			each(arg, text);

@@ -9,6 +9,7 @@ PINS = {
     "advisory lock": ("select pg_try_advisory_lock(7)", "select pg_advisory_unlock(7)"),
     "cursor with hold": ("declare pinned cursor with hold for select 1", "close pinned"),
     "setseed": ("select setseed(0.5)", "discard all"),
+    "set_config": ("select set_config('pins.' || 'x', '1', false)", "discard all"),
 }
 LEAVES_NOTHING = [
     "begin; create temp table x (a int) on commit drop; commit",
@@ -99,7 +100,8 @@ def test_refused(door, extended, only_pgweave):
             error = "(0A000 " + {"temporary table": "a temporary table, view or sequence",
                                  "advisory lock": "an advisory lock of the session",
                                  "cursor with hold": "a cursor WITH HOLD",
-                                 "setseed": "setseed()"}[reason]
+                                 "setseed": "setseed()",
+                                 "set_config": "set_config() with a computed name"}[reason]
             for begin, state in (("select 1", "I"), ("begin", "E")):
                 c.ask(begin)
                 said = c.say(run(make), SYNC) if extended else c.ask("select 2; " + make)
@@ -107,6 +109,27 @@ def test_refused(door, extended, only_pgweave):
                 c.ask("rollback")
         assert c.ask("select 3") == "T D(3) C(SELECT 1) Z(I)"
         assert reasons(door) == []
+
+
+@pytest.mark.parametrize("cast", ["", "::text"])
+def test_name_in_a_parameter(door, cast, only_pgweave):
+    """set_config($1, …): Bind tells the setting, which is the client's own on all links."""
+    name = "pins.named" + str(len(cast))
+    show = f"select current_setting('{name}', true) || '!'"
+    with Client(door.port, "shop") as a, Client(door.port, "shop") as b:
+        a.say(run(f"select set_config($1{cast}, $2, false)", (name, "mine")), SYNC)
+        settle(door, [])
+        b.ask("begin")
+        assert b.value(show) in (None, "!")
+        assert a.value(show) == "mine!"
+        b.ask("commit; begin")
+        assert b.value(show) in (None, "!")
+        a.ask("begin")
+        assert a.value(show) == "mine!"
+    with Client(door.port, "shop") as c:
+        c.say(run(f"select set_config($1{cast}, $2, false)", (None, "mine")), SYNC)
+        settle(door, ["set_config"])
+    settle(door, [])
 
 
 def test_lost_link_ends_the_session(door, pg, only_pgweave):

@@ -124,6 +124,17 @@ def test_answers_as_postgresql(doors, pg, number, only_pgweave):
         compare(rnd, number, (a, b), (x, y))
 
 
+def test_values_are_as_the_server_reads_them(doors, only_pgweave):
+    """Numbers that it writes in another way, and backslashes that are two characters or one."""
+    with Client(doors[0].port, "state") as a, Client(doors[0].port, "state") as b:
+        a.ask("set standard_conforming_strings = off; set escape_string_warning = off")
+        for value, is_read in (("010", "10"), ("-007", "-7"), ("0.50", "0.50"), ("0", "0"),
+                               (r"'a\\b'", r"a\b"), (r"E'a\\b'", r"a\b"), ("'0\\b'", "0\b")):
+            assert a.ask(f"set my.value = {value}") == "C(SET) Z(I)"
+            b.ask("select 1")
+            assert a.value("select current_setting('my.value')") == is_read, value
+
+
 def compare(rnd, number, proxied, direct):
     history, busy = [f"seed {SEED}, script {number}"], None
     for a, b in zip(proxied, direct):

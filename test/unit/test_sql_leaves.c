@@ -56,6 +56,12 @@ what_statements_leave_is_told(void **state)
 	    {"select set_config('x', 'y', false)", set},
 	    {"select pg_catalog.SET_CONFIG('x', f(1, true), $1)", set},
 	    {"select set_config('x', 'y', true)", SQL_LEAVES_LOCAL},
+	    {"select set_config($1, 'y', true)", SQL_LEAVES_LOCAL},
+	    {"select set_config('x'::text, 'y', $1)", set},
+	    {"select set_config($1, $2, false)", set | SQL_LEAVES_BY_PARAM},
+	    {"select set_config($1::text, $2, false)", set | SQL_LEAVES_BY_PARAM},
+	    {"select set_config('x.' || $1, $2, false)", set | SQL_LEAVES_UNNAMED},
+	    {"select set_config(a, b, false) from t", set | SQL_LEAVES_UNNAMED},
 	    {"select set_config, 'set_config(1)' from t", 0},
 	    {"do $$ begin end $$", set},
 	    {"create temp table t (a int)", SQL_LEAVES_TABLE},
@@ -109,6 +115,7 @@ settings_are_named(void **state)
 		"session_authorization"},
 	    {"reset all", "all|", "all"},
 	    {"select set_config('a.b', x, false), set_config(c, d, false)", "a.b|", NULL},
+	    {"select set_config($12, $1, false)", "$12|", NULL},
 	    {"do $$ begin perform set_config('a.b', 'c', false); end $$", "a.b|", NULL},
 	};
 

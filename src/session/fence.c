@@ -2,16 +2,21 @@
  * CREATE, ALTER and DROP DATABASE: the server refuses them while anybody is connected to the
  * database, and idle links of this process are nobody. Before the statement is sent they are
  * closed in every worker, and kept from being opened again until it is over. Links in use stay:
- * then it is the server that refuses.
+ * then it is the server that refuses. A server looks for connections in the first seconds of
+ * such a statement, and keeps others out itself from then on: a fence does not stay longer, for a
+ * client may leave its statement unfinished.
  */
 #include "listen.h"
 #include <stdlib.h>
 #include <string.h>
 
+#define FENCE_US 10000000
+
 struct fence {
 	struct session *s; /* NULL: it has left before the fence was up */
 	struct worker *home;
 	char *site;
+	int64_t up_us;
 	bool is_up;
 };
 
@@ -83,6 +88,7 @@ fence_up(struct worker *w, void *arg)
 
 	(void)w;
 	f->is_up = true;
+	f->up_us = clock_us();
 	if (f->s == NULL)
 		fence_drop(f);
 	else {
@@ -104,6 +110,13 @@ fence_leave(struct session *s)
 		fence_drop(f);
 	else
 		session_own_over(s);
+}
+
+void
+fence_tick(struct session *s, int64_t now_us)
+{
+	if (s->fence->is_up && now_us - s->fence->up_us > FENCE_US)
+		fence_leave(s);
 }
 
 bool

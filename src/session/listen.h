@@ -205,5 +205,7 @@ enum up_verdict up_substitute(struct up *, char type, uint32_t size);
 bool fence_is_ready(struct up *, const char *sql, size_t len);
 /* It is over. */
 void fence_leave(struct session *);
+/* The session has one. */
+void fence_tick(struct session *, int64_t now_us);
 
 #endif

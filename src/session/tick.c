@@ -27,6 +27,8 @@ tick_active(struct session *s, int64_t now)
 
 	if (l == NULL)
 		return;
+	if (s->fence != NULL)
+		fence_tick(s, now);
 	/* The session's parameters are being set on the link. */
 	if (l->state == LINK_RUNNING) {
 		int64_t most = pool_settings(s->worker)->server_connect_timeout;

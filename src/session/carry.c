@@ -114,9 +114,10 @@ carry_look(const char *sql, size_t have, size_t len)
 			return (-1);
 		first = 0;
 	}
-	/* Of a long string only the beginning is looked at; tags tell the most of the rest. */
+	/* Of a long string only the beginning is looked at; tags tell the most of the rest,
+	 * unless it is one that is taken apart. */
 	if (len > SQL_PARSE_BYTES)
-		return (first);
+		return (first > 0 ? first | SQL_LOOK_LEAVES : first);
 	if (have < len)
 		return (-1);
 	if (sql_look_names(sql, len))

@@ -135,6 +135,16 @@ def test_values_are_as_the_server_reads_them(doors, only_pgweave):
             assert a.value("select current_setting('my.value')") == is_read, value
 
 
+@pytest.mark.parametrize("first", ["prepare long_one as select 1", "select 1",
+                                   "create temp table x (a int) on commit drop"])
+def test_behind_a_long_statement(doors, first, only_pgweave):
+    """Of strings that are not all looked at, tags tell."""
+    with Client(doors[0].port, "state") as a, Client(doors[0].port, "state") as b:
+        a.ask(f"{first}; select '{'x' * 20000}'; set work_mem = '9MB'")
+        assert b.value("show work_mem") == "4MB"
+        assert a.value("show work_mem") == "9MB"
+
+
 def compare(rnd, number, proxied, direct):
     history, busy = [f"seed {SEED}, script {number}"], None
     for a, b in zip(proxied, direct):

@@ -788,9 +788,12 @@ carry_rest(struct session *s)
 	/* A tag of SET LOCAL has put the link in doubt. */
 	if (touched != 0 && !s->was_discarded)
 		l->vars = vars_with_startup(s->worker, l->vars, session_tracked(s));
-	if (c->pinned != 0)
-		session_settle_vars(s, l);
-	return (c->pinned != 0);
+	if (c->pinned == 0)
+		return (false);
+	session_settle_vars(s, l);
+	if (s->listens != NULL)
+		listen_flush(s);
+	return (true);
 }
 
 bool

@@ -4,6 +4,7 @@
  * it gets when it is outside of a transaction.
  */
 #include "listen.h"
+#include "carry.h"
 #include "stat.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -500,13 +501,24 @@ is_too_much(struct session *s, size_t bytes)
 	return (true);
 }
 
+/* Between its transactions: it has no link, or nothing but a pin holds it to the one it has. */
+static bool
+is_between(const struct session *s)
+{
+	const struct link *l = s->link;
+
+	return (l == NULL ||
+		(s->carry != NULL && s->carry->pinned != 0 && l->state == LINK_LENT &&
+		    s->body_left == 0 && link_is_at_rest(l)));
+}
+
 void
 listen_hear(struct ear *ear, const uint8_t *message, size_t len)
 {
 	struct listens *ls = ear->owner;
 	struct session *s = ls->s;
 
-	if (s->link == NULL && !ls->holds) {
+	if (!ls->holds && is_between(s)) {
 		if (!ear->is_on || is_too_much(s, s->stream.out.len + len))
 			return;
 		stream_write(&s->stream, message, len);
@@ -534,7 +546,7 @@ listen_lost(struct ear *ear, const char *why)
 	if (!ear->is_on)
 		return;
 	ls->is_lost = true;
-	if (s->link != NULL)
+	if (!is_between(s))
 		return;
 	message = mem_printf("notifications may have been missed: %s", why);
 	session_close(s, fault_info(F_LINK_LOST)->sqlstate, message);

@@ -22,6 +22,7 @@ class Side:
         self.dir = tempfile.mkdtemp(prefix="pgweave-side-")
         os.chmod(self.dir, 0o777)
         self.port = free_port()
+        self.is_pgweave = is_pgweave
         given = dict(auth_type="trust", admin_users="admin", stats_users="stats",
                      unix_socket_dir=self.dir, server_login_retry=1,
                      auth_file=auth_file(self.dir + "/users.txt", secrets))
@@ -70,7 +71,8 @@ class Side:
 
     def stop(self):
         if self.process.poll() is None:
-            self.process.send_signal(signal.SIGQUIT)
+            # 1.18 knows no SIGQUIT, and a shell's background job ignores it.
+            self.process.send_signal(signal.SIGQUIT if self.is_pgweave else signal.SIGTERM)
             try:
                 self.process.wait(10)
             except subprocess.TimeoutExpired:

@@ -106,6 +106,22 @@ def test_many_clients(shared, extended):
         e.pg.finish()
 
 
+def test_pinned(shared, extended):
+    """What holds a session to its link does not keep notifications from it."""
+    with Ear(shared, extended) as a, Ear(shared, extended) as b:
+        a.run("create temp table mine (i int)", "listen held")
+        b.run("notify held, 'idle'")
+        assert a.wait(1) == [("held", "idle", b.pid)]
+        a.run("begin")
+        b.run("notify held, 'in between'")
+        a.run("select 1")
+        a.run("commit")
+        assert a.wait(1) == [("held", "in between", b.pid)]
+        a.run("drop table mine")
+        b.run("notify held, 'free'")
+        assert a.wait(1) == [("held", "free", b.pid)]
+
+
 def test_pids_under_load(shared):
     """Links change hands all the time, and yet each notification has its client's pid."""
     ears = [Ear(shared) for _ in range(4)]

@@ -603,7 +603,8 @@ static bool
 is_empty_here(const char *view)
 {
 	static const char *const names[] = {"ACTIVE_SOCKETS", "REPLICAS", "JOBS",
-	    "JOB_RUNS", "DNS_HOSTS", "DNS_ZONES", "PEERS", "PEER_POOLS", "LISTENS"};
+	    "JOB_RUNS", "DNS_HOSTS", "DNS_ZONES", "PEERS", "PEER_POOLS", "LISTENS",
+	    "PINS"};
 
 	for (size_t i = 0; i < ARRAY_LEN(names); i++)
 		if (strcmp(names[i], view) == 0)

@@ -612,8 +612,7 @@ is_empty_here(const char *view)
 	return (false);
 }
 
-/* Each filler fills exactly the columns that are declared (an invariant), with values of
- * their types (checked by the sink); SHOW describes what it answers. */
+/* Each filler fills the columns that are declared, with values of their types. */
 static void
 test_views(void **state)
 {

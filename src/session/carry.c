@@ -8,7 +8,9 @@
 #include <string.h>
 #include <strings.h>
 
-#define NAMES_BYTES 8192 /* of settings; more of them are not known by name */
+/* Of settings whose names are noted; with more of them a session keeps its link. */
+#define NAMES_BYTES  2048
+#define SETTINGS_MAX 64
 
 struct vars *
 session_tracked(const struct session *s)
@@ -159,9 +161,10 @@ note_name(void *arg, const char *name)
 {
 	struct session *s = arg;
 
-	if (strchr(name, '.') == NULL)
+	if (strchr(name, '.') == NULL || vars_get(session_tracked(s), name) != NULL)
 		return;
-	if (s->carry->names.len < NAMES_BYTES)
+	if (s->carry->names.len < NAMES_BYTES &&
+	    vars_count(session_tracked(s)) < SETTINGS_MAX)
 		buf_add(&s->carry->names, name, strlen(name) + 1);
 	else
 		s->carry->touched |= SQL_LEAVES_UNNAMED;
@@ -596,13 +599,14 @@ static const char settings_question[] =
     "UNION ALL SELECT 's', 'role', pg_catalog.current_setting('role')";
 
 static void
-add_name(struct buf *sql, const char *name)
+add_name(struct buf *sql, const char *name, bool *is_any)
 {
-	buf_addstr(sql, " UNION ALL SELECT 's', ");
+	buf_addstr(sql, *is_any ? ", "
+				: " UNION ALL SELECT 's', n, "
+				  "pg_catalog.current_setting(n, true) "
+				  "FROM pg_catalog.unnest(ARRAY[");
 	vars_sql_literal(sql, name);
-	buf_addstr(sql, ", pg_catalog.current_setting(");
-	vars_sql_literal(sql, name);
-	buf_addstr(sql, ", true)");
+	*is_any = true;
 }
 
 static void
@@ -612,17 +616,20 @@ add_question(const struct session *s, struct buf *sql)
 	const struct vars *is = session_tracked(s);
 	const char *name, *value;
 	enum vars_kind kind;
+	bool is_any = false;
 
 	buf_addstr(sql, settings_question);
 	for (unsigned i = 0; i < vars_count(is); i++) {
 		vars_at(is, i, &name, &value, &kind);
 		if (kind == VARS_STARTUP && strchr(name, '.') != NULL)
-			add_name(sql, name);
+			add_name(sql, name, &is_any);
 	}
 	for (uint32_t at = 0; at < c->names.len; at += (uint32_t)strlen(name) + 1) {
 		name = (const char *)c->names.mem + at;
-		add_name(sql, name);
+		add_name(sql, name, &is_any);
 	}
+	if (is_any)
+		buf_addstr(sql, "]::pg_catalog.text[]) AS n");
 }
 
 /* A value of a row; the caller frees it. NULL: there is none. */

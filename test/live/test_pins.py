@@ -132,6 +132,18 @@ def test_name_in_a_parameter(door, cast, only_pgweave):
     settle(door, [])
 
 
+def test_too_many_settings(door, only_pgweave):
+    """Of so many of a client's own only the first travel: with the others it keeps its link."""
+    with Client(door.port, "shop") as a, Client(door.port, "shop") as b:
+        for part in range(6):
+            a.ask("; ".join(f"set pins.many{part}_{n} = {n}" for n in range(20)))
+        settle(door, ["set_config"])
+        b.ask("begin")
+        assert [a.value(f"select current_setting('pins.many{part}_19')") for part in range(6)] == ["19"] * 6
+        a.ask("discard all")
+        settle(door, [])
+
+
 def test_lost_link_ends_the_session(door, pg, only_pgweave):
     """What held the session is gone: it cannot go on as if nothing had happened."""
     with Client(door.port, "shop") as c:

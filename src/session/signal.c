@@ -387,7 +387,8 @@ signal_message(struct up *u, char type, uint32_t size)
 	size_t have = u->len - u->used - PROTO_HEAD;
 	struct sql_signal about;
 
-	if (size > 65536 || size < 5)
+	/* In a failed transaction the server refuses it. */
+	if (size > 65536 || size < 5 || u->s->link->txn == 'E')
 		return (UP_PASS);
 	if (have < size - 4)
 		return (UP_STOP);

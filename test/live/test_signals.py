@@ -67,6 +67,18 @@ def test_cancel(door, way):
 
 
 @pytest.mark.parametrize("way", WAYS)
+def test_failed_transaction(door, way):
+    """What the server refuses is not done."""
+    with door.connect(autocommit=False) as c, door.connect() as victim:
+        with pytest.raises(psycopg.errors.DivisionByZero):
+            c.execute("select 1/0")
+        with pytest.raises(psycopg.errors.InFailedSqlTransaction):
+            way(victim.pgconn.backend_pid, c)
+        c.rollback()
+        assert victim.execute("select 1").fetchone() == (1,)
+
+
+@pytest.mark.parametrize("way", WAYS)
 def test_rights(door, way):
     """Other logins' clients are theirs, in and outside of a transaction."""
     with door.connect(user="bob") as c, door.connect() as other:

@@ -284,7 +284,8 @@ def test_a_change_by_others_is_not_noticed(door, direct, sql, values, change, an
         c.send(batch("select 'behind'"))
         assert c.hear(2) == f"1 2 T {answer} Z(I) 1 2 T D(behind) C(SELECT 1) Z(I)"
         assert c.say(batch(sql, values)) == f"1 2 T {answer} Z(I)"
-        assert count(door, "healed") == before + 1
+        # Not at all where the shared one was too old by then to be used.
+        assert count(door, "healed") - before in (0, 1)
 
 
 def test_a_wrong_value_heals_nothing(door, databases):

@@ -168,8 +168,8 @@ listen_want(struct session *s, const char *name)
 		table_add(&ls->ears, &ear->node, hash_bytes(name, strlen(name)));
 	}
 	ear->is_maybe |= !ear->is_on;
-	ear->was_lost &= !ear->channel->is_on;
-	if (ear->channel->is_on)
+	ear->was_lost &= !channel_hears(ear->channel);
+	if (channel_hears(ear->channel))
 		return (LISTEN_GO);
 	hub_ask(ear);
 	if (!ls->waits)

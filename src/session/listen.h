@@ -49,6 +49,12 @@ struct channel {
 	uint64_t heard;             /* notifications */
 	char name[];
 };
+/* The server listens, and no UNLISTEN is on its way. */
+static inline bool
+channel_hears(const struct channel *c)
+{
+	return (c->is_on && !c->is_telling);
+}
 /* Somebody who wants to know that all which the hub was to do before is done, and that it has
  * heard what was committed before. Embedded in its owner. */
 struct ticket {

@@ -85,6 +85,36 @@ board_jobs(const struct replicate_status *now, size_t count)
 	jobs_free(old, old_count);
 }
 
+static struct store_run *
+newest(size_t i)
+{
+	return (&runs[(next + RUNS_KEPT - 1 - i) % RUNS_KEPT]);
+}
+
+/* Whether it is a later run of the same job. */
+static bool
+is_later(const struct store_run *than, const struct store_run *run)
+{
+	return (run->run > than->run && run->started_us > than->started_us &&
+		strcmp(run->job, than->job) == 0);
+}
+
+/* The newest goes behind the later runs of its job: what another proxy has done may be heard of
+ * after what was done here since. */
+static void
+settle_newest(void)
+{
+	const struct store_run mine = *newest(0);
+	size_t behind = 0;
+
+	for (size_t i = 1; i < run_count; i++)
+		if (is_later(&mine, newest(i)))
+			behind = i;
+	for (size_t i = 0; i < behind; i++)
+		*newest(i) = *newest(i + 1);
+	*newest(behind) = mine;
+}
+
 void
 board_run(const struct store_run *run)
 {
@@ -100,6 +130,7 @@ board_run(const struct store_run *run)
 	runs[next] = mine;
 	next = (next + 1) % RUNS_KEPT;
 	run_count += run_count < RUNS_KEPT;
+	settle_newest();
 	pthread_mutex_unlock(&lock);
 	run_free(&old);
 }
@@ -148,7 +179,7 @@ void
 replicate_each_run(void (*each)(void *arg, const struct store_run *), void *arg)
 {
 	pthread_mutex_lock(&lock);
-	for (size_t i = 1; i <= run_count; i++)
-		each(arg, &runs[(next + RUNS_KEPT - i) % RUNS_KEPT]);
+	for (size_t i = 0; i < run_count; i++)
+		each(arg, newest(i));
 	pthread_mutex_unlock(&lock);
 }

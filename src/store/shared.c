@@ -64,22 +64,27 @@ say_rights(struct store_server *s, const char *what)
 static int64_t
 version_read(struct store_server *s)
 {
-	char *text = answer(
-	    s, "SELECT pg_catalog.to_regclass('" STORE_SCHEMA ".state') IS NOT NULL");
+	/* Not to_regclass(): behind a lock that had to be waited for it may say what was. */
+	char *text = answer(s,
+	    "SELECT coalesce((SELECT CASE WHEN pg_catalog.has_schema_privilege(n.oid, 'USAGE') "
+	    "THEN 'there' ELSE 'shut' END FROM pg_catalog.pg_class c JOIN "
+	    "pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = '" STORE_SCHEMA
+	    "' AND c.relname = 'state'), 'none')");
 	int64_t version = 0;
-	bool is_there = text != NULL && text[0] == 't';
+	bool is_shut = text != NULL && text[0] == 's';
+	bool is_none = text != NULL && text[0] == 'n';
 
-	if (text == NULL) {
-		say_rights(s, "GRANT USAGE ON SCHEMA " STORE_SCHEMA);
+	if (text == NULL)
 		return (-1);
-	}
 	free(text);
-	if (!is_there)
+	if (is_none)
 		return (0);
 	text = answer(s, "SELECT version FROM " STORE_SCHEMA ".state");
 	if (text == NULL) {
 		say_rights(s,
-		    "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA " STORE_SCHEMA);
+		    is_shut
+			? "GRANT USAGE ON SCHEMA " STORE_SCHEMA
+			: "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA " STORE_SCHEMA);
 		if (s->sqlstate[0] == '\0')
 			(void)text_copy(s->error, sizeof(s->error),
 			    "its table " STORE_SCHEMA ".state is empty");
@@ -97,8 +102,9 @@ static int
 schema_create(struct store_server *s)
 {
 	char what[120];
-	char *there = answer(
-	    s, "SELECT pg_catalog.to_regnamespace('" STORE_SCHEMA "') IS NOT NULL");
+	char *there = answer(s,
+	    "SELECT count(*) > 0 FROM pg_catalog.pg_namespace WHERE nspname = '" STORE_SCHEMA
+	    "'");
 	bool is_there = there != NULL && there[0] == 't';
 
 	if (there == NULL)
@@ -143,8 +149,8 @@ schema_migrate(struct store_server *s)
 	int64_t version;
 	int fault;
 
-	fault =
-	    command(s, "BEGIN; SELECT pg_catalog.pg_advisory_xact_lock(" SCHEMA_LOCK ")");
+	fault = command(s, "BEGIN ISOLATION LEVEL READ COMMITTED; "
+			   "SELECT pg_catalog.pg_advisory_xact_lock(" SCHEMA_LOCK ")");
 	/* Looked at again behind the lock: two may be at it. */
 	version = fault == 0 ? version_read(s) : -1;
 	if (version < 0)
@@ -251,7 +257,7 @@ shared_begin(
 
 	INVARIANT(s->touched == NULL);
 	s->changes = 0;
-	if (command(s, "BEGIN") != 0)
+	if (command(s, "BEGIN ISOLATION LEVEL READ COMMITTED") != 0)
 		return (shared_failed(db, why, why_len));
 	s->touched = kind;
 	/* Behind it: a snapshot taken before would not see what the one before has done. */

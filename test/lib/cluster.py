@@ -178,8 +178,16 @@ class Cluster:
                 self.kill()
 
     def kill(self):
-        """kill -9 of the postmaster; its children find out by themselves."""
+        """kill -9 of the postmaster and, before they find out by themselves, of its children: a
+        busy one would go on to the end of its statement."""
+        with open(f"/proc/{self.process.pid}/task/{self.process.pid}/children") as f:
+            children = [int(pid) for pid in f.read().split()]
         self.process.kill()
+        for pid in children:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
         self.process.wait()
 
         def gone():

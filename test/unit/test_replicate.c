@@ -586,11 +586,44 @@ test_jobs(void **state)
 	assert_null(job_create(&text, why, sizeof(why)));
 }
 
+/* ---- what others may read ---- */
+
+static void
+note_run(void *arg, const struct store_run *run)
+{
+	struct buf *b = arg;
+
+	buf_addf(b, "%s%d ", run->job, (int)run->run);
+}
+
+static void
+test_board_keeps_runs_in_order(void **state)
+{
+	static const struct store_run heard[] = {
+	    {.job = "j", .run = 1, .started_us = 10},
+	    {.job = "j", .run = 3, .started_us = 30},
+	    {.job = "k", .run = 1, .started_us = 15},
+	    {.job = "j", .run = 2, .started_us = 20}, /* of another proxy, late */
+	    {.job = "j", .run = 1, .started_us = 50}, /* a new job of that name */
+	};
+	struct buf b = {0};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(heard); i++)
+		board_run(&heard[i]);
+	replicate_each_run(note_run, &b);
+	buf_add(&b, "", 1);
+	assert_string_equal((const char *)b.mem, "j1 k1 j3 j2 j1 ");
+	buf_free(&b);
+	board_clear();
+}
+
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(test_lists),
+	    cmocka_unit_test(test_board_keeps_runs_in_order),
 	    cmocka_unit_test(test_names),
 	    cmocka_unit_test(test_intervals),
 	    cmocka_unit_test(test_statements),

@@ -76,6 +76,8 @@ struct buf {
 uint8_t *buf_room(struct buf *, size_t more);
 void buf_add(struct buf *, const void *p, size_t len);
 void buf_addstr(struct buf *, const char *s);
+/* Between such quotes, those in it doubled: a name or a string constant of SQL. */
+void buf_add_quoted(struct buf *, const char *s, char quote);
 void buf_addf(struct buf *, const char *fmt, ...) PRINTF(2, 3);
 /* Drops the first n bytes. */
 void buf_drop(struct buf *, size_t n);

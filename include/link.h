@@ -263,6 +263,7 @@ struct link {
 	struct mail mail;             /* the keeper's: to another worker */
 	uint64_t reconnect;           /* the keeper's */
 	unsigned move_to;     /* the keeper's: worker to which it is handed over */
+	unsigned host_at;     /* the keeper's: among the database's hosts */
 	struct waiter *owner; /* the keeper's: for whom alone it is opened */
 	const struct link_user *user;
 	void *user_arg;

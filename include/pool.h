@@ -226,6 +226,9 @@ bool pool_is_stale(const struct link *);
  * gone, or takes nobody. The keeper's closed() calls pool_aside_closed(). */
 struct link *pool_open_aside(
     struct seat *, const struct link_keeper *, void *place) MUST_USE;
+/* Why such a link may not stay, in words for the log: what makes the pool close its own, and
+ * another host of the database to which the pool has gone. NULL: it may. */
+const char *pool_aside_unfit(const struct seat *, const struct link *);
 void pool_aside_closed(struct seat *);
 /* Names the database of a seat that has one, or another one of its server; the caller frees it. */
 char *pool_site(const struct seat *, const char *dbname_or_null) MUST_USE;

@@ -195,6 +195,8 @@ void session_close(struct session *, const char *sqlstate, const char *message);
 
 /* Ends the sessions of a database (NULL: all but the console's). */
 void session_kill(struct worker *, const char *database);
+/* Behind pool_apply(): what sessions keep beside the pools follows the same words. */
+void session_apply(struct worker *);
 /* SHUTDOWN: logins that begin now are refused, but for the console's. Any thread. */
 void session_close_doors(void);
 bool session_doors_closed(void);

@@ -85,6 +85,7 @@ apply_visit(struct worker *w, void *arg)
 {
 	(void)arg;
 	pool_apply(w);
+	session_apply(w);
 }
 
 static void

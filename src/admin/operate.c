@@ -57,6 +57,7 @@ operate_visit(struct worker *w, void *arg)
 {
 	(void)arg;
 	pool_apply(w);
+	session_apply(w);
 }
 
 static void

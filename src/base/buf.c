@@ -37,6 +37,18 @@ buf_addstr(struct buf *b, const char *s)
 }
 
 void
+buf_add_quoted(struct buf *out, const char *text, char quote)
+{
+	buf_add(out, &quote, 1);
+	for (; *text != '\0'; text++) {
+		if (*text == quote)
+			buf_add(out, &quote, 1);
+		buf_add(out, text, 1);
+	}
+	buf_add(out, &quote, 1);
+}
+
+void
 buf_addf(struct buf *b, const char *fmt, ...)
 {
 	va_list ap;

@@ -41,13 +41,36 @@ pool_set_idle(struct link *l, bool is_idle)
 	}
 }
 
+static bool
+is_stale_at(const struct seat *seat, const struct link *l)
+{
+	return (l->wants_close || seat->database == NULL || l->generation < seat->since ||
+		l->reconnect < seat->pool->db->reconnect);
+}
+
 bool
 pool_is_stale(const struct link *l)
 {
-	const struct seat *seat = l->place;
+	return (is_stale_at(l->place, l));
+}
 
-	return (l->wants_close || seat->database == NULL || l->generation < seat->since ||
-		l->reconnect < seat->pool->db->reconnect);
+const char *
+pool_aside_unfit(const struct seat *seat, const struct link *l)
+{
+	const struct topo_database *db = seat->database;
+
+	if (is_stale_at(seat, l) ||
+	    (l->peer_len > 0 &&
+		net_names_lost(l->host, (const struct sockaddr *)&l->peer)))
+		return ("database configuration changed");
+	if (seat->pool->db->is_paused)
+		return ("pause mode");
+	if (pool_is_closed(seat))
+		return ("database takes no new statements");
+	if (db->host_count > 1 && !db->round_robin_hosts &&
+	    atomic_load(&seat->pool->next_host) % db->host_count != l->host_at)
+		return ("pool has gone to another host");
+	return (NULL);
 }
 
 bool

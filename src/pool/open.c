@@ -137,6 +137,7 @@ open_link(struct seat *seat, const struct link_keeper *keeper, void *place,
 	l = link_open(seat->worker, keeper, place, &target);
 	pool_secret_release(shown);
 	l->reconnect = pool->db->reconnect;
+	l->host_at = target.host;
 	l->generation = topo_generation(pw->topo);
 	return (l);
 }
@@ -192,7 +193,8 @@ pool_open_own(struct seat *seat, struct waiter *w)
 struct link *
 pool_open_aside(struct seat *seat, const struct link_keeper *keeper, void *place)
 {
-	if (seat->database == NULL || pool_is_closed(seat) || pool_is_fenced(seat))
+	if (seat->database == NULL || seat->pool->db->is_paused || pool_is_closed(seat) ||
+	    pool_is_fenced(seat))
 		return (NULL);
 	seat->asides++;
 	return (open_link(seat, keeper, place, NULL));

@@ -17,6 +17,8 @@
 
 #define HUB_LINGER_US 10000000
 #define HUB_CHECK_US  1000000 /* not more often, whatever server_check_delay says */
+/* What clients wait for must end, also where server_connect_timeout = 0. */
+#define HUB_ANSWER_US 15000000
 
 TAILQ_HEAD(tickets, ticket);
 
@@ -34,6 +36,9 @@ struct hub {
 	struct tickets waiting, served; /* served: by the query under way */
 	uint64_t generation;            /* of the configuration */
 	int64_t used_us;
+	int64_t failed_us; /* when its login did; 0: the last one was fine */
+	char *error;       /* why */
+	char error_state[6];
 };
 
 _Atomic unsigned hub_count;
@@ -100,6 +105,33 @@ tickets_fail(struct hub *h, const char *sqlstate, const char *why)
 
 	tickets_done(h, &h->served, &error);
 	tickets_done(h, &h->waiting, &error);
+}
+
+/* A login that has failed is not repeated at once: those who come meanwhile hear of it. */
+static bool
+hub_has_failed(struct hub *h)
+{
+	int64_t retry = pool_settings(h->worker)->server_login_retry;
+	char *message;
+
+	if (retry < WORKER_TICK_US)
+		retry = WORKER_TICK_US;
+	if (h->failed_us == 0 || clock_us() - h->failed_us >= retry)
+		return (false);
+	message = mem_printf(
+	    "server login has been failing, cached error: %s (server_login_retry)",
+	    h->error);
+	tickets_fail(h, h->error_state, message);
+	free(message);
+	return (true);
+}
+
+static void
+hub_forgive(struct hub *h)
+{
+	h->failed_us = 0;
+	free(h->error);
+	h->error = NULL;
 }
 
 /* ---- channels ---- */
@@ -177,18 +209,6 @@ hub_ask(const struct ear *ear)
 
 /* ---- what the server is told ---- */
 
-void
-hub_put_quoted(struct buf *out, const char *text, char quote)
-{
-	buf_add(out, &quote, 1);
-	for (; *text != '\0'; text++) {
-		if (*text == quote)
-			buf_add(out, &quote, 1);
-		buf_add(out, text, 1);
-	}
-	buf_add(out, &quote, 1);
-}
-
 static void
 hub_ran(struct link *l, void *arg, const struct proto_error_fields *error)
 {
@@ -240,14 +260,15 @@ hub_serve(struct hub *h)
 	if (h->is_telling)
 		return;
 	if (h->link == NULL && !TAILQ_EMPTY(&h->waiting)) {
-		hub_open(h);
+		if (!hub_has_failed(h))
+			hub_open(h);
 		return;
 	}
 	if (!hub_is_up(h) || h->link->state != LINK_IDLE)
 		return;
 	if (!h->has_encoding) {
 		buf_addstr(&sql, "SET client_encoding = ");
-		hub_put_quoted(&sql, h->encoding, '\'');
+		buf_add_quoted(&sql, h->encoding, '\'');
 		buf_addstr(&sql, ";");
 	}
 	for (c = TAILQ_FIRST(&h->due); c != NULL; c = next) {
@@ -262,7 +283,7 @@ hub_serve(struct hub *h)
 			continue;
 		c->is_telling = true;
 		buf_addstr(&sql, c->is_on ? "UNLISTEN " : "LISTEN ");
-		hub_put_quoted(&sql, c->name, '"');
+		buf_add_quoted(&sql, c->name, '"');
 		buf_addstr(&sql, ";");
 	}
 	if (sql.len > 0 || !TAILQ_EMPTY(&h->waiting)) {
@@ -292,6 +313,7 @@ hub_ready(struct link *l)
 	atomic_fetch_add(&hub_count, 1);
 	atomic_fetch_add(&hubs_of[h->worker->index], 1);
 	l->was_ready = true;
+	hub_forgive(h);
 	hub_serve(h);
 }
 
@@ -312,10 +334,15 @@ static void
 hub_failed(
     struct link *l, int fault, const char *why, const struct proto_error_fields *error)
 {
-	tickets_fail(l->place,
+	struct hub *h = l->place;
+
+	hub_forgive(h);
+	h->failed_us = clock_us();
+	h->error = mem_str(why);
+	text_copy(h->error_state, sizeof(h->error_state),
 	    error != NULL && strlen(error->sqlstate) == 5 ? error->sqlstate
-							  : fault_info(fault)->sqlstate,
-	    why);
+							  : fault_info(fault)->sqlstate);
+	tickets_fail(h, h->error_state, why);
 }
 
 /* Nobody knows what was notified meanwhile: who listens is told so. */
@@ -408,6 +435,7 @@ hub_bury(struct burial *b)
 {
 	struct hub *h = CONTAINER_OF(b, struct hub, burial);
 
+	hub_forgive(h);
 	free(h->place);
 	free(h->encoding);
 	free(h);
@@ -452,6 +480,46 @@ hub_drop(struct hub *h, const char *why)
 	hub_lose(h, why);
 }
 
+/* What closes links of the pool closes this one, of which its listeners must know. True: the hub
+ * is gone with it. */
+static bool
+hub_obey(struct hub *h)
+{
+	const char *why = h->link != NULL ? pool_aside_unfit(h->seat, h->link) : NULL;
+
+	if (why == NULL)
+		return (false);
+	if (hub_is_used(h)) {
+		hub_drop(h, why);
+		return (false);
+	}
+	hub_end(h, why);
+	return (true);
+}
+
+void
+hub_apply(struct worker *w)
+{
+	struct hub *h, *next;
+
+	for (h = TAILQ_FIRST(&session_worker(w)->hubs); h != NULL; h = next) {
+		next = TAILQ_NEXT(h, entry);
+		(void)hub_obey(h);
+	}
+}
+
+/* How long an answer may take. */
+static int64_t
+hub_patience(const struct hub *h)
+{
+	const struct settings *set = pool_settings(h->worker);
+	int64_t most = h->seat->limits.query_wait_timeout;
+
+	if (set->server_connect_timeout > 0)
+		return (set->server_connect_timeout);
+	return (most > 0 && most < HUB_ANSWER_US ? most : HUB_ANSWER_US);
+}
+
 /* A server from which nothing comes may be cut off: it is asked, and does not answer then. */
 static bool
 hub_wants_check(const struct hub *h, int64_t now)
@@ -467,13 +535,12 @@ hub_wants_check(const struct hub *h, int64_t now)
 static void
 hub_tick_one(struct hub *h, int64_t now)
 {
-	int64_t most = pool_settings(h->worker)->server_connect_timeout;
+	int64_t most = hub_patience(h);
 	struct link *l = h->link;
 
-	if (l != NULL && l->login != NULL && most > 0 && now - l->connect_us > most)
+	if (l != NULL && l->login != NULL && now - l->connect_us > most)
 		link_login_expire(l);
-	else if (l != NULL && l->state == LINK_RUNNING && most > 0 &&
-		 now - l->run_us > most)
+	else if (l != NULL && l->state == LINK_RUNNING && now - l->run_us > most)
 		hub_drop(h, "server did not answer (server_connect_timeout)");
 	else
 		hub_serve(h);
@@ -490,7 +557,8 @@ hub_tick(struct worker *w, int64_t now)
 
 	for (h = TAILQ_FIRST(&session_worker(w)->hubs); h != NULL; h = next) {
 		next = TAILQ_NEXT(h, entry);
-		hub_tick_one(h, now);
+		if (!hub_obey(h))
+			hub_tick_one(h, now);
 	}
 }
 
@@ -507,6 +575,7 @@ hub_world(struct worker *w)
 			h->place = h->seat->database != NULL ? pool_site(h->seat, NULL)
 							     : mem_str("");
 			h->generation = h->seat->since;
+			hub_forgive(h);
 		}
 	}
 }

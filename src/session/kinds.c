@@ -74,18 +74,6 @@ kind_remember(struct session_worker *sw, const struct seat *seat, const char *sq
 	k->until_us = clock_us() + KINDS_TRUSTED_US;
 }
 
-static void
-put_quoted(struct buf *out, const char *text, char quote)
-{
-	buf_add(out, &quote, 1);
-	for (; *text != '\0'; text++) {
-		if (*text == quote)
-			buf_add(out, &quote, 1);
-		buf_add(out, text, 1);
-	}
-	buf_add(out, &quote, 1);
-}
-
 static bool
 is_simple_view(const struct session *s, const struct sql_table *t)
 {
@@ -115,15 +103,15 @@ kinds_sql(const struct session *s, const struct sql_facts *f)
 			continue;
 		name.len = 0;
 		if (t->schema != NULL) {
-			put_quoted(&name, t->schema, '"');
+			buf_add_quoted(&name, t->schema, '"');
 			buf_add(&name, ".", 1);
 		}
-		put_quoted(&name, t->name, '"');
+		buf_add_quoted(&name, t->name, '"');
 		buf_add(&name, "", 1);
 		buf_addstr(&out,
 		    "SELECT 1 / (relkind NOT IN ('v', 'm'))::int FROM pg_catalog.pg_class "
 		    "WHERE oid = pg_catalog.to_regclass(");
-		put_quoted(&out, (const char *)name.mem, '\'');
+		buf_add_quoted(&out, (const char *)name.mem, '\'');
 		buf_addstr(&out, ");");
 	}
 	buf_free(&name);

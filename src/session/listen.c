@@ -158,6 +158,11 @@ listen_want(struct session *s, const char *name)
 			return (refuse(ls, "53400",
 			    "too many channels for one client (max_listen_channels)",
 			    NULL));
+		if (s->seat->database != NULL && s->seat->database->host_count > 1 &&
+		    s->seat->database->round_robin_hosts)
+			return (refuse(ls, "0A000",
+			    "LISTEN cannot hear several hosts that take turns",
+			    "Use load_balance_hosts = disable."));
 		hub = hub_get(s->seat, client_encoding(s));
 		if (hub == NULL)
 			return (refuse(ls, fault_info(F_POOL_GONE)->sqlstate,
@@ -208,6 +213,14 @@ listen_is_ready(struct session *s, const char *sql, size_t len)
 	return (go != LISTEN_WAITS);
 }
 
+bool
+listen_has_room(const struct session *s)
+{
+	return (s->listens == NULL ||
+		s->listens->action_count <
+		    4 * (uint64_t)pool_settings(s->worker)->max_listen_channels);
+}
+
 char *
 listen_mark(struct session *s, const char *channel, bool is_off)
 {
@@ -234,6 +247,8 @@ shown(struct link *l, void *arg, const struct proto_error_fields *error)
 {
 	struct session *s = arg;
 
+	/* A cancel request meanwhile must not meet a later statement. */
+	s->is_refused = false;
 	if (error == NULL) {
 		session_flow(s);
 		return;
@@ -259,7 +274,7 @@ listen_is_shown(struct session *s, const char *sql, size_t len)
 		if (!ear->is_on)
 			continue;
 		buf_addstr(&text, "LISTEN ");
-		hub_put_quoted(&text, ear->channel->name, '"');
+		buf_add_quoted(&text, ear->channel->name, '"');
 		buf_addstr(&text, ";");
 	}
 	if (text.len == 0)

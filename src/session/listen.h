@@ -72,8 +72,6 @@ void hub_remove(struct ear *);
 /* The channel is not on, and is to be. */
 void hub_ask(const struct ear *);
 void hub_sync(struct hub *, struct ticket *);
-/* A name or a string constant. */
-void hub_put_quoted(struct buf *, const char *text, char quote);
 void ticket_leave(struct ticket *);
 /* Calls each() for the hubs of this worker that hear what is notified there. */
 void hub_each_near(
@@ -90,6 +88,8 @@ hub_any(void)
 unsigned hub_count_of(unsigned worker);
 void hub_tick(struct worker *, int64_t now_us);
 void hub_world(struct worker *);
+/* PAUSE, RECONNECT … of databases. */
+void hub_apply(struct worker *);
 /* Ends those of a database that nobody listens on. */
 void hub_kill(struct worker *, const char *database_or_null);
 void hub_end_all(struct worker *);
@@ -150,6 +150,10 @@ bool listen_is_ready(struct session *, const char *sql, size_t len);
 /* A statement that may ask pg_listening_channels(): the link listens as the client does. False:
  * the message waits. Not in a transaction: there it would listen too late. */
 bool listen_is_shown(struct session *, const char *sql, size_t len);
+/* Whether the transaction may have one more LISTEN or UNLISTEN. */
+bool listen_has_room(const struct session *);
+#define LISTEN_NO_ROOM                                                                   \
+	"too many LISTENs and UNLISTENs in one transaction (max_listen_channels)"
 /* What the server gets for LISTEN (channel) or UNLISTEN (is_off; NULL: *) of the client. The
  * caller frees it. */
 char *listen_mark(struct session *, const char *channel, bool is_off) MUST_USE;

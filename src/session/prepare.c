@@ -271,7 +271,8 @@ real_listen(
 	step->listens = !is_off;
 	step->does = PREP_LISTEN;
 	step->name = p->name != NULL ? mem_str(p->name) : NULL;
-	if (!is_bound)
+	/* Its Execute will be refused. */
+	if (!is_bound || !listen_has_room(s))
 		return (mem_str("LISTEN pgweave_listen_0"));
 	return (listen_mark(s, p->name, is_off));
 }
@@ -409,7 +410,10 @@ before_listen(struct up *u, const struct prep_step *step, uint32_t size)
 	enum listen_go go = LISTEN_GO;
 	struct refusal *why;
 
-	if (step->listens && s->link->txn != 'E')
+	if (!listen_has_room(s)) {
+		refusal_set(&listen_get(s)->refusal, "54000", LISTEN_NO_ROOM, NULL, NULL);
+		go = LISTEN_REFUSED;
+	} else if (step->listens && s->link->txn != 'E')
 		go = listen_want(s, step->name);
 	if (go == LISTEN_GO)
 		return (UP_PASS);

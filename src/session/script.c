@@ -373,6 +373,8 @@ put_listen(struct script *b, const struct sql_scan *scan, const struct sql_prepa
 
 	if (b->is_long || b->p->count >= SCRIPT_STATEMENTS)
 		refuse(b, "54000", "too many statements in a string with LISTEN");
+	else if (!listen_has_room(s))
+		refuse(b, "54000", LISTEN_NO_ROOM);
 	else if (s->listens != NULL && refusal_is_set(&s->listens->refusal)) {
 		const struct refusal *why = &s->listens->refusal;
 

@@ -421,6 +421,12 @@ session_kill(struct worker *w, const char *database)
 	hub_kill(w, database);
 }
 
+void
+session_apply(struct worker *w)
+{
+	hub_apply(w);
+}
+
 static void
 act_drain(struct session *s)
 {

@@ -330,6 +330,9 @@ up_bind(struct up *u, const uint8_t *head, size_t have, uint32_t size)
 		      : statement[0] == '\0' && s->unnamed != NULL &&
 			    prep_is(s->unnamed) && !prep_settle(u))
 		return (UP_STOP);
+	if (UNLIKELY(s->listens != NULL) && n != NULL && s->weave == NULL &&
+	    !listen_is_shown(s, (const char *)n->stmt->data, n->stmt->sql_len))
+		return (UP_STOP);
 	st = n != NULL ? n->stmt : statement[0] == '\0' ? s->unnamed : NULL;
 	if (((st != NULL && st->leaves != 0 && s->weave == NULL) ||
 		(s->carry != NULL && s->carry->portal != NULL)) &&

@@ -2,6 +2,7 @@
 that listens, from the pid that the client who notified was given."""
 import select
 import threading
+import time
 
 import pgproto
 import psycopg
@@ -174,6 +175,11 @@ def test_pools_are_free(module_proxy, pg):
             c.execute('listen one; listen "Two"')
             assert sorted(c.execute(asks).fetchall()) == [("Two",), ("one",)]
             assert len(c.execute("select pg_listening_channels()", prepare=False).fetchall()) == 2
+            # Also by a name, of a statement that a server has taken a moment ago.
+            for n in (b"p1", b"p2", b"p2"):
+                if c.pgconn.describe_prepared(n).status == pq.ExecStatus.FATAL_ERROR:
+                    c.pgconn.prepare(n, asks.encode())
+                assert c.pgconn.exec_prepared(n, []).ntuples == 2
             assert c.execute("unlisten one").statusmessage == "UNLISTEN"
             assert c.pgconn.exec_params(asks.encode(), []).get_value(0, 0) == b"Two"
             assert other.execute(asks).fetchall() == []
@@ -284,6 +290,17 @@ def test_limits(module_proxy, pg):
         with pytest.raises(psycopg.errors.ConfigurationLimitExceeded, match="max_listen_channels"):
             a.run("listen c")
         a.run("unlisten b", "listen c")
+        for sql in ("listen a", "unlisten b"):
+            a.run("begin")
+            with pytest.raises(psycopg.errors.ProgramLimitExceeded, match="one transaction"):
+                a.run(*[sql] * 10)
+            a.run("rollback")
+        a.pg.prepare(b"l", b"unlisten b")
+        a.run("begin")
+        got = [a.pg.exec_prepared(b"l", []).error_field(pq.DiagnosticField.SQLSTATE)
+               for _ in range(10)]
+        assert got[0] is None and b"54000" in got
+        a.run("rollback")
         # One that sits in a transaction does not make the proxy grow.
         a.run("begin")
         for n in range(3):
@@ -338,19 +355,70 @@ def test_lost_in_transaction(pg, module_proxy):
 
 def test_no_link(pg, module_proxy, extended):
     """A LISTEN that cannot be is an error of its statement alone."""
-    door = module_proxy(pg, pool_mode="transaction", default_pool_size=2)
+    door = module_proxy(pg, pool_mode="transaction", default_pool_size=2, server_login_retry="300s")
     with pg.connect("shop") as direct, Ear(door, extended, user="bob") as a:
         a.run("select 1")
         direct.execute("alter role bob connection limit 1")
-        with pytest.raises(psycopg.errors.TooManyConnections):
+        with pytest.raises(psycopg.errors.TooManyConnections, match="too many connections for role"):
             a.run("listen x")
         a.run("begin")
-        with pytest.raises(psycopg.errors.TooManyConnections):
+        # The server is not asked without pause.
+        direct.execute("alter role bob connection limit -1")
+        with pytest.raises(psycopg.errors.TooManyConnections, match="server_login_retry"):
             a.run("listen x")
         assert a.run("rollback", "select 1") == ["ROLLBACK", "SELECT 1"]
-        direct.execute("alter role bob connection limit -1")
-        a.run("listen x", "notify x")
+        module_proxy.rewrite(door, server_login_retry="0")
+        with door.console() as console:
+            console.command("reload")
+        until = time.monotonic() + 10
+        while not listens(a):
+            assert time.monotonic() < until
+        a.run("notify x")
         assert a.had() == [("x", "", a.pid)]
+
+
+def listens(ear):
+    try:
+        return ear.run("listen x")
+    except psycopg.errors.TooManyConnections:
+        return False
+
+
+@pytest.mark.parametrize("command", ["pause shop", "reconnect shop"])
+def test_operator(pg, module_proxy, command):
+    """The listening connection is the database's as those of the pool are; one that nobody needs
+    goes without a word."""
+    door = module_proxy(pg, pool_mode="transaction", default_pool_size=2, workers=1)
+    with Ear(door) as a, Ear(door, user="bob") as b, door.console() as console:
+        a.run("listen x")
+        b.run("listen x", "unlisten x")
+        console.command(command)
+        assert door.rows("LISTENS") == []
+        assert a.is_closed_by(door, "notifications may have been missed")
+        if "pause" in command:
+            console.command("resume shop")
+        b.run("listen x", "notify x")
+        assert b.had() == [("x", "", b.pid)]
+
+
+def test_hosts(pg, module_proxy):
+    """The listening connection goes where the pool goes; hosts that take turns are refused."""
+    place = f"host=127.0.0.1,localhost port={pg.port}"
+    door = module_proxy(pg, databases={"shop": f"{place} dbname=shop load_balance_hosts=disable", "turns":
+                                       f"{place} dbname=shop"},
+                        pool_mode="transaction", default_pool_size=2, workers=1,
+                        server_login_retry="0")
+    with Ear(door) as a, Ear(door, dbname="turns") as t, pg.connect("shop") as direct:
+        with pytest.raises(psycopg.errors.FeatureNotSupported, match="take turns"):
+            t.run("listen x")
+        a.run("listen x")
+        with Ear(door) as b, Ear(door) as c:
+            b.run("begin")
+            direct.execute("alter role alice connection limit 0")
+            # No server lets it in: the pool looks at the next one.
+            c.pg.send_query(b"select 1")
+            assert a.is_closed_by(door, "pool has gone to another host")
+            direct.execute("alter role alice connection limit -1")
 
 
 def test_session_mode(module_proxy, pg, any_pg):

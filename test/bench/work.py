@@ -93,8 +93,9 @@ class Routing(Pgbench):
 
     def run(self, world, system, seconds):
         spent, done = {}, {}
-        for _ in range(self.SLICES):
-            for database in ("bench", "routed"):
+        turns = ("bench", "routed")
+        for n in range(self.SLICES):
+            for database in turns[::-1] if n % 2 else turns:
                 before = cpu_seconds(system.pid)
                 count, _ = self.pgbench(world, system, ["-T", str(max(1, seconds // self.SLICES))],
                                         database)

@@ -42,7 +42,7 @@ def test_a_hundred_thousand_statements(door, pg):
             want = 10000 * b"1\0\0\0\4" + pg_.ready("I")
             assert c.need(len(want)) == want
             sender.join()
-        for n in (0, 77777, MANY - 1, 4, 0):
+        for n in (0, MANY * 7 // 9, MANY - 1, 4, 0):
             assert c.say(again(f"s{n}"), SYNC) == f"2 D({n}) C(SELECT 1) Z(I)"
         assert c.say(pg_.parse("s5", "select 1"), SYNC) == \
             'E(42P05 prepared statement "s5" already exists) Z(I)'

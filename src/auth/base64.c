@@ -2,6 +2,8 @@
  * Base 64. Each value has one spelling here: bits that stand for nothing must be zero, so
  * that a proof cannot be altered on its way without being noticed.
  */
+#include <pthread.h>
+
 #include "base64.h"
 
 static const char digits[] =
@@ -29,17 +31,15 @@ base64_encode(const void *from, size_t len, char *to)
 	*to = '\0';
 }
 
-/* 0 to 63, or 64 for what is no digit. */
-static unsigned
-value_of(char c)
+/* One more than the value of a digit; 0: it is none. */
+static uint8_t values[256];
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+static void
+fill_values(void)
 {
-	if (c >= 'A' && c <= 'Z')
-		return ((unsigned)(c - 'A'));
-	if (c >= 'a' && c <= 'z')
-		return ((unsigned)(c - 'a') + 26);
-	if (c >= '0' && c <= '9')
-		return ((unsigned)(c - '0') + 52);
-	return (c == '+' ? 62 : c == '/' ? 63 : 64);
+	for (uint8_t i = 0; i < 64; i++)
+		values[(uint8_t)digits[i]] = i + 1;
 }
 
 ssize_t
@@ -51,15 +51,16 @@ base64_decode(const char *from, size_t len, uint8_t *to, size_t cap)
 	if (len % 4 != 0 || len == 0)
 		return (len == 0 ? 0 : F_AUTH_PROTOCOL);
 	padding = from[len - 1] != '=' ? 0 : from[len - 2] != '=' ? 1 : 2;
+	pthread_once(&once, fill_values);
 	size = len / 4 * 3 - padding;
 	if (size > cap)
 		return (F_AUTH_PROTOCOL);
 	for (size_t i = 0; i < len - padding; i++) {
-		unsigned v = value_of(from[i]);
+		unsigned v = values[(uint8_t)from[i]];
 
-		if (v == 64)
+		if (v == 0)
 			return (F_AUTH_PROTOCOL);
-		bits = bits << 6 | v;
+		bits = bits << 6 | (v - 1);
 		if (i % 4 != 0)
 			to[n++] = (uint8_t)(bits >> (6 - i % 4 * 2));
 	}

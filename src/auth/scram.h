@@ -54,8 +54,9 @@ struct scram_server {
 	const char *header;          /* of client-first, how the channel is bound */
 	int fault; /* of a sentence that has one of its own; 0: it is F_AUTH_PROTOCOL */
 	struct keys keys; /* stored, server: before the proof; client: after it */
-	/* Another secret that is as good, of the same salt; after the proof, whichever is right
-	 * stands in keys. */
+	/* Another secret that is as good, of the same salt, or none; after the proof, whichever
+	 * is right stands in keys. */
+	bool has_former;
 	struct keys former;
 };
 /* Reads client-first, appends server-first to out. salt: base 64. */

@@ -1,5 +1,4 @@
 /* SCRAM-SHA-256, the server's side, and the reading of attributes for both. */
-#include <openssl/crypto.h>
 #include <string.h>
 
 #include "scram.h"
@@ -168,16 +167,18 @@ is_proof_of(
 	return (same_secret(hash, keys->stored, SHA256_SIZE));
 }
 
-/* Whether it is that of either: both are tried whatever the first says, and the right one is
- * taken without a branch, so that the time does not tell which. */
+/* Whether it is that of either: where there are two, both are tried whatever the first says, and
+ * the right one is taken without a branch, so that the time does not tell which. */
 static bool
 check_proof(struct scram_server *s, const uint8_t proof[SHA256_SIZE])
 {
 	bool is_now = is_proof_of(s, proof, &s->keys);
-	bool is_former = is_proof_of(s, proof, &s->former);
+	bool is_former = s->has_former && is_proof_of(s, proof, &s->former);
 	uint8_t *keys = (uint8_t *)&s->keys, mask = (uint8_t) - (int)is_former;
 	const uint8_t *former = (const uint8_t *)&s->former;
 
+	if (!s->has_former)
+		return (is_now);
 	for (size_t i = 0; i < sizeof(s->keys); i++)
 		keys[i] ^= (uint8_t)((keys[i] ^ former[i]) & mask);
 	return (is_now | is_former);
@@ -240,5 +241,5 @@ void
 scram_server_free(struct scram_server *s)
 {
 	buf_free(&s->said);
-	OPENSSL_cleanse(s, sizeof(*s));
+	explicit_bzero(s, sizeof(*s));
 }

@@ -31,7 +31,8 @@ struct auth_server {
 	uint8_t salt[4];            /* md5 */
 	int iterations;             /* where there is no verifier */
 	struct verifier verifier; /* salt points into `secret`; of a SCRAM secret only */
-	struct keys former; /* of the secret before it; where there is none, of nothing */
+	bool has_former;          /* the secret before it is as good: */
+	struct keys former;
 	struct scram_server scram;
 	bool has_keys;  /* scram.keys are those of this client */
 	char *password; /* as the client gave it */
@@ -160,7 +161,6 @@ auth_server_start_bound(struct auth_server **server, enum auth_type auth_type,
 	if (binding != NULL)
 		s->scram.binding = *binding;
 	s->doom = find_doom(s);
-	keys_pseudo("former key", login, s->former.stored);
 	s->reason = "the login has not ended";
 	*server = s;
 	return (start_exchange(s, out));
@@ -176,14 +176,15 @@ auth_server_also(struct auth_server *s, const char *former)
 	    v.salt_len != s->verifier.salt_len ||
 	    memcmp(v.salt, s->verifier.salt, v.salt_len) != 0)
 		return;
+	s->has_former = true;
 	memcpy(s->former.stored, v.stored, SHA256_SIZE);
 	memcpy(s->former.server, v.server, SHA256_SIZE);
 }
 
 /* ---- passwords in clear ---- */
 
-/* Against a verifier and the keys of the secret before it, of the same salt. Keys are remembered for the right password only: wrong ones must not
- * drive those out. */
+/* Against a verifier and the keys of the secret before it, of the same salt, or NULL. Keys are
+ * remembered for the right password only: wrong ones must not drive those out. */
 static bool
 same_as_verifier(
     const struct verifier *v, const struct keys *former, const char *password)
@@ -200,7 +201,7 @@ same_as_verifier(
 	if (!known)
 		keys_derive(&of, &keys);
 	same = same_secret(keys.stored, v->stored, SHA256_SIZE) |
-	       same_secret(keys.stored, former->stored, SHA256_SIZE);
+	       (former != NULL && same_secret(keys.stored, former->stored, SHA256_SIZE));
 	if (same && !known)
 		keys_remember(&of, &keys);
 	OPENSSL_cleanse(&keys, sizeof(keys));
@@ -242,7 +243,8 @@ check_clear(struct auth_server *s, const char *password)
 	if (s->doom != NULL)
 		return (same_as_nothing(s->login, password));
 	if (s->kind == SECRET_SCRAM)
-		return (same_as_verifier(&s->verifier, &s->former, password));
+		return (same_as_verifier(
+		    &s->verifier, s->has_former ? &s->former : NULL, password));
 	if (s->kind == SECRET_PLAIN)
 		same = same_text(password, s->secret);
 	else
@@ -341,6 +343,7 @@ fill_keys(struct auth_server *s)
 	uint8_t salt[SHA256_SIZE];
 	struct keys_of of = {s->secret, salt, SALT_SIZE, s->iterations};
 
+	s->scram.has_former = s->has_former;
 	s->scram.former = s->former;
 	if (s->doom != NULL) {
 		keys_pseudo("stored key", s->login, s->scram.keys.stored);

@@ -519,6 +519,7 @@ session_console_start(struct session *s)
 	TAILQ_INIT(&s->console->named);
 	s->says_pgbouncer = strcmp(s->login->startup.database, "pgbouncer") == 0;
 	stat_count(M_console_logins, 1);
+	session_login_said(s, &out);
 	proto_auth_ok(&out);
 	for (size_t i = 0; i < ARRAY_LEN(parameters); i++)
 		proto_parameter_status(&out, parameters[i][0], parameters[i][1]);

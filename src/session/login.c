@@ -21,7 +21,17 @@ session_login_free(struct session *s)
 	vars_release(s->worker, login->want);
 	buf_free(&login->own.params);
 	buf_free(&login->packet);
+	buf_free(&login->last_words);
 	free(login);
+}
+
+void
+session_login_said(struct session *s, struct buf *out)
+{
+	if (s->login == NULL)
+		return;
+	*out = s->login->last_words;
+	s->login->last_words = (struct buf){0};
 }
 
 /* ---- the startup packet ---- */

@@ -49,6 +49,7 @@ struct session_login {
 	struct buf packet; /* the startup packet; the fields of startup point into it */
 	struct proto_startup startup;
 	struct auth_server *auth;
+	struct buf last_words; /* of the exchange: they go with what follows them */
 	const struct topo_database *database; /* valid until the next turn only */
 	struct vars *want; /* what it asked for, before a server has made it canonical */
 	struct link_own own; /* of a walsender, instead */
@@ -72,6 +73,8 @@ size_t session_startup_bytes(struct session *, const uint8_t *p, size_t len);
 /* The handshake of TLS is over. */
 void session_startup_secured(struct session *);
 void session_login_free(struct session *);
+/* What the client has not been told yet of its login; out: empty, and the caller's. */
+void session_login_said(struct session *, struct buf *out);
 
 /* ---- prove.c ---- */
 

@@ -123,7 +123,10 @@ prove_next(struct session *s, enum auth_step step, struct buf *out, int fault)
 {
 	const struct auth_server *auth = s->login->auth;
 
-	if (out->len > 0)
+	/* Who is in hears it with AuthenticationOk, as from PostgreSQL. */
+	if (step == AUTH_DONE)
+		buf_add(&s->login->last_words, out->mem, out->len);
+	else if (out->len > 0)
 		stream_write(&s->stream, out->mem, out->len);
 	switch (step) {
 	case AUTH_SEND:

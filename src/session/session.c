@@ -105,6 +105,7 @@ session_error_in(struct session *s, const char *severity, const char *sqlstate,
 
 	if (pool_settings(s->worker)->log_pooler_errors)
 		session_log(s, LOG_WARNING_, "pooler error: %s", message);
+	session_login_said(s, &out);
 	proto_error_in(&out, severity, sqlstate, message, detail, hint, context);
 	stream_write(&s->stream, out.mem, out.len);
 	buf_free(&out);

@@ -12,6 +12,8 @@
 #include <string.h>
 #include <strings.h>
 
+#define GREETING_BYTES 700 /* what most greetings need */
+
 /* ---- parameters of the startup packet ---- */
 
 struct wanted {
@@ -380,6 +382,8 @@ session_greet(struct session *s)
 	const char *name, *value;
 	enum vars_kind kind;
 
+	session_login_said(s, &out);
+	buf_room(&out, GREETING_BYTES);
 	proto_auth_ok(&out);
 	for (unsigned i = 0; i < vars_count(s->vars); i++) {
 		vars_at(s->vars, i, &name, &value, &kind);

@@ -78,13 +78,14 @@ struct worker {
 	struct buf wire_out;                   /* TLS: bytes to be sent */
 	struct buf plain_out;                  /* TLS: parts gathered into one record */
 	TAILQ_HEAD(stream_list, stream) ready; /* streams with work that needs no event */
+	struct stream_list young; /* streams that hangup_fd does not have yet */
 	STAILQ_HEAD(, burial) buried;
 	void *slot[WORKER_SLOTS]; /* each room's own state of this worker */
 	void (*tick[WORKER_TICKS])(struct worker *, int64_t now_us);
 	/* Called after everything else in a turn. */
 	void (*turn[WORKER_TICKS])(struct worker *);
 	struct event *tick_event, *wake_event, *hangup_event;
-	int hangup_fd; /* an epoll set of all streams, for hang-ups and errors alone */
+	int hangup_fd; /* an epoll set of streams, for hang-ups and errors alone */
 	bool is_stopping;
 	uint64_t turns;
 	int64_t loop_lag_us; /* how late the last tick came */
@@ -194,12 +195,13 @@ struct stream {
 	struct ssl_st *ssl; /* NULL: plain */
 	struct buf in;      /* came, not dealt with yet */
 	struct buf out;     /* to be sent as it is, when the kernel takes it */
-	TAILQ_ENTRY(stream) ready_entry;
+	TAILQ_ENTRY(stream) ready_entry, young_entry;
 	int fd; /* -1: closed */
 	int err;
 	bool has_more : 1; /* the kernel may have bytes that we have not read */
 	bool is_paused : 1;
 	bool is_ready : 1; /* on the worker's ready list */
+	bool is_young : 1; /* on its list of these */
 	bool is_lost : 1;  /* end of file or an error was met */
 	bool told_lost : 1;
 	bool is_connecting : 1;

@@ -6,9 +6,11 @@
  *
  * A connection owns memory only while bytes are stuck. After a short read the kernel's
  * buffer is known to be empty (new bytes bring a new edge) unless the peer has hung up: then
- * reading goes on to the end. That hang-up or reset may come together with bytes, in one
- * edge, and libevent does not pass on which it was; so every socket is also in a second
- * epoll set of the worker, which reports those alone and costs nothing while they live.
+ * reading goes on to the end. A hang-up that comes together with bytes, in one edge, libevent
+ * passes on, but not a reset, and no hang-up with a reset behind it; so every socket is also in a
+ * second epoll set of the worker, which reports those alone and costs nothing while they live. To
+ * put it there costs something: only what is still there at the next tick is, which a login that
+ * is for one statement is not. The set reports what has happened before, too.
  */
 #include "stream.h"
 #include "tls.h"
@@ -32,15 +34,37 @@ stream_make_ready(struct stream *s)
 	TAILQ_INSERT_TAIL(&s->worker->ready, s, ready_entry);
 }
 
+/* Not young any more. */
+static void
+stream_grow_up(struct stream *s)
+{
+	if (s->is_young)
+		TAILQ_REMOVE(&s->worker->young, s, young_entry);
+	s->is_young = false;
+}
+
 static void
 stream_watch(struct stream *s)
 {
-	struct epoll_event hangup = {.events = EPOLLRDHUP | EPOLLET, .data.ptr = s};
-
 	INVARIANT(event_assign(&s->event, s->worker->base, s->fd,
-		      EV_READ | EV_ET | EV_PERSIST, stream_event, s) == 0);
+		      EV_READ | EV_CLOSED | EV_ET | EV_PERSIST, stream_event, s) == 0);
 	INVARIANT(event_add(&s->event, NULL) == 0);
-	INVARIANT(epoll_ctl(s->worker->hangup_fd, EPOLL_CTL_ADD, s->fd, &hangup) == 0);
+	s->is_young = true;
+	TAILQ_INSERT_TAIL(&s->worker->young, s, young_entry);
+}
+
+void
+stream_watch_young(struct worker *w)
+{
+	struct stream *s;
+
+	while ((s = TAILQ_FIRST(&w->young)) != NULL) {
+		struct epoll_event hangup = {
+		    .events = EPOLLRDHUP | EPOLLET, .data.ptr = s};
+
+		stream_grow_up(s);
+		INVARIANT(epoll_ctl(w->hangup_fd, EPOLL_CTL_ADD, s->fd, &hangup) == 0);
+	}
 }
 
 static void
@@ -116,6 +140,7 @@ stream_close(struct stream *s)
 	if (s->is_ready)
 		TAILQ_REMOVE(&s->worker->ready, s, ready_entry);
 	s->is_ready = false;
+	stream_grow_up(s);
 	event_del(&s->event);
 	stream_unwatch_write(s);
 	SSL_free(s->ssl);
@@ -476,6 +501,8 @@ stream_event(evutil_socket_t fd, short what, void *arg)
 	(void)fd;
 	if (s->fd < 0)
 		return;
+	if (what & EV_CLOSED)
+		s->has_hung_up = true;
 	if (s->is_connecting) {
 		/* Until then, an edge for reading is only the error that writing shows too. */
 		if (what & EV_WRITE)
@@ -484,7 +511,7 @@ stream_event(evutil_socket_t fd, short what, void *arg)
 	}
 	if (what & EV_WRITE)
 		stream_flush(s);
-	if (s->fd < 0 || !(what & EV_READ))
+	if (s->fd < 0 || !(what & (EV_READ | EV_CLOSED)))
 		return;
 	s->has_more = true;
 	stream_serve(s);
@@ -588,7 +615,9 @@ stream_detach(struct stream *s)
 	s->is_ready = false;
 	event_del(&s->event);
 	stream_unwatch_write(s);
-	epoll_ctl(s->worker->hangup_fd, EPOLL_CTL_DEL, s->fd, NULL);
+	if (!s->is_young)
+		epoll_ctl(s->worker->hangup_fd, EPOLL_CTL_DEL, s->fd, NULL);
+	stream_grow_up(s);
 	s->worker = NULL;
 }
 

@@ -10,6 +10,8 @@
 void stream_serve(struct stream *);
 /* The event callback of a worker's hangup_fd. */
 void stream_hangups(evutil_socket_t fd, short what, void *arg);
+/* Puts the young streams into it. */
+void stream_watch_young(struct worker *);
 /* Puts the stream on the ready list of its worker. */
 void stream_make_ready(struct stream *);
 /* Sending is over; lost() follows what can still be read. */

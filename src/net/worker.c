@@ -72,6 +72,7 @@ worker_ticked(evutil_socket_t fd, short what, void *arg)
 	w->loop_lag_us =
 	    w->tick_due_us != 0 && now > w->tick_due_us ? now - w->tick_due_us : 0;
 	w->tick_due_us = now + WORKER_TICK_US;
+	stream_watch_young(w);
 	for (size_t i = 0; w->tick[i] != NULL; i++)
 		w->tick[i](w, now);
 }
@@ -86,6 +87,7 @@ worker_create(unsigned index, unsigned count)
 	w->index = index;
 	w->count = count;
 	TAILQ_INIT(&w->ready);
+	TAILQ_INIT(&w->young);
 	STAILQ_INIT(&w->buried);
 	INVARIANT(cfg != NULL);
 	event_config_set_flag(cfg, EVENT_BASE_FLAG_NOLOCK);

@@ -268,9 +268,9 @@ def test_a_server_that_binds(proxy, pg, certs):
 
 # ---- exchanges that go wrong ----
 
-def begin(r, user="alice", password="pw-alice"):
+def begin(r, user="alice", password="pw-alice", database="shop"):
     """(client, server-first) of an exchange."""
-    r.send(pgproto.startup(dict(user=user, database="shop")))
+    r.send(pgproto.startup(dict(user=user, database=database)))
     assert r.message()[2][:4] == b"\0\0\0\x0a"
     scram = pgproto.ScramClient(password)
     r.send(pgproto.sasl_initial("SCRAM-SHA-256", scram.first()))
@@ -303,6 +303,26 @@ def test_cut_and_replayed(proxy, pg):
             assert r.message()[1]["C"] in ("08P01", "28P01")
             assert r.is_closed()
     assert refusal(door.port, "alice", password="pw-alice")[0] is None
+
+
+def test_the_end_comes_with_the_greeting(proxy, pg):
+    door = proxy(pg, auth_type="scram-sha-256")
+    assert refusal(door.port, "alice", password="pw-alice")[0] is None
+    with Raw(door.port) as r:
+        scram, first = begin(r)
+        r.send(pgproto.message("p", scram.final(first)))
+        r.inbox = r.sock.recv(1 << 16)
+        # all of it in what one write brings
+        r.sock.close()
+        said = r.until("Z")
+        scram.verify(said[0][2][4:])
+        assert [m[0] for m in said if m[0] != "S"] == ["R", "R", "K", "Z"]
+    # nor is it lost before a refusal
+    with Raw(door.port) as r:
+        scram, first = begin(r, database="nowhere")
+        r.send(pgproto.message("p", scram.final(first)))
+        scram.verify(r.message()[2][4:])
+        assert r.message()[1]["C"] == "3D000"
 
 
 @pytest.mark.parametrize("salt,iterations,own", [

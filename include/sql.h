@@ -105,7 +105,7 @@ int sql_listen_may(const char *text, size_t len, bool or_unlisten);
 
 /* Of a statement that needs a database without connections, be it as a template: its name, which
  * the caller frees; NULL: it is no such statement. */
-char *sql_lone_database(const char *text, size_t len) MUST_USE;
+char *sql_lone_database(const char *text, size_t len, bool *is_template) MUST_USE;
 /* A look at the first letters: false when it is none. */
 static inline bool
 sql_lone_may(const char *text, size_t len)

@@ -241,6 +241,7 @@ struct stmt {
 	char *
 	    declared; /* by PREPARE, with these types: "(int, text)" or ""; NULL: by Parse */
 	uint8_t prepare; /* enum sql_prepare_kind: what the text is */
+	bool is_lone;    /* DROP DATABASE … */
 	bool knows_share;
 	uint8_t share;   /* enum sql_share */
 	uint16_t leaves; /* enum sql_leaves: what it may leave in the server's session */

@@ -35,6 +35,17 @@ prepare_kind(const char *sql, size_t len)
 	return (kind);
 }
 
+static bool
+is_lone(const char *sql, size_t len)
+{
+	bool is_template;
+	char *name =
+	    sql_lone_may(sql, len) ? sql_lone_database(sql, len, &is_template) : NULL;
+
+	free(name);
+	return (name != NULL);
+}
+
 struct stmt *
 stmt_intern_as(struct worker *w, struct hash128 id, const char *sql, size_t sql_len,
     const uint8_t *types, size_t types_len)
@@ -56,6 +67,7 @@ stmt_intern_as(struct worker *w, struct hash128 id, const char *sql, size_t sql_
 	memcpy(st->data, sql, sql_len);
 	memcpy(st->data + sql_len + 1, types, types_len);
 	st->prepare = prepare_kind((const char *)st->data, sql_len);
+	st->is_lone = is_lone((const char *)st->data, sql_len);
 	st->leaves = (uint16_t)carry_leaves((const char *)st->data, sql_len);
 	/* Shared listening links hear for it: see listen.h. */
 	st->leaves &= (uint16_t)~SQL_LEAVES_LISTENER;

@@ -334,6 +334,9 @@ up_bind(struct up *u, const uint8_t *head, size_t have, uint32_t size)
 	    !listen_is_shown(s, (const char *)n->stmt->data, n->stmt->sql_len))
 		return (UP_STOP);
 	st = n != NULL ? n->stmt : statement[0] == '\0' ? s->unnamed : NULL;
+	if (st != NULL && UNLIKELY(st->is_lone) && s->weave == NULL &&
+	    !fence_is_ready(u, (const char *)st->data, st->sql_len))
+		return (UP_STOP);
 	if (((st != NULL && st->leaves != 0 && s->weave == NULL) ||
 		(s->carry != NULL && s->carry->portal != NULL)) &&
 	    (v = carry_bind(u, st, portal, size)) != UP_PASS)
@@ -611,6 +614,15 @@ up_query(struct up *u, uint32_t size)
 	return (v == UP_GO_ON ? up_body(u, size + 1, true) : v);
 }
 
+/* A Parse with nothing but a Sync behind it: its statement runs at a Bind. */
+static bool
+is_for_later(const struct up *u, uint32_t size)
+{
+	size_t next = u->used + size + 1;
+
+	return (next < u->len && u->p[next] == 'S');
+}
+
 #define OWN_LETTERS 24
 /* What is the proxy's own business in a statement: CREATE, ALTER and DROP DATABASE, and
  * pg_terminate_backend(). Nearly all are told by a few letters. at: of the text in the message; a
@@ -639,7 +651,8 @@ up_own_business(struct up *u, char type, uint32_t size)
 	if (UNLIKELY(sql_signal_may(sql + at, have - at)) &&
 	    (type == 'P' || !pool_settings(u->s->worker)->disable_pqexec))
 		return (signal_message(u, type, size));
-	if (at > 1 || LIKELY(!sql_lone_may(sql + at, have - at)))
+	if (LIKELY(!sql_lone_may(sql + at, have - at)) ||
+	    (at > 1 && is_for_later(u, size)))
 		return (UP_PASS);
 	/* They are short. */
 	return (fence_is_ready(u, sql + at, strnlen(sql + at, have - at)) ? UP_PASS

@@ -59,12 +59,13 @@ of_alter(struct walk *w)
 }
 
 char *
-sql_lone_database(const char *text, size_t len)
+sql_lone_database(const char *text, size_t len, bool *is_template)
 {
 	struct walk w = {.l = {.text = text, .len = (uint32_t)len}};
 
 	sql_lex(&w.l, &w.t);
-	if (take(&w, "create"))
+	*is_template = take(&w, "create");
+	if (*is_template)
 		return (take(&w, "database") ? of_create(&w) : NULL);
 	if (take(&w, "alter"))
 		return (take(&w, "database") ? of_alter(&w) : NULL);

@@ -1,6 +1,8 @@
 """CREATE, ALTER and DROP DATABASE: the proxy's own idle links are not in their way."""
+import pgproto
 import psycopg
 import pytest
+import raw
 
 MODES = ["transaction", "session"]
 
@@ -59,6 +61,54 @@ def test_links_in_use(door):
         with pytest.raises(psycopg.errors.ActiveSqlTransaction), c.transaction():
             c.execute("drop database tpl")
         assert t.execute("select 1").fetchone() == (1,)
+
+
+def idle_links(door):
+    return sorted(r["remote_pid"] for r in door.rows("SERVERS") if r["database"] == "tpl")
+
+
+def test_who_may(door, pg):
+    """Who has no right to it, or means none that exists, closes nobody's links."""
+    use(door, "tpl")
+    with door.connect("postgres", user="bob") as c, door.connect("postgres") as owner:
+        before = idle_links(door)
+        for sql in ("drop database tpl", "create database x template tpl",
+                    "alter database tpl rename to mine"):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                c.execute(sql)
+        with pytest.raises(psycopg.errors.InvalidCatalogName):
+            owner.execute("drop database nothing")
+        assert set(before) <= set(idle_links(door))
+
+
+def test_pipelined(door):
+    """One behind another has a fence of its own; so has one behind a statement that runs, and one
+    that was prepared before."""
+    with raw.Raw(door.port) as r:
+        assert r.login("alice", "postgres") is None
+        again = "alter database copy2 rename to copy1"
+        r.send(pgproto.query("create database copy1 template tpl"),
+               pgproto.parse("d", again), pgproto.SYNC)
+        r.until("Z")
+        r.until("Z")
+        use(door, "tpl")
+        use(door, "copy1")
+        r.send(pgproto.query("select pg_sleep(0.05)"),
+               pgproto.query("alter database copy1 rename to copy2"),
+               pgproto.query("alter database tpl rename to tpl2"))
+        got = [m for _ in range(3) for m in r.until("Z")]
+        assert [m[0] for m in got if m[0] in "CE"] == ["C"] * 3, got
+        r.send(pgproto.query("alter database tpl2 rename to tpl"))
+        r.until("Z")
+        use(door, "copy2")
+        if door.settings[4]["pool_mode"] == "session":
+            r.send(pgproto.query(again))
+        else:
+            r.send(pgproto.bind("", "d"), pgproto.execute(), pgproto.SYNC)
+        got = r.until("Z")
+        assert "C" in [m[0] for m in got], got
+        r.send(pgproto.query("drop database copy1"))
+        r.until("Z")
 
 
 def test_listening_link(door):

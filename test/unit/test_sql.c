@@ -850,8 +850,9 @@ constants_are_those_of_any_time(void **state)
 static char *
 lone(const char *text)
 {
-	return (sql_lone_may(text, strlen(text)) ? sql_lone_database(text, strlen(text))
-						 : NULL);
+	bool may = sql_lone_may(text, strlen(text));
+
+	return (may ? sql_lone_database(text, strlen(text), &may) : NULL);
 }
 
 static void

@@ -183,6 +183,19 @@ char *sql_reset_name(const struct sql_scan *) MUST_USE;
 void sql_setting_names(
     const struct sql_scan *, void (*each)(void *arg, const char *name), void *arg);
 
+/* An argument of set_config(): a constant's text, or a parameter's number; neither: NULL. */
+struct sql_config_argument {
+	char *text;
+	unsigned param; /* from 1 */
+};
+struct sql_config_call {
+	struct sql_config_argument name, value, is_local;
+};
+/* The calls of a SELECT that is nothing but calls of set_config() with such arguments; 0: it is
+ * another statement. sql_config_calls_free() afterwards. */
+unsigned sql_config_calls(const struct sql_scan *, struct sql_config_call **out) MUST_USE;
+void sql_config_calls_free(struct sql_config_call *, unsigned count);
+
 /* What the beginning of a text may be, by a few bytes: none of these but a function may be
  * in it (0), or bits of these, or -1: more must be seen. */
 /* PREPARE: LISTEN and UNLISTEN too. */

@@ -99,7 +99,7 @@ leg_for_verb(struct session *s, const struct sense *sense)
 		return (leg_home(w));
 	if (f->table_count > 0)
 		return (NULL);
-	if (is_one_of(sense->scan.verb, of_session))
+	if (is_one_of(sense->scan.verb, of_session) || weave_track_is_call(sense))
 		return (leg_home(w));
 	if (is_one_of(sense->scan.verb, of_cursors))
 		return (weave_leg_of_cursors(s, f->cursor != NULL ? f->cursor : "?"));
@@ -185,6 +185,9 @@ decide_by_route(struct session *s, const struct sense *sense, const struct bindi
 	default:
 		/* A function of the user's that may write counts as a write. */
 		plan->is_write |= plan->calls_writer;
+		/* What is set is the session's, and goes on to where it writes. */
+		if (sense->facts->class == SQL_SET || weave_track_is_call(sense))
+			plan->is_write = false;
 		w->reads_replica = plan->on_replica && !plan->is_write;
 		*seat = weave_seat(s, plan->legs[0].node);
 		if (*seat == NULL ||
@@ -463,6 +466,15 @@ decide_execute(struct session *s, const struct sense *sense, struct prep_inner *
 		      NULL));
 }
 
+/* SET TRANSACTION of what PostgreSQL wants to know before the first query. */
+static bool
+changes_modes(const struct sql_facts *f)
+{
+	return (f->setting != NULL && strcmp(f->setting, "transaction") == 0 &&
+		(f->isolation != NULL || f->is_read_write || f->is_deferrable ||
+		    f->is_not_deferrable));
+}
+
 /* GO_LOCAL: it is none of these. */
 static enum decision
 decide_prepared(struct session *s, const struct sense *sense, struct route_plan *plan,
@@ -557,6 +569,9 @@ weave_decide(struct session *s, const struct sense *sense, const struct binding 
 		return (weave_decline(w, "0A000",
 		    "BEGIN with modes in a transaction on several databases",
 		    "Say them where the transaction begins."));
+	if (f->class == SQL_SET && w->leg_count > 1 && changes_modes(f))
+		return (weave_decline(
+		    w, "25001", "SET TRANSACTION must be called before any query", NULL));
 	*seat = leg->seat;
 	return (GO_ONE);
 }
@@ -594,17 +609,18 @@ note_begin(struct weave *w, const struct sense *sense)
 }
 
 void
-weave_note_relayed(struct session *s, const struct sense *sense)
+weave_note_relayed(struct session *s, const struct sense *sense, const struct binding *b)
 {
 	struct weave *w = s->weave;
 	const struct sql_facts *f = sense->facts;
 	struct prep_inner inner;
 
 	if (prep_inner_find(s, sense, &inner)) {
-		w->unit.taints |= is_taint_of_stmt(&inner.sense, inner.stmt);
+		if (is_taint_of_stmt(&inner.sense, inner.stmt))
+			w->unit.taints |=
+			    !weave_track_call(s, &inner.sense, &inner.binding);
 		prep_inner_free(s, &inner);
 	}
-
 	if (f->class == SQL_SAVEPOINT) {
 		w->unit.saves |= !f->is_release && !f->is_rollback_to;
 		if (w->txn != TXN_NONE || w->unit.is_string)
@@ -623,9 +639,11 @@ weave_note_relayed(struct session *s, const struct sense *sense)
 		cursors_open(w, f->cursor);
 	else if (f->cursor != NULL && strcmp(sense->scan.verb, "close") == 0)
 		cursors_close(w, f->cursor);
-	w->unit.taints |= weave_is_taint(sense);
-	if (f->class == SQL_SET && f->set_verb != SQL_SET_SHOW)
-		w->unit.taints |= !weave_track_begin(s, f);
+	if (f->class == SQL_SET || f->class == SQL_UTILITY || f->class == SQL_COMMIT ||
+	    f->class == SQL_ROLLBACK)
+		w->unit.taints |= !weave_track_note(s, sense);
+	if (weave_is_taint(sense))
+		w->unit.taints |= !weave_track_call(s, sense, b);
 }
 
 void
@@ -666,15 +684,15 @@ weave_say_warning(struct session *s, const struct route_plan *plan)
 }
 
 enum up_verdict
-weave_goes_to(struct session *s, const struct sense *sense, const struct route_plan *plan,
-    struct seat *seat)
+weave_goes_to(struct session *s, const struct sense *sense, const struct binding *b,
+    const struct route_plan *plan, struct seat *seat)
 {
 	struct weave *w = s->weave;
 
 	weave_leave_failed(s);
 	/* Those of a string were noted in their order. */
 	if (!w->unit.is_string && !w->is_repeated)
-		weave_note_relayed(s, sense);
+		weave_note_relayed(s, sense, b);
 	if (plan->leg_count > 0)
 		weave_note_routed(w, plan);
 	weave_say_warning(s, plan);

@@ -101,9 +101,9 @@ weave_pass_batch(struct up *u, char type)
 
 static enum up_verdict
 take_batch(struct up *u, char type, uint32_t size, const struct sense *sense,
-    const struct route_plan *plan, struct seat *seat)
+    const struct binding *b, const struct route_plan *plan, struct seat *seat)
 {
-	enum up_verdict v = weave_goes_to(u->s, sense, plan, seat);
+	enum up_verdict v = weave_goes_to(u->s, sense, b, plan, seat);
 
 	if (v == UP_GO_ON)
 		return (weave_say_refusal(u, type, size));
@@ -295,7 +295,7 @@ weave_bind(struct up *u, uint32_t size)
 	if (go == GO_ONE) {
 		portal_free(s, portal_find(s->weave, portal));
 		cursors_open(s->weave, portal);
-		return (take_batch(u, 'B', size, sense, plan, seat));
+		return (take_batch(u, 'B', size, sense, &b, plan, seat));
 	}
 	if (go == GO_REFUSED)
 		return (weave_say_refusal(u, 'B', size));
@@ -562,7 +562,8 @@ begin_anew(struct up *u)
 
 /* The statement is about to run at s->link. False: it may not, the refusal is set. */
 static bool
-bind_here(struct session *s, const struct sense *sense, bool writes, const char *portal)
+bind_here(struct session *s, const struct sense *sense, const struct binding *b,
+    bool writes, const char *portal)
 {
 	struct weave *w = s->weave;
 	const struct sql_facts *f = sense->facts;
@@ -577,7 +578,7 @@ bind_here(struct session *s, const struct sense *sense, bool writes, const char 
 	w->unit.writes |= writes;
 	cursors_open(w, portal);
 	if (!w->is_repeated)
-		weave_note_relayed(s, sense);
+		weave_note_relayed(s, sense, b);
 	if (w->txn != TXN_NONE)
 		weave_note_leg(s);
 	return (true);
@@ -658,8 +659,9 @@ relay_within(struct up *u, char type, uint32_t size, const struct within *in)
 	if (!is_here)
 		return (doom(u, size));
 	if (type == 'B')
-		return (bind_here(s, sense, plan->is_write, in->portal) ? UP_PASS
-									: doom(u, size));
+		return (bind_here(s, sense, &in->b, plan->is_write, in->portal)
+			    ? UP_PASS
+			    : doom(u, size));
 	w->has_parsed = true;
 	w->parsed = in->st->id;
 	w->parsed_writes = plan->is_write;

@@ -315,6 +315,14 @@ gather_failed(struct session *s, const char *sqlstate, const char *message,
 	refusal_free(&r);
 }
 
+/* What a link has before the session does something on it: within a transaction, what the
+ * session had before. */
+static struct vars *
+vars_before(const struct session *s)
+{
+	return (s->weave->base_vars != NULL ? s->weave->base_vars : s->vars);
+}
+
 static void
 leg_vars_set(struct link *l, void *arg, const struct proto_error_fields *error)
 {
@@ -326,7 +334,7 @@ leg_vars_set(struct link *l, void *arg, const struct proto_error_fields *error)
 		    s, error->sqlstate, error->message, error->detail, error->hint);
 		return;
 	}
-	session_note_vars(l, s->vars);
+	session_note_vars(l, vars_before(s));
 	gather_next(s);
 }
 
@@ -369,8 +377,9 @@ leg_rolled_back(struct link *l, void *arg, const struct proto_error_fields *erro
 static bool
 leg_set_vars(struct session *s, struct link *l)
 {
+	struct vars *want = vars_before(s);
 	struct buf sql = {0};
-	bool differs = l->vars != s->vars && vars_sql(l->vars, s->vars, &sql);
+	bool differs = l->vars != want && vars_sql(l->vars, want, &sql);
 
 	if (differs) {
 		buf_add(&sql, "", 1);
@@ -378,6 +387,45 @@ leg_set_vars(struct session *s, struct link *l)
 	}
 	buf_free(&sql);
 	return (differs);
+}
+
+static void
+leg_caught_up(struct link *l, void *arg, const struct proto_error_fields *error)
+{
+	struct session *s = arg;
+
+	if (error != NULL) {
+		l->is_dirty = true;
+		gather_failed(
+		    s, error->sqlstate, error->message, error->detail, error->hint);
+		return;
+	}
+	leg_note(s, l)->told = s->weave->noted_sure;
+	gather_next(s);
+}
+
+/* What the transaction has set elsewhere; true when it is being set here, or was given up. */
+static bool
+leg_catch_up(struct session *s, struct leg *leg)
+{
+	struct weave *w = s->weave;
+	struct buf sql = {0};
+	int is_due = leg->link->txn != 'E' && !w->unit.rolls_back
+			 ? weave_track_catch_up(w, leg, &sql)
+			 : 0;
+
+	if (is_due > 0) {
+		buf_add(&sql, "", 1);
+		link_run(leg->link, (const char *)sql.mem, leg_caught_up, s);
+	} else if (is_due < 0)
+		gather_failed(s, "0A000",
+		    "this transaction cannot go on at another member",
+		    "What it has set is known to its server alone: set_config() with a computed name or value, or too many settings.",
+		    "Give set_config() constants or parameters, in a SELECT of its own.");
+	else
+		leg->told = w->noted_sure;
+	buf_free(&sql);
+	return (is_due != 0);
 }
 
 /* One step for a leg: true when an answer is waited for. */
@@ -393,27 +441,24 @@ gather_step(struct session *s, struct leg *leg)
 		link_run(l, "ROLLBACK", leg_rolled_back, s);
 		return (true);
 	}
-	/* Inside a transaction too: SET goes to its home, and holds on every leg. */
-	if (l->txn != 'E' && leg_set_vars(s, l))
+	if (leg->is_open)
+		return (leg_catch_up(s, leg));
+	if (leg_set_vars(s, l))
 		return (true);
-	if (leg->is_open || w->txn == TXN_NONE)
+	if (w->txn == TXN_NONE)
 		return (false);
 	link_run(l, w->begin_sql, leg_begun, s);
 	return (true);
 }
 
-/* The session's parameters are again those from before the transaction: its first leg has had
- * them then. */
+/* The session's parameters are again those from before the transaction. */
 static void
 vars_roll_back(struct session *s)
 {
-	const struct weave *w = s->weave;
 	struct vars *told = vars_hold(s->vars);
 
-	for (unsigned i = 0; i < w->leg_count; i++)
-		if (w->legs[i].is_main && w->legs[i].link->state == LINK_LENT)
-			session_settle_vars(s, w->legs[i].link);
-	session_follow_vars(s, told, s->vars);
+	if (s->weave->base_vars != NULL)
+		session_follow_vars(s, told, s->weave->base_vars);
 	vars_release(s->worker, told);
 }
 
@@ -425,6 +470,7 @@ rolled_back(struct session *s)
 	struct buf out = {0};
 
 	vars_roll_back(s);
+	weave_track_free(s);
 	weave_txn_over(s, false);
 	if (chains)
 		weave_txn_chain(s);
@@ -639,7 +685,9 @@ weave_take(struct session *s, struct seat *seat, bool is_write)
 			return (UP_PASS);
 		return (refusal_is_set(&w->refusal) ? UP_GO_ON : UP_STOP);
 	}
-	if (s->link != NULL && s->link->place == seat && w->txn == TXN_OPEN)
+	if (s->link != NULL && s->link->place == seat && w->txn == TXN_OPEN &&
+	    (w->noted_sure == 0 || leg_note(s, s->link)->told == w->noted_sure ||
+		w->unit.rolls_back))
 		return (UP_PASS);
 	weave_run(w)->want[0] = seat;
 	w->run->want_count = 1;
@@ -681,7 +729,7 @@ static void
 txn_save(struct session *s)
 {
 	said_copy(&s->weave->saved, &s->weave->session);
-	weave_tracked_set(s, &s->weave->saved_tracked, s->weave->tracked);
+	weave_track_begin(s);
 }
 
 void
@@ -731,7 +779,6 @@ weave_savepoints_cut(struct session *s, unsigned count)
 		free(f->name);
 		said_free(&f->session);
 		said_free(&f->local);
-		weave_tracked_set(s, &f->tracked, NULL);
 	}
 	if (count > 0)
 		return;
@@ -770,7 +817,7 @@ weave_savepoint(struct session *s, const struct sql_facts *f)
 
 		said_copy(&frame.session, &w->session);
 		said_copy(&frame.local, &w->local);
-		weave_tracked_set(s, &frame.tracked, s->weave->tracked);
+		frame.noted = w->noted;
 		w->frames =
 		    mem_realloc(w->frames, (w->frame_count + 1) * sizeof(*w->frames));
 		w->frames[w->frame_count++] = frame;
@@ -786,7 +833,7 @@ weave_savepoint(struct session *s, const struct sql_facts *f)
 	weave_savepoints_cut(s, i);
 	said_copy(&w->session, &w->frames[i - 1].session);
 	said_copy(&w->local, &w->frames[i - 1].local);
-	weave_track_undo(s, w->frames[i - 1].tracked);
+	weave_track_back(w, w->frames[i - 1].noted);
 	return (true);
 }
 
@@ -795,11 +842,8 @@ weave_txn_over(struct session *s, bool committed)
 {
 	struct weave *w = s->weave;
 
-	if (!committed) {
+	if (!committed)
 		said_copy(&w->session, &w->saved);
-		weave_track_undo(s, w->saved_tracked);
-	}
-	weave_tracked_set(s, &w->saved_tracked, NULL);
 	said_free(&w->saved);
 	said_free(&w->local);
 	portals_free(s);

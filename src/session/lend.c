@@ -267,6 +267,8 @@ session_settle_vars(struct session *s, struct link *l)
 	/* The link may be in doubt about what the server does not report; the client is not. */
 	if (s->vars != NULL && now != s->vars)
 		now = vars_with_startup(s->worker, now, session_tracked(s));
+	if (s->weave != NULL && UNLIKELY(s->weave->restored != NULL))
+		now = weave_track_restored(s, now);
 	if (s->vars != NULL && now != s->vars)
 		session_follow_vars(s, l->vars, now);
 	vars_release(s->worker, now);

@@ -91,6 +91,7 @@ run_end(struct session *s, const struct sense *sense, bool is_extended, struct b
 		legs_gather(s, THEN_ROLLBACK);
 		return (true);
 	} else {
+		weave_track_free(s);
 		weave_txn_over(s, is_commit && !has_failed);
 		if (sense->facts->chains)
 			weave_txn_chain(s);

@@ -181,6 +181,9 @@ void session_note_vars(struct link *, const struct vars *want);
 void session_follow_vars(struct session *, const struct vars *told, struct vars *vars);
 /* What the session's parameters are, when it is at rest on that link. */
 void session_settle_vars(struct session *, struct link *);
+/* track.c: the set with what RESET has brought back on a virtual database. Takes over the
+ * reference as vars_with(). */
+struct vars *weave_track_restored(struct session *, struct vars *) MUST_USE;
 /* The set whose VARS_STARTUP members are the session's now. */
 struct vars *session_tracked(const struct session *);
 /* Whether the link must be reset before others have it; asked once. */

@@ -39,13 +39,13 @@ decide_other(struct session *s, const struct sense *sense, struct route_plan *pl
 	case SQL_EMPTY:
 		return (GO_ONE);
 	case SQL_BEGIN:
-		weave_note_relayed(s, sense);
+		weave_note_relayed(s, sense, NULL);
 		return (GO_ONE);
 	case SQL_COMMIT:
 	case SQL_ROLLBACK:
 	case SQL_SAVEPOINT:
 	case SQL_TWO_PHASE:
-		weave_note_relayed(s, sense);
+		weave_note_relayed(s, sense, NULL);
 		/* What the string has written makes its link the home. */
 		if (w->txn != TXN_OPEN || plan->is_write || home == NULL ||
 		    home->seat == *seat ||
@@ -78,7 +78,7 @@ decide_other(struct session *s, const struct sense *sense, struct route_plan *pl
 		*floats &= w->unit.floats;
 		if (there != *seat && !w->unit.floats)
 			break;
-		weave_note_relayed(s, sense);
+		weave_note_relayed(s, sense, NULL);
 		return (GO_ONE);
 	}
 	return (weave_decline(w, "0A000",
@@ -110,7 +110,7 @@ decide_rest(struct up *u, const char *sql, size_t len, struct route_plan *plan,
 		return (weave_decline(s->weave, "0A000",
 		    "several statements in one string cannot be federated",
 		    "Send each by itself."));
-	weave_note_relayed(s, first);
+	weave_note_relayed(s, first, NULL);
 	other = mem_alloc(sizeof(*other));
 	while (at != NULL && go == GO_ONE) {
 		struct sense sense;
@@ -223,7 +223,7 @@ query_step(struct up *u, uint32_t size, const char *sql, const char **at, bool *
 		v = *local ? UP_GO_ON : UP_STOP;
 		break;
 	case GO_ONE:
-		v = weave_goes_to(s, &sense, plan, seat);
+		v = weave_goes_to(s, &sense, NULL, plan, seat);
 		if (v == UP_GO_ON)
 			v = weave_say_refusal(u, 'Q', size);
 		else if (v == UP_PASS)
@@ -298,6 +298,8 @@ weave_query(struct up *u, uint32_t size)
 	w->clean = NULL;
 	if (w->blank == 0) {
 		w->unit = (struct unit_notes){0};
+		if (w->noted != w->noted_sure)
+			weave_track_drop(w);
 		/* As a server does, whatever the query says. */
 		stmt_unnamed_set(s, NULL);
 		s->unnamed_token = 0;

@@ -207,11 +207,9 @@ weave_free(struct session *s)
 	free(w->member);
 	free(w->title);
 	weave_unhold(s);
-	weave_track_drop(w);
-	if (w->tracked != NULL)
-		vars_release(s->worker, w->tracked);
-	if (w->saved_tracked != NULL)
-		vars_release(s->worker, w->saved_tracked);
+	weave_track_free(s);
+	vars_release(s->worker, w->restored);
+	vars_release(s->worker, w->tracked);
 	s->weave = NULL;
 	free(w);
 }

@@ -192,7 +192,7 @@ function_call(struct up *u, uint32_t size)
 	sense_make(s->worker, call, sizeof(call) - 1, &sense);
 	switch (weave_decide(s, &sense, NULL, plan, &seat)) {
 	case GO_ONE:
-		v = weave_goes_to(s, &sense, plan, seat);
+		v = weave_goes_to(s, &sense, NULL, plan, seat);
 		break;
 	case GO_LOCAL:
 	case GO_MANY:
@@ -292,16 +292,19 @@ weave_tag(struct session *s, const char *tag)
 				     PROTO_TYPE('R') | PROTO_TYPE('S')) ||
 	    (tag[0] == 'S' && tag[1] == 'E' && tag[2] == 'L'))
 		return;
-	weave_track_tag(s, tag);
-	if (strcmp(tag, "COMMIT") == 0 || strncmp(tag, "PREPARE TRANSACTION", 19) == 0)
+	if (strcmp(tag, "COMMIT") == 0 || strncmp(tag, "PREPARE TRANSACTION", 19) == 0) {
 		w->unit.ended = ENDED_COMMIT;
+		w->unit.commits++;
+	}
 	/* ROLLBACK TO has the same tag. */
 	else if (strcmp(tag, "ROLLBACK") == 0 &&
 		 (w->frame_count == 0 || w->unit.rolls_back))
 		w->unit.ended = ENDED_ROLLBACK;
 	else if (strcmp(tag, "DISCARD ALL") == 0 ||
-		 (strcmp(tag, "RESET") == 0 && w->unit.resets_all))
+		 (strcmp(tag, "RESET") == 0 && w->unit.resets_all)) {
+		w->unit.discards |= tag[0] == 'D';
 		said_copy(&w->session, &w->base);
+	}
 }
 
 /* Before the client hears that it is done. */
@@ -331,6 +334,9 @@ weave_in_txn(struct session *s, struct link *l, char status)
 		weave_txn_over(s, w->unit.ended == ENDED_COMMIT);
 		leg_note(s, l)->has_written = leg_note(s, l)->has_portals = false;
 	}
+	/* What the next one begins with is what the last one has left. */
+	if (has_ended || w->unit.commits > 0)
+		session_settle_vars(s, l);
 	if (w->unit.has_begun && (w->txn == TXN_NONE || has_ended))
 		weave_txn_begin(
 		    s, w->next_begin, strlen(w->next_begin), w->next_is_read_only);
@@ -356,8 +362,8 @@ weave_ready(struct session *s, struct link *l, char status)
 
 	if (refusal_is_set(&w->refusal))
 		refusal_free(&w->refusal);
-	if (w->step_count > 0 || w->unit.discards)
-		weave_track_ready(s, l);
+	if (w->noted != 0 || w->unit.discards)
+		weave_track_ready(s, l, status);
 	if (status == 'I') {
 		weave_wrote(s);
 		leg = leg_of_link(w, l);
@@ -365,6 +371,7 @@ weave_ready(struct session *s, struct link *l, char status)
 			leg_forget(w, leg);
 		if (w->txn != TXN_NONE) {
 			legs_drop(s, NULL, "the transaction is over");
+			weave_track_free(s);
 			weave_txn_over(s, w->unit.ended == ENDED_COMMIT);
 		}
 		if (w->frame_count > 0 || w->leg_count > 0)

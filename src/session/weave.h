@@ -16,7 +16,7 @@
  *   kinds.c    whether what a merge reads are tables
  *   local.c    statements that are answered here: BEGIN, SET pgweave.…, EXPLAIN (ROUTE)
  *   said.c     the settings pgweave.…
- *   track.c    SETs that servers do not report, which follow the client from link to link
+ *   track.c    what the client sets, which follows it from link to link
  *   virtual.c  a session comes, lives through reloads, leaves
  *
  * A unit is a simple query, or an extended batch up to its Sync. A unit begins when nothing is
@@ -166,13 +166,14 @@ struct leg {
 	bool has_savepoints; /* that the others have not */
 	bool has_portals;    /* cursors, or portals with a name */
 	bool is_main;        /* the first */
+	uint64_t told;       /* of what the transaction has set: see track.c */
 };
 
 /* What SET pgweave.… had said when a savepoint was made. */
 struct said_frame {
 	char *name;
 	struct said session, local;
-	struct vars *tracked; /* held; or NULL */
+	uint64_t noted; /* of what the transaction has set */
 };
 
 struct portal {
@@ -279,16 +280,17 @@ struct weave {
 	bool relays;         /* the batch under way goes to s->link */
 	bool is_repeated; /* what was decided last is as it was: nothing is to be noted */
 	struct unit_notes {
-		bool writes;     /* it may change something */
-		bool saves;      /* SAVEPOINT */
-		bool opens;      /* a cursor, or a portal with a name */
-		bool rolls_back; /* ROLLBACK, not to a savepoint */
-		bool resets_all; /* RESET ALL */
-		bool taints;     /* leaves something in the server's session */
-		bool has_begun;  /* BEGIN that the server runs: next_begin */
-		bool has_failed; /* an error has come */
-		bool discards;   /* DISCARD ALL has run */
-		bool is_string;  /* of several statements: not one for a replica */
+		bool writes;      /* it may change something */
+		bool saves;       /* SAVEPOINT */
+		bool opens;       /* a cursor, or a portal with a name */
+		bool rolls_back;  /* ROLLBACK, not to a savepoint */
+		bool resets_all;  /* RESET ALL */
+		bool taints;      /* leaves something in the server's session */
+		bool has_begun;   /* BEGIN that the server runs: next_begin */
+		bool has_failed;  /* an error has come */
+		bool discards;    /* DISCARD ALL has run */
+		unsigned commits; /* transactions that it has committed */
+		bool is_string;   /* of several statements: not one for a replica */
 		bool
 		    floats; /* the statement decided last may go wherever another one does */
 		enum {
@@ -297,13 +299,16 @@ struct weave {
 			ENDED_ROLLBACK
 		} ended; /* the server says */
 	} unit;
-	struct track_step {
-		char *name, *value; /* value NULL: RESET; name NULL: nothing lasting */
-		bool goes_on;       /* of the same statement as the one before */
-	} * steps;                  /* the SETs and RESETs of the unit */
-	unsigned step_count, step_done;
+	struct track_note
+	    *notes; /* what the transaction or unit has set, the oldest first */
+	unsigned note_count;
+	uint64_t noted, noted_sure; /* the last one; and of those that have been sent */
+	char **cut; /* names that ROLLBACK TO has taken out of the notes */
+	unsigned cut_count;
+	uint64_t noted_cut;     /* when it did so last */
+	struct vars *base_vars; /* held: as they were before the transaction; or NULL */
+	struct vars *restored;  /* held: what a RESET has brought back; or NULL */
 	struct vars *tracked; /* held: what is set beyond what servers report; or NULL */
-	struct vars *saved_tracked;        /* as it was when the transaction began */
 	bool knows_level, is_serializable; /* default_transaction_isolation */
 	struct made {
 		char *name;        /* NULL: all */
@@ -415,13 +420,13 @@ enum decision weave_decide(struct session *, const struct sense *, const struct 
 /* A string of statements is decided from its beginning. */
 void weave_made_free(struct session *);
 /* The statement goes to one link now: what it means for the session. */
-void weave_note_relayed(struct session *, const struct sense *);
+void weave_note_relayed(struct session *, const struct sense *, const struct binding *);
 /* ROLLBACK TO goes to the transaction's home; what failed elsewhere is given up. */
 void weave_leave_failed(struct session *);
 void weave_say_warning(struct session *, const struct route_plan *);
 /* Takes the link that was decided for: as weave_take(). */
-enum up_verdict weave_goes_to(
-    struct session *, const struct sense *, const struct route_plan *, struct seat *);
+enum up_verdict weave_goes_to(struct session *, const struct sense *,
+    const struct binding *, const struct route_plan *, struct seat *);
 
 /* What the statement leaves in the server's session for whoever comes next. */
 bool weave_is_taint(const struct sense *);
@@ -474,15 +479,23 @@ void portals_free(struct session *);
 
 /* ---- track.c ---- */
 
-/* A SET or RESET is about to run at s->link. False: what it leaves there cannot be told. */
-bool weave_track_begin(struct session *, const struct sql_facts *);
-/* It has run, or DISCARD ALL has. */
-void weave_track_tag(struct session *, const char *tag);
+/* A statement is about to run at s->link. False: it sets something, and what cannot be told. */
+bool weave_track_note(struct session *, const struct sense *);
+/* The same, and it may call set_config(). True: it does nothing else. */
+bool weave_track_call(struct session *, const struct sense *, const struct binding *);
+/* A SELECT of nothing but set_config(). */
+bool weave_track_is_call(const struct sense *);
+/* What a leg has to be told before it goes on: 1: that; 0: nothing; -1: nobody knows. */
+int weave_track_catch_up(const struct weave *, const struct leg *, struct buf *sql);
 /* ReadyForQuery: what has run holds, unless something of the unit has failed. */
-void weave_track_ready(struct session *, struct link *);
+void weave_track_ready(struct session *, struct link *, char status);
+/* The unit does not run. */
 void weave_track_drop(struct weave *);
-/* A rollback: what is tracked is this again (NULL: what was asked for at connect time). */
-void weave_track_undo(struct session *, struct vars *to);
+/* ROLLBACK TO a savepoint: what was noted behind it does not hold. */
+void weave_track_back(struct weave *, uint64_t to);
+/* A transaction begins, or is over. */
+void weave_track_begin(struct session *);
+void weave_track_free(struct session *);
 /* *to holds the value instead of what it held. */
 void weave_tracked_set(struct session *, struct vars **to, struct vars *value);
 

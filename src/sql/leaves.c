@@ -341,6 +341,109 @@ sql_setting_names(
 	names_of_calls(w, each, arg);
 }
 
+/* ---- calls of set_config() ---- */
+
+/* '…'::text */
+static void
+take_cast(struct walk *w)
+{
+	static const char *const types[] = {"text", "varchar", "boolean", "bool"};
+	struct walk behind = *w;
+
+	if (!is_mark(w, "::"))
+		return;
+	step(&behind);
+	for (size_t i = 0; i < ARRAY_LEN(types); i++)
+		if (is_at(&behind, types[i])) {
+			step(&behind);
+			*w = behind;
+			return;
+		}
+}
+
+static bool
+take_config_argument(struct walk *w, struct sql_config_argument *out)
+{
+	if (w->t.kind == SQL_TOKEN_STRING)
+		out->text = sql_string_value(&w->l, &w->t);
+	else if (w->t.kind == SQL_TOKEN_PARAM && !w->t.is_glued)
+		out->param = (unsigned)strtoul(w->l.text + w->t.at + 1, NULL, 10);
+	else if (is_at(w, "true") || is_at(w, "false"))
+		out->text = mem_strn(w->l.text + w->t.at, w->t.end - w->t.at);
+	else if (!is_at(w, "null"))
+		return (false);
+	if (w->t.kind != SQL_TOKEN_WORD && out->text == NULL && out->param == 0)
+		return (false);
+	step(w);
+	take_cast(w);
+	return (true);
+}
+
+static bool
+take_mark(struct walk *w, const char *mark)
+{
+	bool is_it = is_mark(w, mark);
+
+	if (is_it)
+		step(w);
+	return (is_it);
+}
+
+static bool
+take_config_call(struct walk *w, struct sql_config_call *out)
+{
+	char *alias;
+
+	*out = (struct sql_config_call){0};
+	if (take(w, "pg_catalog") && !take_mark(w, "."))
+		return (false);
+	if (!take(w, "set_config") || !take_mark(w, "(") ||
+	    !take_config_argument(w, &out->name) || !take_mark(w, ",") ||
+	    !take_config_argument(w, &out->value) || !take_mark(w, ",") ||
+	    !take_config_argument(w, &out->is_local) || !take_mark(w, ")"))
+		return (false);
+	if (!take(w, "as") || is_mark(w, ",") || w->t.kind == SQL_TOKEN_END)
+		return (is_mark(w, ",") || w->t.kind == SQL_TOKEN_END);
+	alias = sql_name_value(&w->l, &w->t);
+	free(alias);
+	step(w);
+	return (alias != NULL);
+}
+
+unsigned
+sql_config_calls(const struct sql_scan *scan, struct sql_config_call **out)
+{
+	struct walk w = {.l = sql_lexer_of(scan)};
+	struct sql_config_call *calls = NULL;
+	unsigned count = 0;
+	bool is_good;
+
+	step(&w);
+	is_good = take(&w, "select");
+	while (is_good && w.t.kind != SQL_TOKEN_END) {
+		calls = mem_realloc(calls, (count + 1) * sizeof(*calls));
+		is_good = take_config_call(&w, &calls[count++]) &&
+			  (take_mark(&w, ",") || w.t.kind == SQL_TOKEN_END);
+	}
+	if (!is_good) {
+		sql_config_calls_free(calls, count);
+		return (0);
+	}
+	*out = calls;
+	return (count);
+}
+
+void
+sql_config_calls_free(struct sql_config_call *calls, unsigned count)
+{
+	for (unsigned i = 0; i < count; i++) {
+		free(calls[i].name.text);
+		free(calls[i].value.text);
+		free(calls[i].is_local.text);
+	}
+	free(calls);
+}
+
 /* ---- a look ---- */
 
 int

@@ -141,6 +141,62 @@ settings_are_named(void **state)
 }
 
 static void
+put_argument(struct buf *out, const struct sql_config_argument *a)
+{
+	if (a->param > 0)
+		buf_addf(out, "$%u ", a->param);
+	else
+		buf_addf(out, "%s ", a->text != NULL ? a->text : "NULL");
+}
+
+static void
+calls_of_set_config_are_read(void **state)
+{
+	static const struct {
+		const char *text, *calls;
+	} cases[] = {
+	    {"select set_config('a.b', 'c', true)", "a.b c true |"},
+	    {"/* x */ SELECT pg_catalog.set_config($1, $2::text, False::bool) as x;",
+		"$1 $2 False |"},
+	    {"select set_config('a', null, 'f'), set_config('b', E'\\n', $3)",
+		"a NULL f |b \n $3 |"},
+	    {"select set_config('a', 'b' || 'c', true)", ""},
+	    {"select set_config('a', 'b', true) from t", ""},
+	    {"select set_config('a', 'b', true) where false", ""},
+	    {"select set_config('a', $1::int::text, true)", ""},
+	    {"select set_config('a', 1, true)", ""},
+	    {"select set_config('a', 'b', true), f()", ""},
+	    {"select set_config('a', 'b')", ""},
+	    {"select my.set_config('a', 'b', true)", ""},
+	    {"select set_config('a', 'b', true),", "a b true |"},
+	    {"insert into t select set_config('a', 'b', true)", ""},
+	    {"select", ""},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+		struct sql_config_call *calls = NULL;
+		struct buf out = {0};
+		struct sql_scan s;
+		unsigned count;
+
+		scan(cases[i].text, &s);
+		count = sql_config_calls(&s, &calls);
+		for (unsigned n = 0; n < count; n++) {
+			put_argument(&out, &calls[n].name);
+			put_argument(&out, &calls[n].value);
+			put_argument(&out, &calls[n].is_local);
+			buf_addstr(&out, "|");
+		}
+		buf_add(&out, "", 1);
+		assert_string_equal((char *)out.mem, cases[i].calls);
+		buf_free(&out);
+		sql_config_calls_free(calls, count);
+		sql_scan_free(&s);
+	}
+}
+
+static void
 first_bytes_are_looked_at(void **state)
 {
 	(void)state;
@@ -164,6 +220,7 @@ main(void)
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(what_statements_leave_is_told),
 	    cmocka_unit_test(settings_are_named),
+	    cmocka_unit_test(calls_of_set_config_are_read),
 	    cmocka_unit_test(first_bytes_are_looked_at),
 	};
 

@@ -19,6 +19,7 @@
 #include "store.h"
 #include <errno.h>
 #include <inttypes.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -369,16 +370,23 @@ stats_due(evutil_socket_t fd, short what, void *arg)
 		admin_log_stats(net_main());
 }
 
+/* auto: one for two processors that the process may use. Half of the work of a query is done by
+ * the kernel and by the server, often on the same machine; and a thread that has more to do when
+ * it wakes up does each thing for less. */
 static unsigned
 workers_wanted(const struct settings *set)
 {
-	long cores = sysconf(_SC_NPROCESSORS_ONLN);
+	cpu_set_t cpus;
+	unsigned cores = 1;
 
 	if (set->workers > 0)
 		return ((unsigned)set->workers);
-	return (cores < 1                 ? 1
-		: cores > NET_MAX_WORKERS ? NET_MAX_WORKERS
-					  : (unsigned)cores);
+	if (sched_getaffinity(0, sizeof(cpus), &cpus) == 0)
+		cores = (unsigned)CPU_COUNT(&cpus);
+	else if (sysconf(_SC_NPROCESSORS_ONLN) > 0)
+		cores = (unsigned)sysconf(_SC_NPROCESSORS_ONLN);
+	cores = (cores + 1) / 2;
+	return (cores > NET_MAX_WORKERS ? NET_MAX_WORKERS : cores);
 }
 
 /* Links when each database has one full pool. */

@@ -69,7 +69,7 @@ import time
 
 from parties import STEP, Client, Fault, Listener, Server
 from poll import Late, until
-from proxy import Proxy, config, free_port, is_sanitized
+from proxy import Proxy, config, free_port, is_sanitized, is_standin
 
 # ---- reading a script ----
 
@@ -288,6 +288,8 @@ class Script:
         else:
             of = {"db": {}, "user": {}, "set": dict(default_pool_size=1, server_login_retry=1,
                                                      server_tls_sslmode="disable")}
+            if not is_standin():
+                of["set"]["workers"] = 2
             for line in lines:
                 key, _, value = (w.strip() for w in line.partition("="))
                 kind, _, what = key.partition(" ")

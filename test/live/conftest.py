@@ -150,6 +150,7 @@ class Doors:
                      server_login_retry=1)
         if not is_standin():
             given["state_dir"] = directory  # keys and jobs of one proxy are not the next one's
+            given["workers"] = 2  # what two of them have between them happens everywhere
         given.update(settings)
         text = config(databases, port, users, sections, **given)
         door = Door(Proxy(text, port, directory, args, env, wait, preexec), pg)

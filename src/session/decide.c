@@ -157,8 +157,8 @@ decide_split(struct weave *w, const struct route_plan *plan)
 	return (go);
 }
 
-static enum decision
-decide_by_route(struct session *s, const struct sense *sense, const struct binding *b,
+enum decision
+weave_route(struct session *s, const struct sense *sense, const struct binding *b,
     struct route_plan *plan, struct seat **seat)
 {
 	struct weave *w = s->weave;
@@ -282,13 +282,12 @@ decline_to_keep(struct weave *w, enum sql_keeps keeps)
 	    [SQL_KEEPS_CURSOR] = "cursors WITH HOLD do not outlive a transaction here",
 	    [SQL_KEEPS_LOCK] =
 		"advisory locks of a session do not outlive a transaction here",
-	    [SQL_KEEPS_LISTENER] = "LISTEN on a virtual database"};
+	    [SQL_KEEPS_LISTENER] = "LISTEN within another statement"};
 	static const char *const hints[] = {
 	    [SQL_KEEPS_TABLE] = "Use it within a transaction.",
 	    [SQL_KEEPS_CURSOR] = "Use it within a transaction.",
 	    [SQL_KEEPS_LOCK] = "Use it within a transaction, or pg_advisory_xact_lock().",
-	    [SQL_KEEPS_LISTENER] =
-		"Listen on one of its databases by that one's own name."};
+	    [SQL_KEEPS_LISTENER] = "Send it by itself."};
 
 	return (weave_decline(w, "0A000", messages[keeps], hints[keeps]));
 }
@@ -455,7 +454,7 @@ decide_execute(struct session *s, const struct sense *sense, struct prep_inner *
 		return (go);
 	/* The new table and what fills it belong to one database. */
 	there = *seat;
-	go = decide_by_route(s, sense, NULL, plan, seat);
+	go = weave_route(s, sense, NULL, plan, seat);
 	if (go == GO_ONE && *seat == there)
 		return (go);
 	return (
@@ -557,7 +556,7 @@ weave_decide(struct session *s, const struct sense *sense, const struct binding 
 		return (go);
 	leg = leg_for_verb(s, sense);
 	if (leg == NULL) {
-		go = decide_by_route(s, sense, b, plan, seat);
+		go = weave_route(s, sense, b, plan, seat);
 		if (go == GO_ONE)
 			repeat_note(s, sense, plan);
 		return (go);

@@ -182,7 +182,7 @@ down_tag(struct down *d, const struct request *head, bool had_rows, const char *
 	struct session *s = d->s;
 	struct link *l = d->l;
 
-	if (tag[0] == 'N' && s->weave == NULL && s->mode != POOL_SESSION)
+	if (tag[0] == 'N' && s->mode != POOL_SESSION)
 		echo_note(s);
 	if (UNLIKELY(s->listens != NULL))
 		s->listens->has_committed |= is_tag(tag, len, "COMMIT");

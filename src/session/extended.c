@@ -2,7 +2,7 @@
  * Extended batches on a virtual database: statements and portals that are kept here until it is
  * known where they go, and batches that pass to one link.
  */
-#include "prepare.h"
+#include "listen.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -443,6 +443,11 @@ weave_execute(struct up *u, uint32_t size)
 		return (weave_refuse(u, 'E', size, "55000",
 		    "a portal that has run cannot be run again", NULL));
 	if (go == GO_LOCAL) {
+		enum listen_go may = heed_is_ready(s, sense);
+
+		if (may != LISTEN_GO)
+			return (may == LISTEN_WAITS ? UP_STOP
+						    : weave_say_refusal(u, 'E', size));
 		p->is_done = true;
 		if (!local_run(s, sense, &p->binding, true, &out, &r, &later)) {
 			stream_write(&s->stream, out.mem, out.len);

@@ -430,6 +430,12 @@ hub_get(struct seat *seat, const char *encoding)
 	return (h);
 }
 
+const struct seat *
+hub_seat(const struct hub *h)
+{
+	return (h->seat);
+}
+
 static void
 hub_bury(struct burial *b)
 {

@@ -536,6 +536,7 @@ gather_next(struct session *s)
 			if (l == NULL)
 				return;
 			link_lend(l, &parked_user, s);
+			link_serve(l, s->pid);
 			leg = leg_note(s, l);
 		}
 		if (gather_step(s, leg))

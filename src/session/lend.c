@@ -369,8 +369,7 @@ session_release_if_done(struct session *s)
 		return;
 	}
 	if (s->listens != NULL && s->listens->is_lost) {
-		session_close(s, fault_info(F_LINK_LOST)->sqlstate,
-		    "notifications may have been missed: the listening connection was lost");
+		session_close(s, fault_info(F_LINK_LOST)->sqlstate, LISTEN_LOST);
 		return;
 	}
 	if (UNLIKELY(s->fence != NULL))

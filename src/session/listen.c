@@ -139,13 +139,13 @@ static const char *
 client_encoding(const struct session *s)
 {
 	const char *encoding =
-	    s->link != NULL ? vars_get(s->link->vars, "client_encoding") : NULL;
+	    vars_get(s->link != NULL ? s->link->vars : s->vars, "client_encoding");
 
 	return (encoding != NULL ? encoding : "UTF8");
 }
 
 enum listen_go
-listen_want(struct session *s, const char *name)
+listen_want(struct session *s, struct seat *seat, const char *name)
 {
 	struct listens *ls = listen_get(s);
 	struct ear *ear = ear_find(ls, name);
@@ -158,12 +158,12 @@ listen_want(struct session *s, const char *name)
 			return (refuse(ls, "53400",
 			    "too many channels for one client (max_listen_channels)",
 			    NULL));
-		if (s->seat->database != NULL && s->seat->database->host_count > 1 &&
-		    s->seat->database->round_robin_hosts)
+		if (seat->database != NULL && seat->database->host_count > 1 &&
+		    seat->database->round_robin_hosts)
 			return (refuse(ls, "0A000",
 			    "LISTEN cannot hear several hosts that take turns",
 			    "Use load_balance_hosts = disable."));
-		hub = hub_get(s->seat, client_encoding(s));
+		hub = hub_get(seat, client_encoding(s));
 		if (hub == NULL)
 			return (refuse(ls, fault_info(F_POOL_GONE)->sqlstate,
 			    fault_info(F_POOL_GONE)->text, NULL));
@@ -202,7 +202,7 @@ listen_is_ready(struct session *s, const char *sql, size_t len)
 		at = scan.next;
 		if (sql_listen_read(&scan, &p)) {
 			if (p.kind == SQL_PREPARE_LISTEN) {
-				enum listen_go one = listen_want(s, p.name);
+				enum listen_go one = listen_want(s, s->seat, p.name);
 
 				go = one != LISTEN_GO ? one : go;
 			}
@@ -216,9 +216,19 @@ listen_is_ready(struct session *s, const char *sql, size_t len)
 bool
 listen_has_room(const struct session *s)
 {
-	return (s->listens == NULL ||
-		s->listens->action_count <
-		    4 * (uint64_t)pool_settings(s->worker)->max_listen_channels);
+	uint64_t count = s->weave != NULL     ? s->weave->note_count
+			 : s->listens != NULL ? s->listens->action_count
+					      : 0;
+
+	return (count < 4 * (uint64_t)pool_settings(s->worker)->max_listen_channels);
+}
+
+const struct seat *
+listen_seat(const struct session *s, const char *channel)
+{
+	const struct ear *ear = s->listens != NULL ? ear_find(s->listens, channel) : NULL;
+
+	return (ear != NULL ? hub_seat(ear->channel->hub) : NULL);
 }
 
 char *
@@ -339,6 +349,19 @@ listen_flush(struct session *s)
 }
 
 bool
+listen_rest(struct session *s)
+{
+	ears_end(s->listens, false);
+	if (s->listens->is_lost) {
+		session_close(s, fault_info(F_LINK_LOST)->sqlstate, LISTEN_LOST);
+		return (false);
+	}
+	listen_flush(s);
+	free_if_unused(s);
+	return (true);
+}
+
+bool
 listen_ready(struct session *s, struct batch *b, bool is_owed)
 {
 	struct listens *ls = s->listens;
@@ -414,6 +437,16 @@ action_apply(struct listens *ls, const struct listen_action *a)
 		if (a->channel == NULL || strcmp(ear->channel->name, a->channel) == 0)
 			ear->is_on = false;
 	}
+}
+
+void
+listen_hold(struct session *s, const char *channel, bool is_off)
+{
+	const struct listen_action action = {
+	    .channel = (char *)(uintptr_t)channel, .is_off = is_off, .holds = true};
+
+	if (s->listens != NULL)
+		action_apply(s->listens, &action);
 }
 
 static void
@@ -522,6 +555,9 @@ is_between(const struct session *s)
 {
 	const struct link *l = s->link;
 
+	if (s->weave != NULL)
+		return (l == NULL && s->weave->txn == TXN_NONE &&
+			s->state != SESSION_WEAVING);
 	return (l == NULL ||
 		(s->carry != NULL && s->carry->pinned != 0 && l->state == LINK_LENT &&
 		    s->body_left == 0 && link_is_at_rest(l)));
@@ -542,8 +578,9 @@ listen_hear(struct ear *ear, const uint8_t *message, size_t len)
 	}
 	/* A client that sits in its transaction has not committed what it is about to listen
 	 * to; PostgreSQL would skip it too. */
-	if (!ear->is_on && !ls->has_committed && s->link != NULL && s->link->txn == 'T' &&
-	    s->link->requests.count == 0)
+	if (!ear->is_on && !ls->has_committed &&
+	    (s->link != NULL ? s->link->txn == 'T' && s->link->requests.count == 0
+			     : s->weave != NULL))
 		return;
 	if (!is_too_much(s, s->stream.out.len + ls->queue.len + len))
 		buf_add(&ls->queue, message, len);

@@ -3,6 +3,7 @@
  *
  *   hub.c      the listening link of a pool in a worker: on which channels it listens
  *   listen.c   what a client listens to: LISTEN and UNLISTEN, transactions, delivery
+ *   heed.c     LISTEN and UNLISTEN on virtual databases, without marks
  *   echo.c     NOTIFY by a client of this process: whom it names, when it is through
  *
  * A client's LISTEN runs on whatever link it has, under a name that nobody notifies, so that
@@ -66,6 +67,7 @@ struct ticket {
 
 /* The hub of a seat for clients of that encoding; makes it. NULL: the seat's database is gone. */
 struct hub *hub_get(struct seat *, const char *encoding);
+const struct seat *hub_seat(const struct hub *);
 /* The channel of that name, with another ear; makes it. */
 void hub_add(struct hub *, const char *name, struct ear *);
 void hub_remove(struct ear *);
@@ -141,10 +143,14 @@ listen_is_any(const struct session *s)
 	return (s->listens != NULL &&
 		(s->listens->ears.count > 0 || s->listens->action_count > 0));
 }
+#define LISTEN_LOST                                                                      \
+	"notifications may have been missed: the listening connection was lost"
 enum listen_go { LISTEN_GO, LISTEN_WAITS, LISTEN_REFUSED };
 /* The hub listens on the channel; or will, and the client is paused until then; or refusal
  * says why not. */
-enum listen_go listen_want(struct session *, const char *channel);
+enum listen_go listen_want(struct session *, struct seat *, const char *channel);
+/* Where the client listens to it, or is about to; NULL: it does not. */
+const struct seat *listen_seat(const struct session *, const char *channel);
 /* The same for all that a query string listens to. False: it waits. */
 bool listen_is_ready(struct session *, const char *sql, size_t len);
 /* A statement that may ask pg_listening_channels(): the link listens as the client does. False:
@@ -176,6 +182,21 @@ void listen_lost(struct ear *, const char *why);
 void listen_free(struct session *);
 struct listens *listen_get(struct session *);
 void listen_go_on(struct session *);
+
+/* On a virtual database: LISTEN or UNLISTEN (is_off; NULL: *) holds. */
+void listen_hold(struct session *, const char *channel, bool is_off);
+/* The same, when the session is outside of a transaction and has no link. False: it is closed,
+ * since notifications may have been missed. */
+bool listen_rest(struct session *);
+
+/* ---- heed.c ---- */
+
+/* LISTEN_REFUSED: weave->refusal says why. LISTEN_GO of any other statement. */
+enum listen_go heed_is_ready(struct session *, const struct sense *);
+void heed_run(struct session *, const struct sense *, struct buf *out);
+/* All of a unit was answered here: outside of a transaction what it said holds, or not. False:
+ * the session is closed. */
+bool heed_rest(struct session *, bool committed);
 
 /* ---- echo.c ---- */
 

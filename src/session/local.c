@@ -2,7 +2,7 @@
  * Statements that are answered here: transaction verbs while nothing was sent, the settings
  * pgweave.…, EXPLAIN (ROUTE).
  */
-#include "prepare.h"
+#include "listen.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -91,8 +91,8 @@ run_end(struct session *s, const struct sense *sense, bool is_extended, struct b
 		legs_gather(s, THEN_ROLLBACK);
 		return (true);
 	} else {
-		weave_track_free(s);
 		weave_txn_over(s, is_commit && !has_failed);
+		weave_track_end(s, is_commit && !has_failed);
 		if (sense->facts->chains)
 			weave_txn_chain(s);
 	}
@@ -269,11 +269,13 @@ local_run(struct session *s, const struct sense *sense, const struct binding *b,
 		if (f->set_verb == SQL_SET_SHOW)
 			return (run_show(s, f, !is_extended, out, r));
 		return (run_set(s, f, out, r));
+	case SQL_UTILITY:
+		heed_run(s, sense, out);
+		return (true);
 	case SQL_UNKNOWN:
 	case SQL_READ:
 	case SQL_WRITE:
 	case SQL_DDL:
-	case SQL_UTILITY:
 	default:
 		INVARIANT(!"a statement that is not answered here");
 		return (false);

@@ -414,7 +414,7 @@ before_listen(struct up *u, const struct prep_step *step, uint32_t size)
 		refusal_set(&listen_get(s)->refusal, "54000", LISTEN_NO_ROOM, NULL, NULL);
 		go = LISTEN_REFUSED;
 	} else if (step->listens && s->link->txn != 'E')
-		go = listen_want(s, step->name);
+		go = listen_want(s, s->seat, step->name);
 	if (go == LISTEN_GO)
 		return (UP_PASS);
 	if (go == LISTEN_WAITS)

@@ -303,7 +303,9 @@ sense_is_local(const struct session *s, const struct sense *sense)
 	case SQL_READ:
 	case SQL_WRITE:
 	case SQL_DDL:
+		return (false);
 	case SQL_UTILITY:
+		return (heed_is(sense));
 	default:
 		return (false);
 	}

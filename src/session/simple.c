@@ -2,7 +2,7 @@
  * Simple queries on a virtual database. A string of several statements is one unit: its first
  * ones may be answered here, the rest goes to one link.
  */
-#include "prepare.h"
+#include "listen.h"
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -206,6 +206,16 @@ query_step(struct up *u, uint32_t size, const char *sql, const char **at, bool *
 	sense_make(s->worker, *at, (size_t)(sql + len - *at), &sense);
 	switch (decide_rest(u, sql, len, plan, &seat, &sense)) {
 	case GO_LOCAL:
+		switch (heed_is_ready(s, &sense)) {
+		case LISTEN_WAITS:
+			goto out;
+		case LISTEN_REFUSED:
+			v = weave_say_refusal(u, 'Q', size);
+			goto out;
+		case LISTEN_GO:
+		default:
+			break;
+		}
 		if (!local_run(s, &sense, NULL, false, &out, &r, &later)) {
 			stream_write(&s->stream, out.mem, out.len);
 			buf_free(&out);
@@ -242,6 +252,7 @@ query_step(struct up *u, uint32_t size, const char *sql, const char **at, bool *
 		v = weave_say_refusal(u, 'Q', size);
 		break;
 	}
+out:
 	sense_end(&sense);
 	return (v);
 }
@@ -267,6 +278,8 @@ static enum up_verdict
 query_over(struct up *u, uint32_t size)
 {
 	u->s->weave->blank = 0;
+	if (!heed_rest(u->s, true))
+		return (UP_STOP);
 	session_ready(u->s, weave_status(u->s));
 	weave_unit_over(u->s);
 	return (up_body(u, size + 1, true));

@@ -18,7 +18,7 @@
  * The sets of links and sessions have what servers do not report as they have what a client
  * asks for when it connects; within a transaction they stay as they were before it.
  */
-#include "weave.h"
+#include "listen.h"
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,7 +29,9 @@
 
 enum note_kind {
 	NOTE_SET,
-	NOTE_UNKNOWN, /* nobody but its server knows what was set */
+	NOTE_UNKNOWN,  /* nobody but its server knows what was set */
+	NOTE_LISTEN,   /* name: the channel */
+	NOTE_UNLISTEN, /* name NULL: all of them */
 	NOTE_COMMIT,
 	NOTE_ROLLBACK
 };
@@ -414,8 +416,10 @@ weave_track_catch_up(const struct weave *w, const struct leg *leg, struct buf *s
 
 		if (n->at <= from || n->at > w->noted_sure)
 			continue;
-		if (n->kind != NOTE_SET)
+		if (n->kind == NOTE_UNKNOWN)
 			return (-1);
+		if (n->kind != NOTE_SET)
+			continue;
 		/* A comment may stand at the end. */
 		buf_addf(sql, "%s\n;", n->sql);
 	}
@@ -514,7 +518,9 @@ note_hold(struct session *s, struct link *l, const struct track_note *n)
 	const char *first;
 	struct vars *now;
 
-	if (n->kind != NOTE_SET || n->is_local)
+	if (n->kind == NOTE_LISTEN || n->kind == NOTE_UNLISTEN)
+		listen_hold(s, n->name, n->kind == NOTE_UNLISTEN);
+	if (n->kind != NOTE_SET || n->is_local || l == NULL)
 		return;
 	if (n->value == NULL || w->restored != NULL)
 		note_restore(s, l, n);
@@ -551,6 +557,25 @@ notes_end(struct session *s, struct link *l, unsigned count, bool committed)
 		note_remove(w, 0);
 }
 
+void
+weave_track_end(struct session *s, bool committed)
+{
+	notes_end(s, NULL, s->weave->note_count, committed);
+	weave_track_free(s);
+}
+
+void
+weave_track_listen(struct weave *w, const char *channel, bool is_off)
+{
+	/* Outside of a transaction it holds at the end of the string or batch. */
+	bool is_sure = w->txn != TXN_NONE && w->noted_sure == w->noted;
+
+	note_add(w, (struct track_note){.kind = is_off ? NOTE_UNLISTEN : NOTE_LISTEN,
+			.name = channel != NULL ? mem_str(channel) : NULL});
+	if (is_sure)
+		w->noted_sure = w->noted;
+}
+
 /* The ends of transactions among the notes; of those that were committed only so many. */
 static bool
 ends_pass(struct session *s, struct link *l, unsigned commits)
@@ -561,7 +586,7 @@ ends_pass(struct session *s, struct link *l, unsigned commits)
 	for (unsigned i = 0; i < w->note_count; i++) {
 		enum note_kind kind = w->notes[i].kind;
 
-		if (kind == NOTE_SET || kind == NOTE_UNKNOWN)
+		if (kind != NOTE_COMMIT && kind != NOTE_ROLLBACK)
 			continue;
 		if (kind == NOTE_COMMIT && commits-- == 0)
 			break;

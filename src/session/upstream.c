@@ -164,7 +164,7 @@ up_parse_unnamed(struct up *u, const uint8_t *body, size_t have, uint32_t size)
 	struct proto_parse parse;
 	struct request *r;
 
-	if (hub_any() && s->weave == NULL)
+	if (hub_any())
 		echo_look(s, (const char *)body, have);
 	if (size - 4 > max && !may_be_prepare(body, have, size)) {
 		stmt_unnamed_set(s, NULL);
@@ -352,7 +352,7 @@ up_bind(struct up *u, const uint8_t *head, size_t have, uint32_t size)
 		    statement[0] == '\0' && s->unnamed != NULL && prep_is(s->unnamed);
 		return (up_body(u, size + 1, false));
 	}
-	if (hub_any() && s->weave == NULL && n != NULL)
+	if (hub_any() && n != NULL)
 		echo_look(s, (const char *)n->stmt->data, n->stmt->sql_len);
 	if (is_shared) {
 		up_owe(u, REQ_BIND, ACT_FORWARD)->is_shared = true;
@@ -592,7 +592,7 @@ up_query(struct up *u, uint32_t size)
 		return (UP_PASS);
 	look = carry_look(sql, have < size - 5 ? have : size - 5, size - 5);
 	if (look == 0) {
-		if (hub_any() && u->s->weave == NULL)
+		if (hub_any())
 			echo_look(u->s, sql, have < size - 5 ? have : size - 5);
 		return (UP_PASS);
 	}
@@ -604,7 +604,7 @@ up_query(struct up *u, uint32_t size)
 	    (v = carry_query(u, sql, size - 5, &restores)) != UP_PASS)
 		return (v == UP_GO_ON ? up_body(u, size + 1, true) : v);
 	if (!restores && ((look & SQL_LOOK_PREPARE) == 0 || !u->s->rewrites)) {
-		if (hub_any() && u->s->weave == NULL)
+		if (hub_any())
 			echo_look(u->s, sql, size - 5);
 		return (UP_PASS);
 	}
@@ -645,7 +645,7 @@ up_own_business(struct up *u, char type, uint32_t size)
 	/* A query ends the statement without a name. */
 	if (UNLIKELY(u->s->signals != NULL))
 		signal_forget(u->s, type == 'P' ? sql : "");
-	if (UNLIKELY(u->s->listens != NULL) &&
+	if (UNLIKELY(u->s->listens != NULL) && u->s->weave == NULL &&
 	    !listen_is_shown(u->s, sql + at, have - at))
 		return (UP_STOP);
 	if (UNLIKELY(sql_signal_may(sql + at, have - at)) &&

@@ -8,7 +8,7 @@
  * A unit begins when nothing is owed to the client. What cannot go where its batch went makes
  * the batch fail, at the server, as any error in it would.
  */
-#include "weave.h"
+#include "listen.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -156,6 +156,8 @@ weave_unit_over(struct session *s)
 		weave_run_free(w);
 	if (s->link == NULL)
 		s->seat = w->home;
+	if (s->listens != NULL && s->link == NULL && w->txn == TXN_NONE)
+		listen_flush(s);
 }
 
 /* ---- all messages ---- */
@@ -166,6 +168,8 @@ weave_sync(struct up *u, uint32_t size)
 	struct session *s = u->s;
 	struct weave *w = s->weave;
 
+	if (!heed_rest(s, !s->skips_to_sync))
+		return (UP_STOP);
 	s->skips_to_sync = false;
 	if (w->txn == TXN_NONE)
 		portals_free(s);

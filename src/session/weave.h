@@ -428,6 +428,11 @@ void weave_say_warning(struct session *, const struct route_plan *);
 enum up_verdict weave_goes_to(struct session *, const struct sense *,
     const struct binding *, const struct route_plan *, struct seat *);
 
+/* LISTEN and UNLISTEN, which are answered here (heed.c). */
+bool heed_is(const struct sense *);
+/* Where a statement goes by its route alone. */
+enum decision weave_route(struct session *, const struct sense *, const struct binding *,
+    struct route_plan *, struct seat **);
 /* What the statement leaves in the server's session for whoever comes next. */
 bool weave_is_taint(const struct sense *);
 
@@ -493,6 +498,10 @@ void weave_track_ready(struct session *, struct link *, char status);
 void weave_track_drop(struct weave *);
 /* ROLLBACK TO a savepoint: what was noted behind it does not hold. */
 void weave_track_back(struct weave *, uint64_t to);
+/* LISTEN, or UNLISTEN (channel NULL: all). */
+void weave_track_listen(struct weave *, const char *channel, bool is_off);
+/* What was answered here is over, and no link has a part in it. */
+void weave_track_end(struct session *, bool committed);
 /* A transaction begins, or is over. */
 void weave_track_begin(struct session *);
 void weave_track_free(struct session *);

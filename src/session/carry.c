@@ -11,6 +11,8 @@
 /* Of settings whose names are noted; with more of them a session keeps its link. */
 #define NAMES_BYTES  2048
 #define SETTINGS_MAX 64
+#define NOTED_MAX    64
+#define RESET_BYTES  4096 /* longer ones are no RESET */
 
 struct vars *
 session_tracked(const struct session *s)
@@ -37,13 +39,46 @@ forget_set(struct carry *c)
 	c->set_name = c->set_value = NULL;
 }
 
-static void
-forget_portal(struct carry *c)
+static struct carry_name *
+name_find(const struct carry_names *n, const char *name)
 {
-	free(c->portal);
-	free(c->reset);
-	c->portal = c->reset = NULL;
-	c->portal_leaves = 0;
+	for (unsigned i = 0; i < n->count; i++)
+		if (strcmp(n->all[i].name, name) == 0)
+			return (&n->all[i]);
+	return (NULL);
+}
+
+static void
+name_forget(struct carry_names *n, const char *name)
+{
+	struct carry_name *it = name_find(n, name);
+
+	if (it == NULL)
+		return;
+	free(it->name);
+	free(it->reset);
+	*it = n->all[--n->count];
+}
+
+/* reset: owned. */
+static void
+name_note(struct carry_names *n, const char *name, char *reset)
+{
+	name_forget(n, name);
+	/* Nobody has so many at once. */
+	if (n->count == NOTED_MAX)
+		name_forget(n, n->all[0].name);
+	n->all = mem_realloc(n->all, (n->count + 1) * sizeof(*n->all));
+	n->all[n->count++] = (struct carry_name){.name = mem_str(name), .reset = reset};
+}
+
+static void
+names_forget(struct carry_names *n)
+{
+	while (n->count > 0)
+		name_forget(n, n->all[0].name);
+	free(n->all);
+	n->all = NULL;
 }
 
 static void
@@ -67,7 +102,9 @@ carry_free(struct session *s)
 	if (c->asked != NULL)
 		vars_release(s->worker, c->asked);
 	forget_set(c);
-	forget_portal(c);
+	names_forget(&c->portals);
+	names_forget(&c->later);
+	free(c->timeout);
 	pin_free(c);
 	buf_free(&c->names);
 	free(c);
@@ -229,6 +266,20 @@ is_fresh(const struct session *s)
 	return (l->txn == 'I' && l->requests.count == 0 && !l->wants_sync);
 }
 
+/* PREPARE leaves nothing: its EXECUTE may. */
+static bool
+is_for_later(const struct session *s, const struct sql_scan *scan)
+{
+	struct sql_prepare p;
+	bool is_it;
+
+	if (!s->rewrites || s->seat->limits.refuses_pins || !sql_prepare_read(scan, &p))
+		return (false);
+	is_it = p.kind == SQL_PREPARE_MAKE;
+	sql_prepare_free(&p);
+	return (is_it);
+}
+
 /* The statements of a string together. */
 struct script_leaves {
 	unsigned leaves, count;
@@ -248,6 +299,8 @@ script_read(struct session *s, const char *sql, size_t len, struct script_leaves
 		if (!scan.is_empty) {
 			unsigned leaves = sql_leaves(&scan);
 
+			if (leaves != 0 && is_for_later(s, &scan))
+				leaves = 0;
 			out->count++;
 			out->leaves |= leaves;
 			if ((leaves & SQL_LEAVES_SETTING) != 0 && session_carries(s)) {
@@ -414,17 +467,31 @@ note_names(struct up *u, const struct stmt *st, uint32_t size)
 	return (!b.misses);
 }
 
+/* What the statement resets; NULL: nothing. */
+static char *
+reset_of(const char *sql, size_t len)
+{
+	struct sql_scan scan;
+	char *reset;
+
+	sql_scan(sql, len, &scan);
+	reset = (sql_leaves(&scan) & SQL_LEAVES_DISCARD) != 0 ? mem_str(CARRY_DISCARD)
+							      : sql_reset_name(&scan);
+	sql_scan_free(&scan);
+	return (reset);
+}
+
 enum up_verdict
 carry_bind(struct up *u, const struct stmt *st, const char *portal, uint32_t size)
 {
 	struct session *s = u->s;
 	struct refusal why = {0};
-	struct sql_scan scan;
 	unsigned leaves;
 
-	if (st == NULL || st->leaves == 0) {
-		if (strcmp(portal, s->carry->portal) == 0)
-			forget_portal(s->carry);
+	if (st == NULL || st->leaves == 0 ||
+	    (st->prepare == SQL_PREPARE_MAKE && !s->seat->limits.refuses_pins)) {
+		if (s->carry != NULL)
+			name_forget(&s->carry->portals, portal);
 		return (UP_PASS);
 	}
 	leaves = st->leaves;
@@ -448,56 +515,23 @@ carry_bind(struct up *u, const struct stmt *st, const char *portal, uint32_t siz
 	}
 	touch(s, leaves | ((leaves & SQL_LEAVES_DISCARD) != 0 ? SQL_LEAVES_SETTING : 0),
 	    (const char *)st->data, st->sql_len);
-	forget_portal(s->carry);
-	s->carry->portal = mem_str(portal);
-	s->carry->portal_leaves = leaves;
-	if ((st->leaves & (SQL_LEAVES_SETTING | SQL_LEAVES_RESET)) != 0) {
-		sql_scan((const char *)st->data, st->sql_len, &scan);
-		s->carry->reset = sql_reset_name(&scan);
-		sql_scan_free(&scan);
-	}
-	if ((st->leaves & SQL_LEAVES_DISCARD) != 0)
-		s->carry->reset = mem_str(CARRY_DISCARD);
+	name_note(
+	    &s->carry->portals, portal, reset_of((const char *)st->data, st->sql_len));
 	return (UP_PASS);
 }
 
-/* One SET behind the Execute of a RESET, its answers swallowed. */
+/* One SET behind the Execute of a RESET. */
 static void
 inject(void *arg, const char *sql)
 {
-	struct up *u = arg;
-	static const char own[] = "pgw_reset";
-	static const uint8_t no_types[2], nothing[6];
-	struct buf *out = batch_make(&u->batch), body = {0};
-
-	proto_close_statement(out, own);
-	buf_add(&body, "P", 1);
-	buf_add(&body, own, sizeof(own));
-	proto_message(out, 'C', body.mem, body.len);
-	proto_parse(out, own, sql, no_types, sizeof(no_types));
-	body.len = 0;
-	buf_add(&body, own, sizeof(own));
-	buf_add(&body, own, sizeof(own));
-	buf_add(&body, nothing, 6);
-	proto_message(out, 'B', body.mem, body.len);
-	body.len = 0;
-	buf_add(&body, own, sizeof(own));
-	buf_add(&body, nothing, 4);
-	proto_message(out, 'E', body.mem, body.len);
-	batch_made(&u->batch);
-	up_owe(u, REQ_CLOSE, ACT_SKIP)->is_own = true;
-	up_owe(u, REQ_CLOSE, ACT_SKIP)->is_own = true;
-	up_owe(u, REQ_PARSE, ACT_SKIP);
-	up_owe(u, REQ_BIND, ACT_SKIP);
-	up_owe(u, REQ_EXECUTE, ACT_SKIP);
-	buf_free(&body);
+	prep_run_own(arg, "pgw_reset", sql, (struct hash128){0});
 }
 
 enum up_verdict
 carry_execute(struct up *u, uint32_t size)
 {
 	struct session *s = u->s;
-	struct carry *c = s->carry;
+	const struct carry_name *p;
 	const uint8_t *head = u->p + u->used;
 	const char *portal = (const char *)head + PROTO_HEAD;
 	size_t have = u->len - u->used - PROTO_HEAD;
@@ -506,12 +540,13 @@ carry_execute(struct up *u, uint32_t size)
 		return (UP_PASS);
 	if (have < size - 4)
 		return (UP_STOP);
-	if (strnlen(portal, size - 4) == size - 4 || strcmp(portal, c->portal) != 0)
+	if (strnlen(portal, size - 4) == size - 4 ||
+	    (p = name_find(&s->carry->portals, portal)) == NULL)
 		return (UP_PASS);
 	up_owe(u, REQ_EXECUTE, ACT_FORWARD)->is_looked = true;
 	batch_pass(&u->batch, head, (size_t)size + 1);
-	if (c->reset != NULL)
-		(void)carry_restore(s, c->reset, inject, u);
+	if (p->reset != NULL)
+		(void)carry_restore(s, p->reset, inject, u);
 	return (up_body(u, size + 1, true));
 }
 
@@ -532,6 +567,73 @@ carry_parse(struct up *u, uint32_t size)
 	leaves = carry_leaves(sql, have);
 	if (leaves != 0)
 		touch(u->s, leaves, sql, have);
+}
+
+/* Whether the letters may be of RESET, SET … TO DEFAULT or DISCARD ALL, or of a comment. */
+static bool
+may_reset(const char *sql, size_t len)
+{
+	int a, b, c;
+
+	while (len > 0 && strchr(" \t\n\r\f\v", *sql) != NULL && *sql != '\0') {
+		sql++;
+		len--;
+	}
+	a = len > 2 ? sql[0] | 0x20 : 0;
+	b = len > 2 ? sql[1] | 0x20 : 0;
+	c = len > 2 ? sql[2] | 0x20 : 0;
+	return (a < 'a' ||
+		(c == 's' && ((a == 'r' && b == 'e') || (a == 'd' && b == 'i'))) ||
+		(a == 's' && b == 'e' && c == 't'));
+}
+
+enum up_verdict
+carry_parse_own(struct up *u, uint32_t size)
+{
+	const char *name = (const char *)u->p + u->used + PROTO_HEAD, *sql;
+	size_t have = u->len - u->used - PROTO_HEAD;
+	struct session *s = u->s;
+	char *reset;
+
+	if (have > size - 4)
+		have = size - 4;
+	sql = memchr(name, '\0', have);
+	if (sql == NULL)
+		return (have < size - 4 && size <= RESET_BYTES ? UP_STOP : UP_PASS);
+	if (s->carry != NULL)
+		name_forget(&s->carry->later, name);
+	sql++;
+	if (size > RESET_BYTES || !may_reset(sql, have - (size_t)(sql - name)))
+		return (UP_PASS);
+	if (have < size - 4)
+		return (UP_STOP);
+	have = strnlen(sql, have - (size_t)(sql - name));
+	reset = reset_of(sql, have);
+	if (reset != NULL && carry_restore(s, reset, NULL, NULL))
+		name_note(&carry_of(s)->later, name, reset);
+	else
+		free(reset);
+	return (UP_PASS);
+}
+
+enum up_verdict
+carry_bind_own(struct up *u, uint32_t size)
+{
+	const uint8_t *body = u->p + u->used + PROTO_HEAD;
+	size_t have = u->len - u->used - PROTO_HEAD, rest;
+	struct carry *c = u->s->carry;
+	const char *portal, *statement;
+	const struct carry_name *it;
+
+	if (have > size - 4)
+		have = size - 4;
+	if (proto_bind_names(body, have, &portal, &statement, &rest) != 0)
+		return (have < size - 4 && have <= SESSION_NAMES_MAX ? UP_STOP : UP_PASS);
+	name_forget(&c->portals, portal);
+	it = name_find(&c->later, statement);
+	if (it != NULL)
+		name_note(&c->portals, portal, mem_str(it->reset));
+	return (UP_PASS);
 }
 
 /* ---- what comes ---- */
@@ -564,6 +666,7 @@ carry_discarded(struct session *s)
 		return;
 	track(s, NULL);
 	pin_set(s, CARRY_PINS, 0);
+	s->carry->is_discarded = true;
 }
 
 void
@@ -589,155 +692,12 @@ carry_report(struct session *s)
 	s->vars = now;
 }
 
-/* ---- asking ---- */
-
-/* What the session has set; who it is, the server reports. A transaction's own modes are not
- * settings of the session, though SET knows them. */
-static const char settings_question[] =
-    "SELECT 's', name, pg_catalog.current_setting(name) FROM pg_catalog.pg_settings "
-    "WHERE source = 'session' AND name !~ '^transaction_' "
-    "UNION ALL SELECT 's', 'role', pg_catalog.current_setting('role')";
-
-static void
-add_name(struct buf *sql, const char *name, bool *is_any)
-{
-	buf_addstr(sql, *is_any ? ", "
-				: " UNION ALL SELECT 's', n, "
-				  "pg_catalog.current_setting(n, true) "
-				  "FROM pg_catalog.unnest(ARRAY[");
-	vars_sql_literal(sql, name);
-	*is_any = true;
-}
-
-static void
-add_question(const struct session *s, struct buf *sql)
-{
-	const struct carry *c = s->carry;
-	const struct vars *is = session_tracked(s);
-	const char *name, *value;
-	enum vars_kind kind;
-	bool is_any = false;
-
-	buf_addstr(sql, settings_question);
-	for (unsigned i = 0; i < vars_count(is); i++) {
-		vars_at(is, i, &name, &value, &kind);
-		if (kind == VARS_STARTUP && strchr(name, '.') != NULL)
-			add_name(sql, name, &is_any);
-	}
-	for (uint32_t at = 0; at < c->names.len; at += (uint32_t)strlen(name) + 1) {
-		name = (const char *)c->names.mem + at;
-		add_name(sql, name, &is_any);
-	}
-	if (is_any)
-		buf_addstr(sql, "]::pg_catalog.text[]) AS n");
-}
-
-/* A value of a row; the caller frees it. NULL: there is none. */
-static char *
-take_value(const uint8_t *p, size_t len, size_t *at)
-{
-	uint32_t size = *at + 4 <= len ? proto_get32(p + *at) : UINT32_MAX;
-	char *value;
-
-	*at += 4;
-	if (size == UINT32_MAX || size > len - *at)
-		return (NULL);
-	value = mem_strn((const char *)p + *at, size);
-	*at += size;
-	return (value);
-}
-
-/* 's', a setting and its value; or 'p' and a pin. */
-static void
-answer_row(void *arg, const uint8_t *p, size_t len)
-{
-	struct session *s = arg;
-	struct carry *c = s->carry;
-	size_t at = 2;
-	char *kind = take_value(p, len, &at), *name = take_value(p, len, &at),
-	     *value = take_value(p, len, &at);
-
-	if (kind != NULL && name != NULL && value != NULL) {
-		if (kind[0] == 'p')
-			c->found |= pin_of_row(name);
-		else if (vars_get(s->link->born, name) == NULL &&
-			 (strcmp(name, VARS_ROLE) != 0 || strcmp(value, "none") != 0))
-			c->asked =
-			    vars_with(s->worker, c->asked, name, value, VARS_STARTUP);
-	}
-	free(kind);
-	free(name);
-	free(value);
-}
-
-/* SET SESSION AUTHORIZATION. */
-static void
-add_authorization(struct session *s, struct link *l)
-{
-	struct carry *c = s->carry;
-	const char *is = vars_get(l->vars, "session_authorization"),
-		   *was = vars_get(l->born, "session_authorization");
-
-	if (is != NULL && was != NULL && strcmp(is, was) != 0)
-		c->asked =
-		    vars_with(s->worker, c->asked, VARS_AUTHORIZATION, is, VARS_STARTUP);
-}
-
 /* The link has these and no others; so has the session. */
-static void
-settings_are(struct session *s, struct link *l, struct vars *now)
+void
+carry_settings_are(struct session *s, struct link *l, struct vars *now)
 {
 	l->vars = vars_with_startup(s->worker, l->vars, now);
 	track(s, now);
-}
-
-static void
-answered(struct link *l, void *arg, const struct proto_error_fields *error)
-{
-	struct session *s = arg;
-	struct carry *c = s->carry;
-
-	c->is_asking = false;
-	if (error != NULL) {
-		l->is_dirty = true;
-		session_close(s, error->sqlstate, error->message);
-		return;
-	}
-	if ((c->asks & SQL_LEAVES_SETTING) != 0) {
-		add_authorization(s, l);
-		settings_are(s, l, c->asked);
-		c->asked = NULL;
-	}
-	pin_set(s, c->asks & CARRY_ASKED, c->found);
-	pin_forget(c);
-	session_release_if_done(s);
-	/* A cancel request meanwhile was for what waits, not for what comes some day. */
-	if (s->link != NULL)
-		s->is_refused = false;
-	if (s->state != SESSION_CLOSED)
-		session_flow(s);
-}
-
-static void
-ask(struct session *s, unsigned asks)
-{
-	struct carry *c = s->carry;
-	struct buf sql = {0};
-
-	if ((asks & SQL_LEAVES_SETTING) != 0)
-		add_question(s, &sql);
-	if ((asks & CARRY_ASKED) != 0)
-		buf_addf(&sql, "%s%s", sql.len > 0 ? " UNION ALL " : "", pin_question);
-	buf_add(&sql, "", 1);
-	c->asks = asks;
-	c->found = 0;
-	c->is_asking = true;
-	if (c->asked != NULL)
-		vars_release(s->worker, c->asked);
-	c->asked = vars_none(s->worker);
-	link_run_rows(s->link, (const char *)sql.mem, answer_row, answered, s);
-	buf_free(&sql);
-	session_flow(s);
 }
 
 /* A SET or RESET that stood alone has done what it said. */
@@ -762,7 +722,48 @@ set_done(struct session *s, struct link *l)
 	    (c->set_value != NULL || first != NULL))
 		now = vars_with(s->worker, now, c->set_name,
 		    c->set_value != NULL ? c->set_value : first, VARS_STARTUP);
-	settings_are(s, l, now);
+	carry_settings_are(s, l, now);
+}
+
+static void
+add_restored(void *arg, const char *sql)
+{
+	buf_addstr(arg, sql);
+	buf_addstr(arg, ";");
+}
+
+static void
+restored(struct link *l, void *arg, const struct proto_error_fields *error)
+{
+	struct session *s = arg;
+
+	s->carry->is_asking = false;
+	if (error != NULL) {
+		l->is_dirty = true;
+		session_close(s, error->sqlstate, error->message);
+		return;
+	}
+	session_release_if_done(s);
+	if (s->link != NULL)
+		s->is_refused = false;
+	if (s->state != SESSION_CLOSED)
+		session_flow(s);
+}
+
+/* DISCARD ALL holds, and the SETs behind it do not: what failed in their batch has undone them. */
+static void
+restore(struct session *s, struct link *l)
+{
+	struct carry *c = s->carry;
+	struct buf sql = {0};
+
+	c->must_restore = false;
+	c->is_asking = true;
+	(void)carry_restore(s, CARRY_DISCARD, add_restored, &sql);
+	buf_add(&sql, ";", 2);
+	link_run(l, (const char *)sql.mem, restored, s);
+	buf_free(&sql);
+	session_flow(s);
 }
 
 bool
@@ -772,7 +773,11 @@ carry_rest(struct session *s)
 	struct link *l = s->link;
 	unsigned touched = c->touched, asks;
 
-	forget_portal(c);
+	names_forget(&c->portals);
+	if (c->must_restore) {
+		restore(s, l);
+		return (true);
+	}
 	if (s->mode == POOL_SESSION)
 		return (false);
 	asks = touched & (SQL_LEAVES_SETTING | CARRY_ASKED);
@@ -787,7 +792,7 @@ carry_rest(struct session *s)
 	c->touched = 0;
 	c->has_failed = false;
 	if (asks != 0)
-		ask(s, asks);
+		carry_ask(s, asks);
 	c->names.len = 0;
 	if (asks != 0)
 		return (true);

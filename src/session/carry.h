@@ -3,6 +3,7 @@
  * are shared, and what pins it to one; for the session room's own files.
  *
  *   carry.c  settings: seen in what is sent, told by the server afterwards
+ *   ask.c    the question to the server
  *   pins.c   temporary tables, cursors WITH HOLD, advisory locks …
  *
  * A statement that may leave something is noted when it is sent (sql_leaves()), or by its tag.
@@ -24,6 +25,15 @@
 #define CARRY_ASKED                                                                      \
 	(SQL_LEAVES_TABLE | SQL_LEAVES_CURSOR | SQL_LEAVES_LOCK | SQL_LEAVES_LISTENER)
 
+/* Portals or statements, and what they reset. */
+struct carry_names {
+	struct carry_name {
+		char *name;
+		char *reset; /* a setting; or NULL */
+	} * all;
+	unsigned count;
+};
+
 struct carry {
 	struct vars
 	    *tracked;     /* its VARS_STARTUP members are the session's; NULL: those of
@@ -33,10 +43,13 @@ struct carry {
 	struct vars *asked;   /* the settings of its answer so far */
 	bool is_asking, has_failed;
 	bool holds_reports; /* ParameterStatus is not the client's until ReadyForQuery */
-	char *reset;        /* the setting that its statement resets; or NULL */
-	char *
-	    portal; /* the last one bound to a statement that leaves something; or NULL */
-	unsigned portal_leaves;
+	bool is_discarded;  /* by an Execute whose SETs are not committed yet */
+	bool must_restore;  /* they are undone */
+	struct carry_names portals; /* bound to a statement that leaves something */
+	/* pool_mode = session: statements that reset something which the client asked for. */
+	struct carry_names later;
+	unsigned shown; /* rows of SHOW that have come */
+	char *timeout;  /* the session's statement_timeout, of the first of them */
 	char *set_name,
 	    *set_value; /* all that was set, unless it failed; value NULL: RESET */
 	struct buf
@@ -77,6 +90,9 @@ enum up_verdict carry_bind(
 enum up_verdict carry_execute(struct up *, uint32_t size);
 /* Parse, where nobody looks at Bind and Execute. */
 void carry_parse(struct up *, uint32_t size);
+/* The same, and Bind, of a client that has its link for itself. UP_PASS: go on. */
+enum up_verdict carry_parse_own(struct up *, uint32_t size);
+enum up_verdict carry_bind_own(struct up *, uint32_t size);
 /* A tag that nobody expected. */
 void carry_tag(struct session *, const struct request *, const char *tag);
 /* DISCARD ALL is done. */
@@ -92,6 +108,14 @@ bool carry_may_lose(const struct carry *);
 /* The link goes away with what the session has left there. */
 void carry_taint(struct session *, struct link *);
 void carry_free(struct session *);
+
+/* The link has these and no others; so has the session. */
+void carry_settings_are(struct session *, struct link *, struct vars *now);
+
+/* ---- ask.c ---- */
+
+/* Bits of enum sql_leaves: what the server is asked about; it is known when the link goes on. */
+void carry_ask(struct session *, unsigned asks);
 
 /* ---- pins.c ---- */
 

@@ -331,8 +331,10 @@ down_error(struct down *d, const uint8_t *body, uint32_t size)
 	    strcmp(error.routine, "RevalidateCachedQuery") == 0)
 		prepared_renew(((const struct stmt_name *)r->arg)->stmt->id);
 	l->is_copying_in = false;
-	if (d->s->carry != NULL)
+	if (d->s->carry != NULL) {
 		d->s->carry->has_failed = true;
+		d->s->carry->must_restore |= d->s->carry->is_discarded;
+	}
 	if (d->s->prep != NULL && r != NULL)
 		renamed = prep_error(d->s, r, body, size - 4, &error, &d->batch);
 	if (d->s->weave != NULL && (d->s->prep == NULL || !d->s->prep->repeats))
@@ -439,9 +441,12 @@ down_ready(struct down *d, const uint8_t *body, uint32_t size)
 		weave_ready(s, l, l->txn);
 	if (s->was_discarded && s->discarded == NULL)
 		s->discarded = vars_hold(l->vars);
-	if (s->carry != NULL && s->carry->holds_reports) {
-		batch_flush(&d->batch);
-		carry_report(s);
+	if (s->carry != NULL) {
+		s->carry->is_discarded &= l->txn != 'I';
+		if (s->carry->holds_reports) {
+			batch_flush(&d->batch);
+			carry_report(s);
+		}
 	}
 	if (l->txn == 'I') {
 		METRIC_INC(m, xact_count);

@@ -25,12 +25,13 @@ _Static_assert(ARRAY_LEN(reasons) <= SESSION_PINS_MAX, "room for each");
 /* Objects hang on their schema, and pg_depend has an index for that. */
 const char pin_question[] =
     "SELECT 'p', 't', '' WHERE EXISTS (SELECT 1 FROM pg_catalog.pg_depend WHERE "
-    "refclassid = 'pg_catalog.pg_namespace'::pg_catalog.regclass AND "
-    "refobjid = pg_catalog.pg_my_temp_schema()) "
+    "refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_namespace'::pg_catalog.regclass "
+    "AND refobjid OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema()) "
     "UNION ALL SELECT 'p', 'c', '' WHERE EXISTS "
     "(SELECT 1 FROM pg_catalog.pg_cursors WHERE is_holdable) "
     "UNION ALL SELECT 'p', 'l', '' WHERE EXISTS (SELECT 1 FROM pg_catalog.pg_locks WHERE "
-    "locktype = 'advisory' AND pid = pg_catalog.pg_backend_pid()) "
+    "locktype OPERATOR(pg_catalog.=) 'advisory' AND "
+    "pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid()) "
     "UNION ALL SELECT 'p', 'n', '' WHERE EXISTS "
     "(SELECT 1 FROM pg_catalog.pg_listening_channels())";
 

@@ -214,37 +214,44 @@ prep_stand_in(struct session *s)
 }
 
 void
-prep_inject(struct up *u, const struct stmt *st)
+prep_run_own(struct up *u, const char *own, const char *sql, struct hash128 id)
 {
-	static const char own[] = "pgw_prepare";
 	static const uint8_t no_types[2], nothing[6];
-	char name[PREPARED_NAME], *text;
 	struct buf *out = batch_make(&u->batch), body = {0};
+	size_t size = strlen(own) + 1;
 
-	prepared_name(st->id, name);
-	text = mem_printf("PREPARE %s%s AS %s", name, st->declared, stmt_text(st));
 	proto_close_statement(out, own);
 	buf_add(&body, "P", 1);
-	buf_add(&body, own, sizeof(own));
+	buf_add(&body, own, size);
 	proto_message(out, 'C', body.mem, body.len);
-	proto_parse(out, own, text, no_types, sizeof(no_types));
+	proto_parse(out, own, sql, no_types, sizeof(no_types));
 	body.len = 0;
-	buf_add(&body, own, sizeof(own));
-	buf_add(&body, own, sizeof(own));
+	buf_add(&body, own, size);
+	buf_add(&body, own, size);
 	buf_add(&body, nothing, 6);
 	proto_message(out, 'B', body.mem, body.len);
 	body.len = 0;
-	buf_add(&body, own, sizeof(own));
+	buf_add(&body, own, size);
 	buf_add(&body, nothing, 4);
 	proto_message(out, 'E', body.mem, body.len);
 	batch_made(&u->batch);
 	up_owe(u, REQ_CLOSE, ACT_SKIP)->is_own = true;
 	up_owe(u, REQ_CLOSE, ACT_SKIP)->is_own = true;
-	up_owe(u, REQ_PARSE, ACT_SKIP)->id = st->id;
+	up_owe(u, REQ_PARSE, ACT_SKIP)->id = id;
 	up_owe(u, REQ_BIND, ACT_SKIP);
-	up_owe(u, REQ_EXECUTE, ACT_SKIP)->id = st->id;
-	prepared_add(&u->s->link->prepared, st->id, u->s->link->batch);
+	up_owe(u, REQ_EXECUTE, ACT_SKIP)->id = id;
 	buf_free(&body);
+}
+
+void
+prep_inject(struct up *u, const struct stmt *st)
+{
+	char name[PREPARED_NAME], *text;
+
+	prepared_name(st->id, name);
+	text = mem_printf("PREPARE %s%s AS %s", name, st->declared, stmt_text(st));
+	prep_run_own(u, "pgw_prepare", text, st->id);
+	prepared_add(&u->s->link->prepared, st->id, u->s->link->batch);
 	free(text);
 }
 

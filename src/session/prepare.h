@@ -116,6 +116,9 @@ struct stmt *prep_intern(
 /* What PREPARE finds under a name that is taken, and DEALLOCATE drops on a link that lacks the
  * real one; held. */
 struct stmt *prep_stand_in(struct session *);
+/* A text of the proxy's own under a name of its own, as part of a batch, its answers swallowed.
+ * id: the statement that it makes on the link; or zero. */
+void prep_run_own(struct up *, const char *own, const char *sql, struct hash128 id);
 /* A statement of PREPARE for the link, as part of a batch. */
 void prep_inject(struct up *, const struct stmt *);
 /* What the server gets for a PREPARE, EXECUTE or DEALLOCATE of the extended protocol; what an

@@ -338,7 +338,7 @@ up_bind(struct up *u, const uint8_t *head, size_t have, uint32_t size)
 	    !fence_is_ready(u, (const char *)st->data, st->sql_len))
 		return (UP_STOP);
 	if (((st != NULL && st->leaves != 0 && s->weave == NULL) ||
-		(s->carry != NULL && s->carry->portal != NULL)) &&
+		(s->carry != NULL && s->carry->portals.count > 0)) &&
 	    (v = carry_bind(u, st, portal, size)) != UP_PASS)
 		return (v);
 	METRIC_ADD(&s->seat->metrics, bind_count, n != NULL);
@@ -712,9 +712,14 @@ up_linked(struct up *u, char type, uint32_t size)
 	case 'P':
 		if (session_carries(s))
 			carry_parse(u, size);
+		else if (s->startup != NULL && (v = carry_parse_own(u, size)) != UP_PASS)
+			return (v);
 		up_owe(u, REQ_PARSE, ACT_FORWARD);
 		break;
 	case 'B':
+		if (s->carry != NULL && s->carry->later.count > 0 &&
+		    (v = carry_bind_own(u, size)) != UP_PASS)
+			return (v);
 		up_owe(u, REQ_BIND, ACT_FORWARD);
 		break;
 	case 'D':
@@ -724,7 +729,7 @@ up_linked(struct up *u, char type, uint32_t size)
 		if (s->prep != NULL && s->prep->is_batch &&
 		    (v = prep_execute(u, size)) != UP_PASS)
 			return (v);
-		if (s->carry != NULL && s->carry->portal != NULL &&
+		if (s->carry != NULL && s->carry->portals.count > 0 &&
 		    (v = carry_execute(u, size)) != UP_PASS)
 			return (v);
 		up_owe(u, REQ_EXECUTE, ACT_FORWARD);

@@ -283,25 +283,43 @@ sql_reset_name(const struct sql_scan *scan)
 
 /* ---- names ---- */
 
+#define DO_DEPTH 3 /* strings in strings: DO, its body, what that executes */
+
+/* w stands on a SET or RESET. */
 static void
-names_of_calls(struct walk w, void (*each)(void *arg, const char *name), void *arg)
+name_of_set(struct walk w, void (*each)(void *arg, const char *name), void *arg)
 {
-	bool is_do = is_at(&w, "do"), is_call;
+	struct buf name = {0};
+
+	if (read_set(&w, &name) != SQL_LEAVES_LOCAL && name.len > 0) {
+		buf_add(&name, "", 1);
+		each(arg, (const char *)name.mem);
+	}
+	buf_free(&name);
+}
+
+/* depth: of strings within DO; 0: it is none. */
+static void
+names_of_calls(
+    struct walk w, unsigned depth, void (*each)(void *arg, const char *name), void *arg)
+{
+	bool is_do = depth > 0 || is_at(&w, "do"), is_call;
 	char *name, *text;
 	struct walk inner;
 
 	for (; w.t.kind != SQL_TOKEN_END; step(&w)) {
-		text = is_do && w.t.kind == SQL_TOKEN_STRING
+		text = is_do && depth < DO_DEPTH && w.t.kind == SQL_TOKEN_STRING
 			   ? sql_string_value(&w.l, &w.t)
 			   : NULL;
 		if (text != NULL) {
 			inner = (struct walk){
 			    .l = {.text = text, .len = (uint32_t)strlen(text)}};
 			step(&inner);
-			if (!is_at(&inner, "do"))
-				names_of_calls(inner, each, arg);
+			names_of_calls(inner, depth + 1, each, arg);
 			free(text);
 		}
+		if (depth > 0 && (is_at(&w, "set") || is_at(&w, "reset")))
+			name_of_set(w, each, arg);
 		name = sql_name_value(&w.l, &w.t);
 		is_call = name != NULL && strcmp(name, "set_config") == 0;
 		free(name);
@@ -327,18 +345,12 @@ void
 sql_setting_names(
     const struct sql_scan *scan, void (*each)(void *arg, const char *name), void *arg)
 {
-	struct walk w = {.l = sql_lexer_of(scan)}, set;
-	struct buf name = {0};
+	struct walk w = {.l = sql_lexer_of(scan)};
 
 	step(&w);
-	set = w;
-	if ((is_at(&set, "set") || is_at(&set, "reset")) &&
-	    read_set(&set, &name) != SQL_LEAVES_LOCAL && name.len > 0) {
-		buf_add(&name, "", 1);
-		each(arg, (const char *)name.mem);
-	}
-	buf_free(&name);
-	names_of_calls(w, each, arg);
+	if (is_at(&w, "set") || is_at(&w, "reset"))
+		name_of_set(w, each, arg);
+	names_of_calls(w, 0, each, arg);
 }
 
 /* ---- calls of set_config() ---- */

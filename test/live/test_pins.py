@@ -132,6 +132,20 @@ def test_name_in_a_parameter(door, cast, only_pgweave):
     settle(door, [])
 
 
+@pytest.mark.parametrize("extended", [False, True])
+def test_prepared(door, extended, only_pgweave):
+    """It is EXECUTE that pins, not PREPARE."""
+    with Client(door.port, "shop") as c:
+        make = "prepare later as select setseed(0.5), set_config('pins.' || $1, '1', false)"
+        assert c.say(run(make), SYNC) if extended else c.ask(make)
+        assert c.value("select 1") == "1" and reasons(door) == []
+        c.say(run("execute later('a')"), SYNC) if extended else c.ask("execute later('a')")
+        settle(door, ["set_config", "setseed"])
+    with Client(door.port, "strict") as c:
+        assert "E(0A000" in (c.say(run(make), SYNC) if extended else c.ask(make))
+    settle(door, [])
+
+
 def test_too_many_settings(door, only_pgweave):
     """Of so many of a client's own only the first travel: with the others it keeps its link."""
     with Client(door.port, "shop") as a, Client(door.port, "shop") as b:

@@ -114,6 +114,8 @@ settings_are_named(void **state)
 	    {"reset session authorization", "session_authorization|",
 		"session_authorization"},
 	    {"reset all", "all|", "all"},
+	    {"do $$ begin execute 'set a.b = 1'; set c.d = 2; execute 'set local e.f = 1'; end $$",
+		"a.b|c.d|", NULL},
 	    {"select set_config('a.b', x, false), set_config(c, d, false)", "a.b|", NULL},
 	    {"select set_config($12, $1, false)", "$12|", NULL},
 	    {"do $$ begin perform set_config('a.b', 'c', false); end $$", "a.b|", NULL},

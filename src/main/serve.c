@@ -540,9 +540,9 @@ start(char *why, size_t why_len)
 	    descriptors, descriptors, set->max_client_conn,
 	    set->max_client_conn + SPARE_DESCRIPTORS + links_possible(world));
 	log_info("process up: pgweave %s, libevent %s (%s), adns: evdns2, tls: %s, "
-		 "%u workers",
+		 "%u worker%s",
 	    PACKAGE_VERSION, event_get_version(), event_base_get_method(net_main()->base),
-	    net_tls_version(), net_worker_count());
+	    net_tls_version(), net_worker_count(), net_worker_count() == 1 ? "" : "s");
 	if (net_start() != 0) {
 		snprintf(why, why_len, "cannot start threads");
 		return (EXIT_NO_START);

@@ -45,8 +45,10 @@ topo_check_file(const char *path, FILE *out,
 	for (size_t i = 0; i < problems.warning_count; i++)
 		fprintf(out, "warning: %s\n", problems.warnings[i]);
 	if (t != NULL) {
-		fprintf(out, "%s: ok, %zu databases, %zu logins", path,
-		    topo_database_count(t), topo_login_count(t));
+		size_t databases = topo_database_count(t), logins = topo_login_count(t);
+
+		fprintf(out, "%s: ok, %zu database%s, %zu login%s", path, databases,
+		    databases == 1 ? "" : "s", logins, logins == 1 ? "" : "s");
 		print_counts(out, t);
 		fputs("\n", out);
 	} else {

@@ -624,7 +624,7 @@ check_says_all_of_it(void **state)
 	    "t.ini: 3 problems\n");
 	expect_printed("[pgweave]\nauth_type = any\n[databases]\na = user=b host=c\n"
 		       "[users]\nb =\n",
-	    0, "t.ini: ok, 1 databases, 1 logins\n");
+	    0, "t.ini: ok, 1 database, 1 login\n");
 	/* What there is none of is not counted. */
 	expect_printed(
 	    "[pgweave]\nauth_type = any\n[databases]\na = user=b host=c\n"

@@ -561,6 +561,10 @@ weave_decide(struct session *s, const struct sense *sense, const struct binding 
 			repeat_note(s, sense, plan);
 		return (go);
 	}
+	if (f->class == SQL_TWO_PHASE && weave_track_listens(w))
+		return (weave_decline(w, "0A000",
+		    "cannot PREPARE a transaction that has executed LISTEN, UNLISTEN, or NOTIFY",
+		    NULL));
 	if (f->class == SQL_TWO_PHASE && w->leg_count > 1)
 		return (weave_decline(w, "0A000",
 		    "PREPARE TRANSACTION of a transaction on several databases", NULL));

@@ -208,6 +208,7 @@ query_step(struct up *u, uint32_t size, const char *sql, const char **at, bool *
 	case GO_LOCAL:
 		switch (heed_is_ready(s, &sense)) {
 		case LISTEN_WAITS:
+			w->is_admitted = true;
 			goto out;
 		case LISTEN_REFUSED:
 			v = weave_say_refusal(u, 'Q', size);
@@ -316,9 +317,10 @@ weave_query(struct up *u, uint32_t size)
 		/* As a server does, whatever the query says. */
 		stmt_unnamed_set(s, NULL);
 		s->unnamed_token = 0;
-		if (w->key != NULL && w->held_us == 0 && !is_setting(s, sql, size - 5) &&
-		    !weave_admit(u))
+		if (w->key != NULL && w->held_us == 0 && !w->is_admitted &&
+		    !is_setting(s, sql, size - 5) && !weave_admit(u))
 			return (weave_say_refusal(u, 'Q', size));
+		w->is_admitted = false;
 		if (repeat_query(u, sql, size - 5, &v))
 			return (v == UP_GO_ON  ? weave_say_refusal(u, 'Q', size)
 				: v == UP_PASS ? weave_pass_query(u, size)

@@ -576,6 +576,15 @@ weave_track_listen(struct weave *w, const char *channel, bool is_off)
 		w->noted_sure = w->noted;
 }
 
+bool
+weave_track_listens(const struct weave *w)
+{
+	for (unsigned i = 0; i < w->note_count; i++)
+		if (w->notes[i].kind == NOTE_LISTEN || w->notes[i].kind == NOTE_UNLISTEN)
+			return (true);
+	return (false);
+}
+
 /* The ends of transactions among the notes; of those that were committed only so many. */
 static bool
 ends_pass(struct session *s, struct link *l, unsigned commits)

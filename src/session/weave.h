@@ -276,6 +276,7 @@ struct weave {
 	bool shuns_replicas; /* the one that it was for cannot be reached */
 	bool reads_replica;  /* it was routed to one, but the primary can do it too */
 	bool is_held;        /* the next message waits for a primary */
+	bool is_admitted;    /* it waits for something else, and was let in */
 	int64_t held_us;     /* since when; 0: it does not */
 	bool relays;         /* the batch under way goes to s->link */
 	bool is_repeated; /* what was decided last is as it was: nothing is to be noted */
@@ -500,6 +501,7 @@ void weave_track_drop(struct weave *);
 void weave_track_back(struct weave *, uint64_t to);
 /* LISTEN, or UNLISTEN (channel NULL: all). */
 void weave_track_listen(struct weave *, const char *channel, bool is_off);
+bool weave_track_listens(const struct weave *);
 /* What was answered here is over, and no link has a part in it. */
 void weave_track_end(struct session *, bool committed);
 /* A transaction begins, or is over. */

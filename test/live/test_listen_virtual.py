@@ -145,3 +145,30 @@ def test_lost(shared, made, where):
             assert a.is_closed_by(shared, "notifications may have been missed")
         b.run("listen lost", "notify lost")
         assert b.wait(1) == [("lost", "", b.pid)]
+
+
+def test_keys(module_proxy, made):
+    """One that may run a statement in an hour may LISTEN, though that waits for the listening
+    link; one that reads only may not NOTIFY."""
+    name = f"[key {bank.key(3)['user']}]"
+    rate = f"[key {bank.key(4)['user']}]"
+    sections = bank.sections(made).replace(name, f"{name}\nread_only = yes").replace(rate, f"{rate}\nrate = 1/h")
+    door = Bank(module_proxy(made, sections=sections, default_pool_size=2))
+    with Ear(door, **bank.key(4)) as a, Ear(door) as b, Ear(door, **bank.key(3)) as reader:
+        assert a.run("listen keyed") == ["LISTEN"]
+        with pytest.raises(psycopg.errors.ConfigurationLimitExceeded, match="rate limit"):
+            a.run("unlisten keyed")
+        reader.run("listen keyed")
+        with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
+            reader.run("notify keyed")
+        b.run("notify keyed")
+        assert a.wait(1) == reader.wait(1) == [("keyed", "", b.pid)]
+
+
+def test_two_phase(shared):
+    """Refused, as by PostgreSQL."""
+    with Ear(shared) as a:
+        a.run("begin", "listen x", "select count(*) from users")
+        with pytest.raises(psycopg.errors.FeatureNotSupported, match="cannot PREPARE a transaction"):
+            a.run("prepare transaction 'p'")
+        assert a.run("rollback") == ["ROLLBACK"]

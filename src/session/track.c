@@ -480,14 +480,15 @@ note_restore(struct session *s, const struct link *l, const struct track_note *n
 {
 	struct weave *w = s->weave;
 	bool is_all = strcmp(n->name, "all") == 0;
-	const char *name, *value;
+	const char *name, *value, *born;
 	enum vars_kind kind;
 
 	if (w->restored == NULL)
 		w->restored = vars_none(s->worker);
 	for (unsigned i = 0; i < vars_count(s->startup); i++) {
 		vars_at(s->startup, i, &name, &value, &kind);
-		if (kind == VARS_REPORTED && vars_get(l->born, name) != NULL &&
+		born = vars_get(l->born, name);
+		if (kind == VARS_REPORTED && born != NULL && strcmp(born, value) != 0 &&
 		    (is_all || strcasecmp(name, n->name) == 0))
 			w->restored = vars_with(s->worker, w->restored, name,
 			    n->value == NULL ? value : NULL, VARS_REPORTED);

@@ -99,8 +99,10 @@ def script(rnd):
                 yield f"{rnd.choice(['rollback to', 'rollback to', 'release'])} {rnd.choice(names)}", None
             elif rnd.random() < 0.1:
                 yield "select 1/0", None
-        yield rnd.choice(["commit", "commit", "commit and chain", "rollback",
-                          "set local work_mem = '9MB'; commit"]), None
+        yield rnd.choice([
+            "commit", "commit", "commit and chain", "rollback", "set local work_mem = '9MB'; commit",
+            "set work_mem = '8MB'; commit; set local datestyle = 'German'; set timezone = 'UTC'",
+            "reset timezone; rollback; begin; set app.tenant = 'x'; set local app.tenant = 'y'; commit"]), None
         yield look(rnd), None
         yield "rollback", None  # of the chain
         for member in MEMBERS:
@@ -122,6 +124,8 @@ def test_as_on_one_postgresql(made, door, number):
                 continue
             if sql == "commit and chain" and history[-1].endswith("Z(E)"):
                 sql = "rollback"  # what the next one's level is then differs between versions
+            if values is None and ";" not in sql and rnd.random() < 0.3:
+                values = ()
             heard, wanted = say(c, sql, values), say(direct, sql, values)
             history += [f"{sql} {values or ''}", f"    {heard}", f"    {wanted}"]
             # Savepoints keep a transaction from writing elsewhere.

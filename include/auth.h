@@ -43,6 +43,12 @@ struct auth_binding {
 
 /* ---- the proxy as a server: one login of one client ---- */
 
+/* What the salts are made of that are said for logins which are not known, so that they are the
+ * same ones after a restart, as salts of stored secrets are. Before the first thread; without it
+ * they are of this process. Secret. */
+#define AUTH_KEY 32
+void auth_set_key(const uint8_t key[AUTH_KEY]);
+
 struct auth_server;
 
 /* What the caller does next. */

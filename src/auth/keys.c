@@ -9,6 +9,7 @@
 #include <pthread.h>
 #include <string.h>
 
+#include "auth.h"
 #include "keys.h"
 #include "prep.h"
 
@@ -30,27 +31,38 @@ static struct entry ring = {.newer = &ring, .older = &ring};
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static uint8_t process_key[SHA256_SIZE];
 
+static uint8_t salt_key[SHA256_SIZE]; /* for logins that are not known */
+static bool has_salt_key;
+
 static void
 draw_process_key(void)
 {
 	random_bytes(process_key, sizeof(process_key));
+	if (!has_salt_key)
+		random_bytes(salt_key, sizeof(salt_key));
 }
 
-/* HMAC of the parts under the process's key; where they end is told. */
+void
+auth_set_key(const uint8_t key[AUTH_KEY])
+{
+	memcpy(salt_key, key, sizeof(salt_key));
+	has_salt_key = true;
+}
+
+/* HMAC of the parts under one of the keys; where they end is told. */
 static void
-pseudo(const char *use, const void *a, size_t a_len, const void *b, size_t b_len,
-    uint8_t out[SHA256_SIZE])
+pseudo(const uint8_t key[SHA256_SIZE], const char *use, const void *a, size_t a_len,
+    const void *b, size_t b_len, uint8_t out[SHA256_SIZE])
 {
 	struct buf all = {0};
 	uint64_t len = a_len;
 
-	pthread_once(&once, draw_process_key);
 	buf_room(&all, strlen(use) + 1 + sizeof(len) + a_len + b_len); /* never moves */
 	buf_add(&all, use, strlen(use) + 1);
 	buf_add(&all, &len, sizeof(len));
 	buf_add(&all, a, a_len);
 	buf_add(&all, b, b_len);
-	digest_hmac(process_key, sizeof(process_key), all.mem, all.len, out);
+	digest_hmac(key, SHA256_SIZE, all.mem, all.len, out);
 	OPENSSL_cleanse(all.mem, all.len);
 	buf_free(&all);
 }
@@ -58,7 +70,8 @@ pseudo(const char *use, const void *a, size_t a_len, const void *b, size_t b_len
 void
 keys_pseudo(const char *use, const char *name, uint8_t out[SHA256_SIZE])
 {
-	pseudo(use, name, strlen(name), "", 0, out);
+	pthread_once(&once, draw_process_key);
+	pseudo(salt_key, use, name, strlen(name), "", 0, out);
 }
 
 /* ---- deriving ---- */
@@ -95,7 +108,8 @@ id_of(const struct keys_of *of, uint8_t id[SHA256_SIZE])
 	INVARIANT(of->salt_len <= SALT_MAX);
 	memcpy(salting, &of->iterations, sizeof(of->iterations));
 	memcpy(salting + sizeof(of->iterations), of->salt, of->salt_len);
-	pseudo("keys", of->password, strlen(of->password), salting,
+	pthread_once(&once, draw_process_key);
+	pseudo(process_key, "keys", of->password, strlen(of->password), salting,
 	    sizeof(of->iterations) + of->salt_len, id);
 	memcpy(&hash, id, sizeof(hash));
 	return (hash);

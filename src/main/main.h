@@ -24,6 +24,11 @@ const struct topo *world_current(void);
 /* Makes it the one in use; takes it over. TLS and the log stay as they are. */
 void world_replace(const struct topo *);
 
+/* ---- login_key.c ---- */
+
+/* Gives auth the key that lies in state_dir; makes it. Without such a directory there is none. */
+void login_key_load(const struct settings *);
+
 /* ---- stored_keys.c: the keys of the state store ---- */
 
 /* Opens the store and reads its keys, waiting for both; before net_start(). What is wrong

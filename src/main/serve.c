@@ -512,6 +512,7 @@ start(char *why, size_t why_len)
 	if (user[0] != '\0' && become_user(user, why, why_len) != 0)
 		return (EXIT_BAD_CONFIG);
 	auth_set_iterations((int)set->scram_iterations);
+	login_key_load(set);
 	world_tls = tls_create(set, why, why_len);
 	if (world_tls == NULL)
 		return (EXIT_BAD_CONFIG);

@@ -194,6 +194,17 @@ refuse(struct up *u, char type, uint32_t size, enum order_end why, bool terminat
 	return (up_body(u, size + 1, true));
 }
 
+/* The order has been carried out, also when the message that takes its place waits. */
+static enum up_verdict
+behind_order(struct up *u, char type, uint32_t size, const struct buf *message)
+{
+	enum up_verdict v = instead(u, type, size, message);
+
+	if (v == UP_STOP && u->s->signals != NULL)
+		u->s->signals->end = ORDER_DONE;
+	return (v);
+}
+
 /* The text that answers true, of a statement with a constant. */
 static enum up_verdict
 with_constant(struct up *u, char type, uint32_t size, const struct sql_signal *about)
@@ -219,7 +230,7 @@ with_constant(struct up *u, char type, uint32_t size, const struct sql_signal *a
 	buf_addf(&body, "SELECT true AS \"%s\"", about->label);
 	buf_add(&body, "\0\0", type == 'P' ? 3 : 1);
 	proto_message(&out, type, body.mem, body.len);
-	v = instead(u, type, size, &out);
+	v = behind_order(u, type, size, &out);
 	buf_free(&body);
 	buf_free(&out);
 	return (v);
@@ -374,7 +385,7 @@ signal_bind(struct up *u, const uint8_t *body, uint32_t size)
 	}
 	buf_add(&other, body + at + value_len, len - at - value_len);
 	proto_message(&out, 'B', other.mem, other.len);
-	v = instead(u, 'B', size, &out);
+	v = behind_order(u, 'B', size, &out);
 	buf_free(&other);
 	buf_free(&out);
 	return (v);

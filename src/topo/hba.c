@@ -97,6 +97,23 @@ read_interfaces(struct hba_rule *r, bool of_networks)
 	freeifaddrs(list);
 }
 
+static const uint8_t mapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
+
+/* An IPv4 address in IPv6 form is the IPv4 address, and so are networks of such. */
+static void
+unmap_network(struct hba_network *n)
+{
+	uint8_t all[sizeof(mapped)];
+
+	memset(all, 0xff, sizeof(all));
+	if (n->family != AF_INET6 || memcmp(n->addr, mapped, sizeof(mapped)) != 0 ||
+	    memcmp(n->mask, all, sizeof(all)) != 0)
+		return;
+	n->family = AF_INET;
+	memmove(n->addr, n->addr + sizeof(mapped), 4);
+	memmove(n->mask, n->mask + sizeof(mapped), 4);
+}
+
 /* The mask that stands alone behind an address. */
 static bool
 read_mask(struct line_draft *d, struct hba_network *n, const char *address)
@@ -139,8 +156,12 @@ read_network(struct line_draft *d, const char *text)
 		    text);
 		return (false);
 	}
-	if (slash == NULL)
-		return (read_mask(d, n, text));
+	if (slash == NULL) {
+		if (!read_mask(d, n, text))
+			return (false);
+		unmap_network(n);
+		return (true);
+	}
 	bits = strtoul(slash + 1, &end, 10);
 	if (slash[1] < '0' || slash[1] > '9' || *end != '\0' ||
 	    bits > 8 * size_of(n->family)) {
@@ -150,6 +171,7 @@ read_network(struct line_draft *d, const char *text)
 		return (false);
 	}
 	set_bits(n->mask, (unsigned)bits);
+	unmap_network(n);
 	return (true);
 }
 
@@ -492,11 +514,9 @@ network_is_of(const struct hba_network *n, uint8_t family, const uint8_t *addr)
 	return (true);
 }
 
-/* An IPv4 address in IPv6 form is the IPv4 address. */
 static bool
 place_is_of(const struct hba_rule *r, const struct topo_visit *v)
 {
-	static const uint8_t mapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
 	bool is_mapped =
 	    v->family == AF_INET6 && memcmp(v->addr, mapped, sizeof(mapped)) == 0;
 	uint8_t family = is_mapped ? AF_INET : v->family;

@@ -414,3 +414,19 @@ def test_many_at_once(proxy, pg):
     until(lambda: door.fd_count() <= fds + 10, 20, "no descriptor is left")
     with door.connect(user="scram_user") as c:
         assert c.execute("select 1").fetchone() == (1,)
+
+
+def test_salt_of_nobody(proxy, pg):
+    """It stays through a restart, as those of logins do that exist."""
+    door = proxy(pg, auth_type="scram-sha-256")
+
+    def salt(user):
+        with Raw(door.port) as r:
+            r.send(pgproto.startup(dict(user=user, database="shop")))
+            r.until("R")
+            r.send(pgproto.sasl_initial("SCRAM-SHA-256", pgproto.ScramClient("x").first()))
+            return r.until("R")[-1][2].split(b"s=")[1]
+    before = salt("nobody"), salt("nobody2")
+    door.stop()
+    door.start()
+    assert (salt("nobody"), salt("nobody2")) == before and before[0] != before[1]

@@ -2,8 +2,10 @@
 import threading
 import time
 
+import pgproto
 import psycopg
 import pytest
+import raw
 from psycopg import pq
 
 
@@ -140,3 +142,16 @@ def test_itself(door):
                 way(c.pgconn.backend_pid, c, "pg_cancel_backend")
         with pytest.raises(psycopg.OperationalError):
             text(c.pgconn.backend_pid, c)
+
+
+def test_once(door):
+    """Also when the message that takes its place must wait: here until its Parse is answered."""
+    with door.connect() as victim, raw.Raw(door.port) as r:
+        assert r.login("alice", "shop") is None
+        r.send(pgproto.query("select pg_sleep(0.2)"),
+               pgproto.parse("t", "select pg_terminate_backend($1)", [23]), pgproto.SYNC,
+               pgproto.bind("", "t", [str(victim.pgconn.backend_pid)]), pgproto.execute(),
+               pgproto.SYNC)
+        got = [m for _ in range(3) for m in r.until("Z")]
+        assert not [m for m in got if m[0] in "EN"], got
+        assert [m[2][-1:] for m in got if m[0] == "D"][-1] == b"t"

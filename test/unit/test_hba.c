@@ -138,6 +138,9 @@ the_first_line_decides(void **state)
 	    {"172.16.0.9", "has\"quote", "o'dd, one", 13},
 	    {"172.16.0.9", "pgweave", "boss", 15},
 	    {"172.16.0.9", "pgbouncer", "boss", 15},
+	    {"172.17.0.9", "mapped", "x", 16},
+	    {"::ffff:172.17.0.9", "mapped", "x", 16},
+	    {"172.18.0.9", "mapped", "x", 0},
 	};
 	struct topo *t = build_fine(
 	    "# who may\n"
@@ -154,7 +157,8 @@ the_first_line_decides(void **state)
 	    "host replication walker 10.9.9.9/32 md5\n"
 	    "host \"my db\",\"has\"\"quote\" \"o'dd, one\" \\\n"
 	    " 172.16.0.0 255.255.0.0 md5\n"
-	    "host pgbouncer boss all md5",
+	    "host pgbouncer boss all md5\n"
+	    "host mapped x ::ffff:172.17.0.0/112 md5",
 	    "");
 
 	(void)state;

@@ -17,6 +17,7 @@
  *   local.c    statements that are answered here: BEGIN, SET pgweave.…, EXPLAIN (ROUTE)
  *   said.c     the settings pgweave.…
  *   track.c    what the client sets, which follows it from link to link
+ *   heed.c     LISTEN and UNLISTEN
  *   virtual.c  a session comes, lives through reloads, leaves
  *
  * A unit is a simple query, or an extended batch up to its Sync. A unit begins when nothing is

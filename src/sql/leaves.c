@@ -9,50 +9,16 @@
 
 #include "private.h"
 
-/* A walk over the tokens of a statement; t is the one to look at. */
-struct walk {
-	struct sql_lexer l;
-	struct sql_token t;
-};
-
-static void
-step(struct walk *w)
-{
-	sql_lex(&w->l, &w->t);
-}
-
-static bool
-is_at(const struct walk *w, const char *word)
-{
-	return (sql_token_is(&w->l, &w->t, word));
-}
-
-static bool
-take(struct walk *w, const char *word)
-{
-	bool is_it = is_at(w, word);
-
-	if (is_it)
-		step(w);
-	return (is_it);
-}
-
-static bool
-is_mark(const struct walk *w, const char *mark)
-{
-	return (sql_token_is_mark(&w->l, &w->t, mark));
-}
-
 /* ---- functions ---- */
 
 /* What the first argument of set_config() tells of the setting's name. w stands on it. */
 static unsigned
-leaves_of_setting_name(struct walk w)
+leaves_of_setting_name(struct sql_walk w)
 {
 	enum sql_token_kind kind = w.t.kind;
 
-	step(&w);
-	if (!is_mark(&w, ",") && !is_mark(&w, "::"))
+	sql_step(&w);
+	if (!sql_is_mark(&w, ",") && !sql_is_mark(&w, "::"))
 		return (SQL_LEAVES_UNNAMED);
 	return (kind == SQL_TOKEN_STRING  ? 0
 		: kind == SQL_TOKEN_PARAM ? SQL_LEAVES_BY_PARAM
@@ -61,31 +27,31 @@ leaves_of_setting_name(struct walk w)
 
 /* set_config(…, true) holds for the transaction alone. w stands behind the name. */
 static unsigned
-leaves_of_set_config(struct walk w)
+leaves_of_set_config(struct sql_walk w)
 {
 	bool is_true = false, is_behind_comma = false;
-	struct walk first = w;
+	struct sql_walk first = w;
 	unsigned depth = 0;
 
-	if (!is_mark(&w, "("))
+	if (!sql_is_mark(&w, "("))
 		return (0);
-	step(&first);
-	for (; w.t.kind != SQL_TOKEN_END; step(&w)) {
-		if (is_mark(&w, ")") && --depth == 0)
+	sql_step(&first);
+	for (; w.t.kind != SQL_TOKEN_END; sql_step(&w)) {
+		if (sql_is_mark(&w, ")") && --depth == 0)
 			return (is_true
 				    ? SQL_LEAVES_LOCAL
 				    : SQL_LEAVES_SETTING | leaves_of_setting_name(first));
-		if (is_mark(&w, "("))
+		if (sql_is_mark(&w, "("))
 			depth++;
-		is_true = is_behind_comma && depth == 1 && is_at(&w, "true");
-		is_behind_comma = is_mark(&w, ",");
+		is_true = is_behind_comma && depth == 1 && sql_is_at(&w, "true");
+		is_behind_comma = sql_is_mark(&w, ",");
 	}
 	return (SQL_LEAVES_SETTING | SQL_LEAVES_UNNAMED);
 }
 
 /* Of a name that may be a function's. */
 static unsigned
-leaves_of_name(const struct walk *w)
+leaves_of_name(const struct sql_walk *w)
 {
 	static const struct {
 		const char *name;
@@ -102,15 +68,15 @@ leaves_of_name(const struct walk *w)
 	};
 	char *name = sql_name_value(&w->l, &w->t);
 	unsigned leaves = 0;
-	struct walk next = *w;
+	struct sql_walk next = *w;
 
 	if (name == NULL)
 		return (0);
-	step(&next);
+	sql_step(&next);
 	if (strcmp(name, "set_config") == 0)
 		leaves = leaves_of_set_config(next);
 	for (size_t i = 0; leaves == 0 && i < ARRAY_LEN(names); i++)
-		if (strcmp(name, names[i].name) == 0 && is_mark(&next, "("))
+		if (strcmp(name, names[i].name) == 0 && sql_is_mark(&next, "("))
 			leaves = names[i].leaves;
 	free(name);
 	return (leaves);
@@ -119,37 +85,37 @@ leaves_of_name(const struct walk *w)
 /* ---- statements ---- */
 
 static bool
-is_temp(struct walk *w)
+is_temp(struct sql_walk *w)
 {
-	if (!take(w, "local"))
-		(void)take(w, "global");
-	return (is_at(w, "temp") || is_at(w, "temporary"));
+	if (!sql_take(w, "local"))
+		(void)sql_take(w, "global");
+	return (sql_is_at(w, "temp") || sql_is_at(w, "temporary"));
 }
 
 static unsigned
-leaves_of_create(struct walk *w)
+leaves_of_create(struct sql_walk *w)
 {
-	if (take(w, "or"))
-		(void)take(w, "replace");
+	if (sql_take(w, "or"))
+		(void)sql_take(w, "replace");
 	if (is_temp(w))
 		return (SQL_LEAVES_TABLE);
-	for (; w->t.kind != SQL_TOKEN_END && !is_at(w, "as"); step(w))
-		if (is_at(w, "pg_temp"))
+	for (; w->t.kind != SQL_TOKEN_END && !sql_is_at(w, "as"); sql_step(w))
+		if (sql_is_at(w, "pg_temp"))
 			return (SQL_LEAVES_TABLE);
 	return (0);
 }
 
 /* A name behind SET, to what follows it: TIME ZONE, a.b, x. */
 static bool
-take_setting(struct walk *w, struct buf *name)
+take_setting(struct sql_walk *w, struct buf *name)
 {
 	char *part;
 
-	if (take(w, "time")) {
+	if (sql_take(w, "time")) {
 		buf_addstr(name, "timezone");
-		return (take(w, "zone"));
+		return (sql_take(w, "zone"));
 	}
-	if (take(w, "names")) {
+	if (sql_take(w, "names")) {
 		buf_addstr(name, "client_encoding");
 		return (true);
 	}
@@ -159,51 +125,51 @@ take_setting(struct walk *w, struct buf *name)
 			return (false);
 		buf_addstr(name, part);
 		free(part);
-		step(w);
-		if (!is_mark(w, "."))
+		sql_step(w);
+		if (!sql_is_mark(w, "."))
 			return (true);
 		buf_addstr(name, ".");
-		step(w);
+		sql_step(w);
 	}
 }
 
 /* SET and RESET: what they speak of, and whether it goes back to what it was at first. */
 static unsigned
-read_set(struct walk *w, struct buf *name)
+read_set(struct sql_walk *w, struct buf *name)
 {
-	bool is_reset = take(w, "reset");
-	struct walk behind;
+	bool is_reset = sql_take(w, "reset");
+	struct sql_walk behind;
 
 	if (!is_reset) {
-		(void)take(w, "set");
-		if (take(w, "local") || is_at(w, "constraints") ||
-		    is_at(w, "transaction"))
+		(void)sql_take(w, "set");
+		if (sql_take(w, "local") || sql_is_at(w, "constraints") ||
+		    sql_is_at(w, "transaction"))
 			return (SQL_LEAVES_LOCAL);
 		behind = *w;
-		step(&behind);
-		if (is_at(w, "session") && !is_mark(&behind, "=") &&
-		    !is_at(&behind, "to"))
+		sql_step(&behind);
+		if (sql_is_at(w, "session") && !sql_is_mark(&behind, "=") &&
+		    !sql_is_at(&behind, "to"))
 			*w = behind;
-		if (is_at(w, "characteristics"))
+		if (sql_is_at(w, "characteristics"))
 			return (SQL_LEAVES_SETTING);
-	} else if (is_at(w, "session"))
-		step(w);
-	if (take(w, "authorization"))
+	} else if (sql_is_at(w, "session"))
+		sql_step(w);
+	if (sql_take(w, "authorization"))
 		buf_addstr(name, "session_authorization");
 	else if (!take_setting(w, name))
 		return (SQL_LEAVES_SETTING);
-	if (!is_mark(w, "="))
-		(void)take(w, "to");
+	if (!sql_is_mark(w, "="))
+		(void)sql_take(w, "to");
 	else
-		step(w);
-	if (is_reset || w->t.kind == SQL_TOKEN_END || is_at(w, "default") ||
-	    is_at(w, "local"))
+		sql_step(w);
+	if (is_reset || w->t.kind == SQL_TOKEN_END || sql_is_at(w, "default") ||
+	    sql_is_at(w, "local"))
 		return (SQL_LEAVES_SETTING | SQL_LEAVES_RESET);
 	return (SQL_LEAVES_SETTING);
 }
 
 static unsigned
-leaves_of_set(struct walk *w)
+leaves_of_set(struct sql_walk *w)
 {
 	struct buf name = {0};
 	unsigned leaves = read_set(w, &name);
@@ -216,27 +182,28 @@ leaves_of_set(struct walk *w)
 }
 
 static unsigned
-leaves_of_discard(struct walk *w)
+leaves_of_discard(struct sql_walk *w)
 {
-	step(w);
-	return (is_at(w, "all") ? SQL_LEAVES_DISCARD | SQL_LEAVES_LESS : SQL_LEAVES_LESS);
+	sql_step(w);
+	return (
+	    sql_is_at(w, "all") ? SQL_LEAVES_DISCARD | SQL_LEAVES_LESS : SQL_LEAVES_LESS);
 }
 
 /* By the first word alone. */
 static unsigned
-leaves_of_verb(struct walk w)
+leaves_of_verb(struct sql_walk w)
 {
-	if (is_at(&w, "set") || is_at(&w, "reset"))
+	if (sql_is_at(&w, "set") || sql_is_at(&w, "reset"))
 		return (leaves_of_set(&w));
-	if (take(&w, "create"))
+	if (sql_take(&w, "create"))
 		return (leaves_of_create(&w));
-	if (is_at(&w, "discard"))
+	if (sql_is_at(&w, "discard"))
 		return (leaves_of_discard(&w));
-	if (is_at(&w, "do"))
+	if (sql_is_at(&w, "do"))
 		return (SQL_LEAVES_SETTING);
-	if (is_at(&w, "listen"))
+	if (sql_is_at(&w, "listen"))
 		return (SQL_LEAVES_LISTENER);
-	if (is_at(&w, "drop") || is_at(&w, "close") || is_at(&w, "unlisten"))
+	if (sql_is_at(&w, "drop") || sql_is_at(&w, "close") || sql_is_at(&w, "unlisten"))
 		return (SQL_LEAVES_LESS);
 	return (0);
 }
@@ -244,24 +211,24 @@ leaves_of_verb(struct walk w)
 unsigned
 sql_leaves(const struct sql_scan *scan)
 {
-	struct walk w = {.l = sql_lexer_of(scan)};
+	struct sql_walk w = {.l = sql_lexer_of(scan)};
 	unsigned leaves;
 	bool declares;
 
-	step(&w);
+	sql_step(&w);
 	leaves = leaves_of_verb(w);
-	declares = is_at(&w, "declare");
+	declares = sql_is_at(&w, "declare");
 	while (w.t.kind != SQL_TOKEN_END) {
 		if (w.t.kind == SQL_TOKEN_WORD || w.t.kind == SQL_TOKEN_QUOTED)
 			leaves |= leaves_of_name(&w);
-		if (declares && take(&w, "with")) {
-			if (is_at(&w, "hold"))
+		if (declares && sql_take(&w, "with")) {
+			if (sql_is_at(&w, "hold"))
 				leaves |= SQL_LEAVES_CURSOR;
-		} else if (take(&w, "into")) {
+		} else if (sql_take(&w, "into")) {
 			if (is_temp(&w))
 				leaves |= SQL_LEAVES_TABLE;
 		} else
-			step(&w);
+			sql_step(&w);
 	}
 	return (leaves);
 }
@@ -269,12 +236,12 @@ sql_leaves(const struct sql_scan *scan)
 char *
 sql_reset_name(const struct sql_scan *scan)
 {
-	struct walk w = {.l = sql_lexer_of(scan)};
+	struct sql_walk w = {.l = sql_lexer_of(scan)};
 	struct buf name = {0};
 	char *result = NULL;
 
-	step(&w);
-	if ((is_at(&w, "set") || is_at(&w, "reset")) &&
+	sql_step(&w);
+	if ((sql_is_at(&w, "set") || sql_is_at(&w, "reset")) &&
 	    (read_set(&w, &name) & SQL_LEAVES_RESET) != 0 && name.len > 0)
 		result = mem_strn((char *)name.mem, name.len);
 	buf_free(&name);
@@ -287,7 +254,7 @@ sql_reset_name(const struct sql_scan *scan)
 
 /* w stands on a SET or RESET. */
 static void
-name_of_set(struct walk w, void (*each)(void *arg, const char *name), void *arg)
+name_of_set(struct sql_walk w, void (*each)(void *arg, const char *name), void *arg)
 {
 	struct buf name = {0};
 
@@ -300,25 +267,25 @@ name_of_set(struct walk w, void (*each)(void *arg, const char *name), void *arg)
 
 /* depth: of strings within DO; 0: it is none. */
 static void
-names_of_calls(
-    struct walk w, unsigned depth, void (*each)(void *arg, const char *name), void *arg)
+names_of_calls(struct sql_walk w, unsigned depth,
+    void (*each)(void *arg, const char *name), void *arg)
 {
-	bool is_do = depth > 0 || is_at(&w, "do"), is_call;
+	bool is_do = depth > 0 || sql_is_at(&w, "do"), is_call;
 	char *name, *text;
-	struct walk inner;
+	struct sql_walk inner;
 
-	for (; w.t.kind != SQL_TOKEN_END; step(&w)) {
+	for (; w.t.kind != SQL_TOKEN_END; sql_step(&w)) {
 		text = is_do && depth < DO_DEPTH && w.t.kind == SQL_TOKEN_STRING
 			   ? sql_string_value(&w.l, &w.t)
 			   : NULL;
 		if (text != NULL) {
-			inner = (struct walk){
+			inner = (struct sql_walk){
 			    .l = {.text = text, .len = (uint32_t)strlen(text)}};
-			step(&inner);
+			sql_step(&inner);
 			names_of_calls(inner, depth + 1, each, arg);
 			free(text);
 		}
-		if (depth > 0 && (is_at(&w, "set") || is_at(&w, "reset")))
+		if (depth > 0 && (sql_is_at(&w, "set") || sql_is_at(&w, "reset")))
 			name_of_set(w, each, arg);
 		name = sql_name_value(&w.l, &w.t);
 		is_call = name != NULL && strcmp(name, "set_config") == 0;
@@ -326,10 +293,10 @@ names_of_calls(
 		if (!is_call)
 			continue;
 		inner = w;
-		step(&inner);
-		if (!is_mark(&inner, "("))
+		sql_step(&inner);
+		if (!sql_is_mark(&inner, "("))
 			continue;
-		step(&inner);
+		sql_step(&inner);
 		text = inner.t.kind == SQL_TOKEN_STRING
 			   ? sql_string_value(&inner.l, &inner.t)
 		       : inner.t.kind == SQL_TOKEN_PARAM
@@ -345,10 +312,10 @@ void
 sql_setting_names(
     const struct sql_scan *scan, void (*each)(void *arg, const char *name), void *arg)
 {
-	struct walk w = {.l = sql_lexer_of(scan)};
+	struct sql_walk w = {.l = sql_lexer_of(scan)};
 
-	step(&w);
-	if (is_at(&w, "set") || is_at(&w, "reset"))
+	sql_step(&w);
+	if (sql_is_at(&w, "set") || sql_is_at(&w, "reset"))
 		name_of_set(w, each, arg);
 	names_of_calls(w, 0, each, arg);
 }
@@ -357,85 +324,75 @@ sql_setting_names(
 
 /* '…'::text */
 static void
-take_cast(struct walk *w)
+take_cast(struct sql_walk *w)
 {
 	static const char *const types[] = {"text", "varchar", "boolean", "bool"};
-	struct walk behind = *w;
+	struct sql_walk behind = *w;
 
-	if (!is_mark(w, "::"))
+	if (!sql_is_mark(w, "::"))
 		return;
-	step(&behind);
+	sql_step(&behind);
 	for (size_t i = 0; i < ARRAY_LEN(types); i++)
-		if (is_at(&behind, types[i])) {
-			step(&behind);
+		if (sql_is_at(&behind, types[i])) {
+			sql_step(&behind);
 			*w = behind;
 			return;
 		}
 }
 
 static bool
-take_config_argument(struct walk *w, struct sql_config_argument *out)
+take_config_argument(struct sql_walk *w, struct sql_config_argument *out)
 {
 	if (w->t.kind == SQL_TOKEN_STRING)
 		out->text = sql_string_value(&w->l, &w->t);
 	else if (w->t.kind == SQL_TOKEN_PARAM && !w->t.is_glued)
 		out->param = (unsigned)strtoul(w->l.text + w->t.at + 1, NULL, 10);
-	else if (is_at(w, "true") || is_at(w, "false"))
+	else if (sql_is_at(w, "true") || sql_is_at(w, "false"))
 		out->text = mem_strn(w->l.text + w->t.at, w->t.end - w->t.at);
-	else if (!is_at(w, "null"))
+	else if (!sql_is_at(w, "null"))
 		return (false);
 	if (w->t.kind != SQL_TOKEN_WORD && out->text == NULL && out->param == 0)
 		return (false);
-	step(w);
+	sql_step(w);
 	take_cast(w);
 	return (true);
 }
 
 static bool
-take_mark(struct walk *w, const char *mark)
-{
-	bool is_it = is_mark(w, mark);
-
-	if (is_it)
-		step(w);
-	return (is_it);
-}
-
-static bool
-take_config_call(struct walk *w, struct sql_config_call *out)
+take_config_call(struct sql_walk *w, struct sql_config_call *out)
 {
 	char *alias;
 
 	*out = (struct sql_config_call){0};
-	if (take(w, "pg_catalog") && !take_mark(w, "."))
+	if (sql_take(w, "pg_catalog") && !sql_take_mark(w, "."))
 		return (false);
-	if (!take(w, "set_config") || !take_mark(w, "(") ||
-	    !take_config_argument(w, &out->name) || !take_mark(w, ",") ||
-	    !take_config_argument(w, &out->value) || !take_mark(w, ",") ||
-	    !take_config_argument(w, &out->is_local) || !take_mark(w, ")"))
+	if (!sql_take(w, "set_config") || !sql_take_mark(w, "(") ||
+	    !take_config_argument(w, &out->name) || !sql_take_mark(w, ",") ||
+	    !take_config_argument(w, &out->value) || !sql_take_mark(w, ",") ||
+	    !take_config_argument(w, &out->is_local) || !sql_take_mark(w, ")"))
 		return (false);
-	if (!take(w, "as") || is_mark(w, ",") || w->t.kind == SQL_TOKEN_END)
-		return (is_mark(w, ",") || w->t.kind == SQL_TOKEN_END);
+	if (!sql_take(w, "as") || sql_is_mark(w, ",") || w->t.kind == SQL_TOKEN_END)
+		return (sql_is_mark(w, ",") || w->t.kind == SQL_TOKEN_END);
 	alias = sql_name_value(&w->l, &w->t);
 	free(alias);
-	step(w);
+	sql_step(w);
 	return (alias != NULL);
 }
 
 unsigned
 sql_config_calls(const struct sql_scan *scan, struct sql_config_call **out)
 {
-	struct walk w = {.l = sql_lexer_of(scan)};
+	struct sql_walk w = {.l = sql_lexer_of(scan)};
 	struct sql_config_call *calls = NULL;
 	unsigned count = 0;
 	bool is_good;
 
-	step(&w);
-	is_good = take(&w, "select");
+	sql_step(&w);
+	is_good = sql_take(&w, "select");
 	while (is_good && w.t.kind != SQL_TOKEN_END) {
 		calls = mem_realloc(calls, (count + 1) * sizeof(*calls));
 		is_good = take_config_call(&w, &calls[count++]) &&
-			  (take_mark(&w, ",") || w.t.kind == SQL_TOKEN_END);
+			  (sql_take_mark(&w, ",") || w.t.kind == SQL_TOKEN_END);
 	}
 	if (!is_good) {
 		sql_config_calls_free(calls, count);

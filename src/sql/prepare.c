@@ -36,36 +36,8 @@ is_reserved(const char *word)
 	return (strstr(reserved, needle) != NULL);
 }
 
-struct walk {
-	struct sql_lexer l;
-	struct sql_token t;
-	struct sql_prepare *out;
-};
-
-static void
-step(struct walk *w)
-{
-	sql_lex(&w->l, &w->t);
-}
-
 static bool
-take(struct walk *w, const char *word)
-{
-	bool is_it = sql_token_is(&w->l, &w->t, word);
-
-	if (is_it)
-		step(w);
-	return (is_it);
-}
-
-static bool
-is_mark(const struct walk *w, const char *mark)
-{
-	return (sql_token_is_mark(&w->l, &w->t, mark));
-}
-
-static bool
-take_name(struct walk *w)
+take_name(struct sql_walk *w)
 {
 	struct sql_prepare *out = w->out;
 
@@ -76,13 +48,13 @@ take_name(struct walk *w)
 		return (false);
 	out->at = w->t.at;
 	out->len = w->t.end - w->t.at;
-	step(w);
+	sql_step(w);
 	return (true);
 }
 
 /* From an opening parenthesis to behind its closing one. at, len: with both. */
 static bool
-take_parens(struct walk *w, uint32_t *at, uint32_t *len)
+take_parens(struct sql_walk *w, uint32_t *at, uint32_t *len)
 {
 	unsigned depth = 0;
 
@@ -90,59 +62,59 @@ take_parens(struct walk *w, uint32_t *at, uint32_t *len)
 	do {
 		if (w->t.kind == SQL_TOKEN_END)
 			return (false);
-		depth += is_mark(w, "(");
-		depth -= is_mark(w, ")");
+		depth += sql_is_mark(w, "(");
+		depth -= sql_is_mark(w, ")");
 		*len = w->t.end - *at;
-		step(w);
+		sql_step(w);
 	} while (depth > 0);
 	return (true);
 }
 
 static bool
-read_prepare(struct walk *w)
+read_prepare(struct sql_walk *w)
 {
 	struct sql_prepare *out = w->out;
 
 	if (!take_name(w) || w->t.kind == SQL_TOKEN_STRING)
 		return (false);
-	if (is_mark(w, "(") && !take_parens(w, &out->types_at, &out->types_len))
+	if (sql_is_mark(w, "(") && !take_parens(w, &out->types_at, &out->types_len))
 		return (false);
 	if (!sql_token_is(&w->l, &w->t, "as"))
 		return (false);
 	out->inner_at = w->t.end;
-	step(w);
+	sql_step(w);
 	return (w->t.kind != SQL_TOKEN_END);
 }
 
 static bool
-read_execute(struct walk *w)
+read_execute(struct sql_walk *w)
 {
 	struct sql_prepare *out = w->out;
 
 	if (!take_name(w))
 		return (false);
-	if (is_mark(w, "(") && !take_parens(w, &out->args_at, &out->args_len))
+	if (sql_is_mark(w, "(") && !take_parens(w, &out->args_at, &out->args_len))
 		return (false);
 	return (w->t.kind == SQL_TOKEN_END || out->creates);
 }
 
 static bool
-read_deallocate(struct walk *w)
+read_deallocate(struct sql_walk *w)
 {
-	struct walk before;
+	struct sql_walk before;
 
-	if (take(w, "prepare")) {
+	if (sql_take(w, "prepare")) {
 		before = *w;
 		/* DEALLOCATE PREPARE may be about one of that name. */
 		if (w->t.kind == SQL_TOKEN_END) {
 			w->l.at = 0;
-			step(w);
-			step(w);
+			sql_step(w);
+			sql_step(w);
 			return (take_name(w));
 		}
 		*w = before;
 	}
-	if (take(w, "all")) {
+	if (sql_take(w, "all")) {
 		w->out->kind = SQL_PREPARE_DROP_ALL;
 		return (w->t.kind == SQL_TOKEN_END);
 	}
@@ -151,61 +123,62 @@ read_deallocate(struct walk *w)
 
 /* CREATE TABLE … AS EXECUTE: nothing else in CREATE has these two words side by side. */
 static bool
-read_create(struct walk *w)
+read_create(struct sql_walk *w)
 {
 	unsigned depth = 0;
 	bool is_behind_as = false;
 
 	w->out->creates = true;
-	for (; w->t.kind != SQL_TOKEN_END; step(w)) {
-		if (depth == 0 && is_behind_as && take(w, "execute"))
+	for (; w->t.kind != SQL_TOKEN_END; sql_step(w)) {
+		if (depth == 0 && is_behind_as && sql_take(w, "execute"))
 			return (read_execute(w));
 		is_behind_as = sql_token_is(&w->l, &w->t, "as");
-		depth += is_mark(w, "(");
-		depth -= depth > 0 && is_mark(w, ")");
+		depth += sql_is_mark(w, "(");
+		depth -= depth > 0 && sql_is_mark(w, ")");
 	}
 	return (false);
 }
 
 static bool
-read_explain(struct walk *w)
+read_explain(struct sql_walk *w)
 {
 	uint32_t at, len;
 
 	w->out->is_explained = true;
-	if (is_mark(w, "(")) {
+	if (sql_is_mark(w, "(")) {
 		if (!take_parens(w, &at, &len))
 			return (false);
 	} else
-		while (take(w, "analyze") || take(w, "analyse") || take(w, "verbose"))
+		while (sql_take(w, "analyze") || sql_take(w, "analyse") ||
+		       sql_take(w, "verbose"))
 			;
-	if (take(w, "execute"))
+	if (sql_take(w, "execute"))
 		return (read_execute(w));
-	return (take(w, "create") && read_create(w));
+	return (sql_take(w, "create") && read_create(w));
 }
 
 bool
 sql_prepare_read(const struct sql_scan *scan, struct sql_prepare *out)
 {
-	struct walk w = {.l = sql_lexer_of(scan), .out = out};
+	struct sql_walk w = {.l = sql_lexer_of(scan), .out = out};
 	bool is_it = false;
 
 	*out = (struct sql_prepare){.kind = SQL_PREPARE_NONE};
 	if (scan->is_cut || memchr(scan->sql, '\0', scan->len) != NULL)
 		return (false);
-	step(&w);
+	sql_step(&w);
 	out->kind = SQL_PREPARE_RUN;
-	if (take(&w, "prepare")) {
+	if (sql_take(&w, "prepare")) {
 		out->kind = SQL_PREPARE_MAKE;
 		is_it = read_prepare(&w);
-	} else if (take(&w, "deallocate")) {
+	} else if (sql_take(&w, "deallocate")) {
 		out->kind = SQL_PREPARE_DROP;
 		is_it = read_deallocate(&w);
-	} else if (take(&w, "execute"))
+	} else if (sql_take(&w, "execute"))
 		is_it = read_execute(&w);
-	else if (take(&w, "explain"))
+	else if (sql_take(&w, "explain"))
 		is_it = read_explain(&w);
-	else if (take(&w, "create"))
+	else if (sql_take(&w, "create"))
 		is_it = read_create(&w);
 	if (!is_it)
 		sql_prepare_free(out);
@@ -215,27 +188,27 @@ sql_prepare_read(const struct sql_scan *scan, struct sql_prepare *out)
 bool
 sql_listen_read(const struct sql_scan *scan, struct sql_prepare *out)
 {
-	struct walk w = {.l = sql_lexer_of(scan), .out = out};
+	struct sql_walk w = {.l = sql_lexer_of(scan), .out = out};
 	uint32_t from;
 	bool is_it;
 
 	*out = (struct sql_prepare){.kind = SQL_PREPARE_NONE};
 	if (scan->is_cut || memchr(scan->sql, '\0', scan->len) != NULL)
 		return (false);
-	step(&w);
+	sql_step(&w);
 	from = w.t.at;
 	out->kind = SQL_PREPARE_LISTEN;
-	if (take(&w, "unlisten")) {
+	if (sql_take(&w, "unlisten")) {
 		out->kind = SQL_PREPARE_UNLISTEN;
-		is_it = is_mark(&w, "*");
+		is_it = sql_is_mark(&w, "*");
 		if (is_it) {
 			out->at = w.t.at;
 			out->len = 1;
-			step(&w);
+			sql_step(&w);
 		} else
 			is_it = take_name(&w);
 	} else
-		is_it = take(&w, "listen") && take_name(&w);
+		is_it = sql_take(&w, "listen") && take_name(&w);
 	is_it = is_it && w.t.kind == SQL_TOKEN_END;
 	out->len += out->at - from;
 	out->at = from;
@@ -324,19 +297,19 @@ is_type_word(const struct sql_lexer *l, const struct sql_token *t)
 
 /* One argument, up to a comma or parenthesis that is not its own. */
 static void
-read_argument(struct walk *w, struct sql_argument *a)
+read_argument(struct sql_walk *w, struct sql_argument *a)
 {
 	bool is_negative = false, is_typed = false;
 
-	if (is_mark(w, "-") || is_mark(w, "+")) {
-		is_negative = is_mark(w, "-");
-		step(w);
+	if (sql_is_mark(w, "-") || sql_is_mark(w, "+")) {
+		is_negative = sql_is_mark(w, "-");
+		sql_step(w);
 		if (w->t.kind != SQL_TOKEN_NUMBER)
 			return;
 	}
 	if (is_type_word(&w->l, &w->t)) {
 		is_typed = true;
-		step(w);
+		sql_step(w);
 	}
 	if (w->t.kind == SQL_TOKEN_NUMBER && !w->t.is_glued && !is_typed)
 		a->value =
@@ -347,11 +320,11 @@ read_argument(struct walk *w, struct sql_argument *a)
 		a->is_null = true;
 	else
 		return;
-	step(w);
-	if (is_mark(w, "::")) {
-		step(w);
+	sql_step(w);
+	if (sql_is_mark(w, "::")) {
+		sql_step(w);
 		if (is_type_word(&w->l, &w->t))
-			step(w);
+			sql_step(w);
 	}
 }
 
@@ -366,7 +339,7 @@ unsigned
 sql_prepare_arguments(
     const struct sql_scan *scan, const struct sql_prepare *p, struct sql_argument **out)
 {
-	struct walk w = {.l = sql_lexer_of(scan)};
+	struct sql_walk w = {.l = sql_lexer_of(scan)};
 	struct sql_argument *list = NULL;
 	unsigned count = 0, depth;
 
@@ -375,21 +348,22 @@ sql_prepare_arguments(
 		return (0);
 	w.l.at = p->args_at + 1;
 	w.l.len = p->args_at + p->args_len - 1;
-	step(&w);
+	sql_step(&w);
 	while (w.t.kind != SQL_TOKEN_END) {
 		list = mem_realloc(list, (count + 1) * sizeof(*list));
 		list[count] = (struct sql_argument){0};
 		read_argument(&w, &list[count]);
-		if (w.t.kind != SQL_TOKEN_END && !is_mark(&w, ","))
+		if (w.t.kind != SQL_TOKEN_END && !sql_is_mark(&w, ","))
 			forget_argument(&list[count]);
 		count++;
-		for (depth = 0; w.t.kind != SQL_TOKEN_END; step(&w)) {
-			if (depth == 0 && is_mark(&w, ","))
+		for (depth = 0; w.t.kind != SQL_TOKEN_END; sql_step(&w)) {
+			if (depth == 0 && sql_is_mark(&w, ","))
 				break;
-			depth += is_mark(&w, "(") || is_mark(&w, "[");
-			depth -= depth > 0 && (is_mark(&w, ")") || is_mark(&w, "]"));
+			depth += sql_is_mark(&w, "(") || sql_is_mark(&w, "[");
+			depth -=
+			    depth > 0 && (sql_is_mark(&w, ")") || sql_is_mark(&w, "]"));
 		}
-		step(&w);
+		sql_step(&w);
 	}
 	*out = list;
 	return (count);

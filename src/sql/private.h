@@ -26,6 +26,52 @@ char *sql_string_value(const struct sql_lexer *, const struct sql_token *);
  * may have; NULL when it cannot be told. */
 char *sql_name_value(const struct sql_lexer *, const struct sql_token *);
 
+/* ---- a walk over the tokens of a statement ---- */
+
+struct sql_walk {
+	struct sql_lexer l;
+	struct sql_token t;      /* the one to look at */
+	struct sql_prepare *out; /* prepare.c's: what is read */
+};
+
+static inline void
+sql_step(struct sql_walk *w)
+{
+	sql_lex(&w->l, &w->t);
+}
+
+static inline bool
+sql_is_at(const struct sql_walk *w, const char *word)
+{
+	return (sql_token_is(&w->l, &w->t, word));
+}
+
+static inline bool
+sql_is_mark(const struct sql_walk *w, const char *mark)
+{
+	return (sql_token_is_mark(&w->l, &w->t, mark));
+}
+
+static inline bool
+sql_take(struct sql_walk *w, const char *word)
+{
+	bool is_it = sql_is_at(w, word);
+
+	if (is_it)
+		sql_step(w);
+	return (is_it);
+}
+
+static inline bool
+sql_take_mark(struct sql_walk *w, const char *mark)
+{
+	bool is_it = sql_is_mark(w, mark);
+
+	if (is_it)
+		sql_step(w);
+	return (is_it);
+}
+
 /* ---- memory of one set of facts ---- */
 
 struct sql_chunk;

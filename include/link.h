@@ -265,6 +265,8 @@ struct link {
 	unsigned move_to;     /* the keeper's: worker to which it is handed over */
 	unsigned host_at;     /* the keeper's: among the database's hosts */
 	struct waiter *owner; /* the keeper's: for whom alone it is opened */
+	struct waiter
+	    *kept_for; /* the keeper's: for whom it is opened, or idle; or NULL */
 	const struct link_user *user;
 	void *user_arg;
 	struct vars *vars;

@@ -98,11 +98,14 @@ struct waiter {
 	const struct link_own *own; /* wants a link of its own; NULL: any */
 	struct link *link;          /* that link, while it comes up */
 	unsigned tries;             /* servers of the database asked for it in vain */
+	struct link *kept;          /* pool_keep(): idle, or being opened; NULL: none */
 	/* The link is LENT to nobody yet: the owner calls link_lend() before it returns. */
 	void (*granted)(struct waiter *, struct link *);
 	/* state and message: for the client. */
 	void (*refused)(
 	    struct waiter *, int fault, const char *sqlstate, const char *message);
+	/* See pool_keep(); NULL: nothing is coming. It may not call the pool. */
+	void (*looked)(struct waiter *);
 };
 
 struct seat {
@@ -121,6 +124,7 @@ struct seat {
 	unsigned own_waiting;
 	unsigned link_count, idle_count, opening, waiting;
 	unsigned checking;    /* idle links that server_check_query runs on */
+	unsigned kept;        /* idle links that are kept for clients */
 	unsigned clients;     /* sessions of this worker */
 	struct vars *welcome; /* what a fresh link has; NULL: not known yet */
 	struct mail ask;      /* travels to a worker with an idle link and back */
@@ -211,6 +215,15 @@ struct link *pool_lend(struct seat *, struct waiter *, const struct vars *want) 
 void pool_lend_own(struct seat *, struct waiter *, const struct link_own *own);
 /* Stops waiting. */
 void pool_wait_end(struct waiter *);
+/* Keeps a link for one who does not wait and will ask for it later, unless somebody else needs it
+ * more by then. It is as idle as any other. COMING: it is being opened; looked() is called when
+ * w->kept is there, or NULL. */
+enum pool_kept { POOL_KEPT, POOL_KEPT_COMING, POOL_KEPT_NONE };
+enum pool_kept pool_keep(
+    struct seat *, struct waiter *w, void (*looked)(struct waiter *)) MUST_USE;
+/* The same with a link that was just given back, if it has become idle. */
+void pool_keep_this(struct link *, struct waiter *);
+void pool_keep_end(struct waiter *);
 /* Takes back a LENT link that is at rest. with_reset: server_reset_query first. */
 void pool_give(struct link *, bool with_reset);
 /* Takes back a LENT link in whatever state: rolls back what can be rolled back, cancels and

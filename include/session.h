@@ -53,7 +53,8 @@ struct session {
 	    *discarded; /* what was left by DISCARD ALL on the link it has; or NULL */
 	struct pool_place *user; /* the login; NULL before it is known */
 	struct table_node key_node;
-	uint32_t pid, secret; /* BackendKeyData given to the client */
+	uint32_t pid, secret;  /* BackendKeyData given to the client */
+	struct told_pid *told; /* the pid that it was told instead; or NULL */
 	uint8_t *key_rest;  /* of protocol 3.2: what follows the secret, KEY_REST bytes */
 	uint32_t body_left; /* of the message that is passing through */
 	bool body_is_dropped : 1;

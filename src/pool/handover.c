@@ -83,12 +83,15 @@ ask_for_link(struct worker *w, const struct seat *from)
 
 	if (seat == NULL || !TAILQ_EMPTY(&seat->waiters))
 		return (false);
-	TAILQ_FOREACH(l, &seat->idle, idle_entry)
-		if (link_can_move(l) && !pool_is_stale(l)) {
-			pool_set_idle(l, false);
-			pool_hand_over(l, from->ask_home);
-			return (true);
-		}
+	/* What is kept for somebody comes last. */
+	for (int kept = 0; kept < 2; kept++)
+		TAILQ_FOREACH(l, &seat->idle, idle_entry)
+			if ((l->kept_for != NULL) == kept && link_can_move(l) &&
+			    !pool_is_stale(l)) {
+				pool_set_idle(l, false);
+				pool_hand_over(l, from->ask_home);
+				return (true);
+			}
 	return (false);
 }
 

@@ -29,6 +29,8 @@ pool_set_idle(struct link *l, bool is_idle)
 	struct seat *seat = l->place;
 	struct pool_share *share = &seat->pool->share[seat->worker->index];
 
+	if (UNLIKELY(l->kept_for != NULL))
+		pool_keep_drop(l);
 	l->is_listed = is_idle;
 	if (is_idle) {
 		TAILQ_INSERT_HEAD(&seat->idle, l, idle_entry);
@@ -89,10 +91,14 @@ pool_take_idle(struct seat *seat, const struct vars *want)
 	struct link *l, *best = NULL;
 	unsigned looked = 0;
 
-	if (pool_settings(seat->worker)->server_round_robin)
+	if (pool_settings(seat->worker)->server_round_robin) {
 		best = TAILQ_LAST(&seat->idle, link_list);
-	else
+		while (best != NULL && best->kept_for != NULL)
+			best = TAILQ_PREV(best, link_list, idle_entry);
+	} else
 		TAILQ_FOREACH(l, &seat->idle, idle_entry) {
+			if (UNLIKELY(l->kept_for != NULL))
+				continue;
 			if (best == NULL || l->vars == want)
 				best = l;
 			if (l->vars == want || want == NULL || ++looked == LOOK_FOR_VARS)
@@ -188,6 +194,19 @@ pool_check(struct link *l)
 	link_run(l, strcmp(query, "<empty>") == 0 ? ";" : query, pool_checked, NULL);
 }
 
+/* For one who need not wait: the link that is kept for it, or another one. */
+static struct link *
+take_first(struct seat *seat, struct waiter *w, const struct vars *want)
+{
+	struct link *l = w->kept;
+
+	if (LIKELY(l == NULL))
+		return (pool_take_idle(seat, want));
+	INVARIANT(l->is_listed && l->place == seat);
+	pool_set_idle(l, false);
+	return (l);
+}
+
 struct link *
 pool_lend(struct seat *seat, struct waiter *w, const struct vars *want)
 {
@@ -195,9 +214,10 @@ pool_lend(struct seat *seat, struct waiter *w, const struct vars *want)
 
 	INVARIANT(w->seat == NULL);
 	seat->used_us = clock_us();
-	if (TAILQ_EMPTY(&seat->waiters) && !seat->pool->db->is_paused &&
-	    !pool_is_closed(seat) && !pool_is_fenced(seat))
-		while ((l = pool_take_idle(seat, want)) != NULL) {
+	/* Those who wait have links coming, or else they had got the one that is kept. */
+	if ((TAILQ_EMPTY(&seat->waiters) || w->kept != NULL) &&
+	    !seat->pool->db->is_paused && !pool_is_closed(seat) && !pool_is_fenced(seat))
+		while ((l = take_first(seat, w, want)) != NULL) {
 			if (pool_is_stale(l)) {
 				link_close(l, "database configuration changed");
 				continue;
@@ -210,6 +230,8 @@ pool_lend(struct seat *seat, struct waiter *w, const struct vars *want)
 			    &seat->metrics, server_assignment_count, !w->is_asking);
 			return (l);
 		}
+	if (w->kept != NULL)
+		pool_keep_drop(w->kept);
 	w->seat = seat;
 	w->start_us = seat->used_us;
 	TAILQ_INSERT_TAIL(&seat->waiters, w, entry);
@@ -218,6 +240,21 @@ pool_lend(struct seat *seat, struct waiter *w, const struct vars *want)
 	pool_publish(seat);
 	pool_serve(seat);
 	return (NULL);
+}
+
+/* One that is kept for somebody comes last: rather one more is opened. */
+static struct link *
+take_for_waiters(struct seat *seat)
+{
+	struct link *l = pool_take_idle(seat, NULL);
+
+	if (l != NULL || seat->kept == 0)
+		return (l);
+	while (seat->opening + seat->checking < seat->waiting &&
+	       pool_open_spare(seat) != NULL)
+		;
+	return (
+	    seat->opening + seat->checking < seat->waiting ? pool_take_kept(seat) : NULL);
 }
 
 /* Idle links to those who wait. One who gets a link may give it back before granted()
@@ -231,8 +268,7 @@ pool_grant_idle(struct seat *seat)
 	if (seat->is_granting)
 		return;
 	seat->is_granting = true;
-	while (
-	    seat->waiting > seat->checking && (l = pool_take_idle(seat, NULL)) != NULL) {
+	while (seat->waiting > seat->checking && (l = take_for_waiters(seat)) != NULL) {
 		if (pool_is_stale(l))
 			link_close(l, "database configuration changed");
 		else if (pool_wants_check(l))

@@ -172,6 +172,28 @@ pool_open(struct seat *seat)
 	return (true);
 }
 
+struct link *
+pool_open_spare(struct seat *seat)
+{
+	struct pool *pool = seat->pool;
+	struct link *l;
+
+	if (pool_failed_us(seat) != 0 || !count_in(&pool->links, seat->limits.pool_size))
+		return (NULL);
+	if (!count_in(&pool->db->links, seat->limits.max_db_connections)) {
+		atomic_fetch_sub(&pool->links, 1);
+		return (NULL);
+	}
+	if (!count_in(&pool->user->links, seat->limits.max_user_connections)) {
+		atomic_fetch_sub(&pool->db->links, 1);
+		atomic_fetch_sub(&pool->links, 1);
+		return (NULL);
+	}
+	l = open_pooled(seat, NULL);
+	seat->opening++;
+	return (l);
+}
+
 bool
 pool_open_own(struct seat *seat, struct waiter *w)
 {
@@ -239,7 +261,7 @@ keeper_ready(struct link *l)
 		seat->welcome = vars_hold(l->born);
 		pool_teach(seat->pool, l->born);
 	}
-	pool_offer(l);
+	pool_keep_ready(l);
 }
 
 /* Nothing listens there, or it starts, stops, or is cut off. */
@@ -318,6 +340,7 @@ keeper_closed(struct link *l)
 	atomic_fetch_sub(&pool->db->links, 1);
 	atomic_fetch_sub(&pool->links, 1);
 	pool_nudge(pool);
+	pool_keep_closed(l);
 }
 
 const struct link_keeper pool_keeper = {

@@ -20,6 +20,7 @@ struct pool_secret *pool_choose_secret(struct seat *, struct link_target *) MUST
 void pool_offer(struct link *);
 void pool_grant(struct seat *, struct link *);
 void pool_publish(struct seat *);
+/* None that is kept for somebody. */
 struct link *pool_take_idle(struct seat *, const struct vars *want);
 void pool_set_idle(struct link *, bool is_idle);
 void pool_refuse(struct waiter *, int fault, const char *sqlstate, const char *message);
@@ -27,6 +28,17 @@ void pool_refuse_closed(const struct seat *, struct waiter *);
 /* An operator lets it drain or keeps it in maintenance: who has a link keeps it, nobody gets
  * one. */
 bool pool_is_closed(const struct seat *);
+
+/* ---- keep.c ---- */
+
+/* It is kept for nobody any more. */
+void pool_keep_drop(struct link *);
+/* What the keeper hears of a link: offers it. */
+void pool_keep_ready(struct link *);
+/* It was being opened, perhaps for somebody who is told now. */
+void pool_keep_closed(struct link *);
+/* One that is kept and idle longest; seat->kept > 0. */
+struct link *pool_take_kept(struct seat *);
 
 /* ---- own.c ---- */
 
@@ -72,6 +84,9 @@ bool pool_evict(struct worker *, const struct pool *wants, const struct pool_pla
 int64_t pool_failed_us(const struct seat *);
 /* Opens a link when the limits allow one more. */
 bool pool_open(struct seat *);
+/* The same without any link of others making room, without reserve and overflow, and as long as
+ * logins do not fail; or NULL. */
+struct link *pool_open_spare(struct seat *);
 /* The same for one waiter alone. */
 bool pool_open_own(struct seat *, struct waiter *);
 

@@ -17,7 +17,8 @@ tick_is_rescue(const struct seat *seat, int64_t now)
 	if (pool->db->is_paused ||
 	    now - TAILQ_FIRST(&seat->waiters)->start_us < RESCUE_US)
 		return (false);
-	if (seat->idle_count > 0)
+	if (seat->idle_count > seat->kept ||
+	    (seat->kept > 0 && seat->opening + seat->checking < seat->waiting))
 		return (true);
 	if (seat->is_asking || seat->opening > 0)
 		return (false);

@@ -1,8 +1,9 @@
 /*
  * Cancel requests. The key that a client gets is the proxy's own: 8 bits of the pid name the
  * worker, one is set, so that it is no process of a server (PID_MAX_LIMIT of Linux is 2^22), the
- * other 22 and the secret are random; protocol 3.2 has 28 random bytes behind the secret. A
- * request is taken to the worker of its
+ * other 22 and the secret are random; protocol 3.2 has 28 random bytes behind the secret. Who is
+ * to have a process of a server for itself (pool_mode=session, walsenders) is told the pid of that
+ * instead, and a table of all workers knows whose it is. A request is taken to the worker of its
  * target, from there to the server, and the connection that brought it closes when the
  * server has closed the one that took it on: then the signal has been sent, and cannot hit
  * what the client does next.
@@ -49,6 +50,80 @@ session_key_create(struct session *s)
 	table_add(&session_worker(s->worker)->keys, &s->key_node, s->pid);
 }
 
+/* ---- pids of servers ---- */
+
+struct told_pid {
+	struct table_node node;
+	uint32_t pid, own;
+};
+
+static pthread_mutex_t told_lock = PTHREAD_MUTEX_INITIALIZER;
+static struct table told_pids;
+
+static bool
+told_same(const struct table_node *n, const void *pid)
+{
+	return (
+	    CONTAINER_OF(n, const struct told_pid, node)->pid == *(const uint32_t *)pid);
+}
+
+void
+session_key_tell(struct session *s, uint32_t pid)
+{
+	struct told_pid *t;
+
+	INVARIANT(s->told == NULL);
+	/* Not of a process of Linux: another proxy's, whose number serves cancelling alone. */
+	if (pid == 0 || pid >= SESSION_PID_MIN)
+		return;
+	pthread_mutex_lock(&told_lock);
+	if (table_find(&told_pids, pid, told_same, &pid) == NULL) {
+		t = mem_alloc(sizeof(*t));
+		t->pid = pid;
+		t->own = s->pid;
+		table_add(&told_pids, &t->node, pid);
+		s->told = t;
+	}
+	pthread_mutex_unlock(&told_lock);
+}
+
+static void
+told_forget(struct session *s)
+{
+	if (s->told == NULL)
+		return;
+	pthread_mutex_lock(&told_lock);
+	table_remove(&told_pids, &s->told->node);
+	if (told_pids.count == 0)
+		table_free(&told_pids);
+	pthread_mutex_unlock(&told_lock);
+	free(s->told);
+	s->told = NULL;
+}
+
+uint32_t
+session_told_pid(const struct session *s)
+{
+	return (s->told != NULL ? s->told->pid : s->pid);
+}
+
+uint32_t
+session_own_pid(uint32_t pid)
+{
+	struct table_node *n;
+
+	if (pid >= SESSION_PID_MIN)
+		return (pid);
+	pthread_mutex_lock(&told_lock);
+	n = table_find(&told_pids, pid, told_same, &pid);
+	if (n != NULL)
+		pid = CONTAINER_OF(n, struct told_pid, node)->own;
+	pthread_mutex_unlock(&told_lock);
+	return (pid);
+}
+
+/* ---- keys ---- */
+
 void
 session_key_lengthen(struct session *s)
 {
@@ -65,7 +140,8 @@ session_key_put(const struct session *s, struct buf *out)
 	proto_put32(key, s->secret);
 	if (s->key_rest != NULL)
 		memcpy(key + KEY_SHORT, s->key_rest, KEY_REST);
-	proto_backend_key(out, s->pid, key, s->key_rest != NULL ? KEY_LONG : KEY_SHORT);
+	proto_backend_key(
+	    out, session_told_pid(s), key, s->key_rest != NULL ? KEY_LONG : KEY_SHORT);
 	explicit_bzero(key, sizeof(key));
 }
 
@@ -85,6 +161,7 @@ session_key_destroy(struct session *s)
 	mem_free_secret(s->key_rest, KEY_REST);
 	s->key_rest = NULL;
 	table_remove(&session_worker(s->worker)->keys, &s->key_node);
+	told_forget(s);
 }
 
 void
@@ -183,8 +260,8 @@ session_of_pid(struct worker *w, uint32_t pid)
 void
 session_cancel_order(struct session *s, const struct proto_startup *st)
 {
-	unsigned index = st->pid >> 23;
 	struct cancel_order *o;
+	unsigned index;
 
 	session_move(s, SESSION_CANCELLING);
 	o = mem_alloc(sizeof(*o));
@@ -199,6 +276,8 @@ session_cancel_order(struct session *s, const struct proto_startup *st)
 	s->order = o;
 	if (peer_forward(s->worker, o->pid, st->key, st->key_len, order_done, o))
 		return;
+	o->pid = session_own_pid(o->pid);
+	index = o->pid >> 23;
 	if (index >= s->worker->count) {
 		session_order_forget(s);
 		free(o);

@@ -164,7 +164,7 @@ session_take(struct session *s, struct link *l)
 	const char *reset = pool_settings(s->worker)->server_reset_query;
 
 	link_lend(l, &session_link_user, s);
-	link_serve(l, s->pid);
+	link_serve(l, session_told_pid(s));
 	s->link = l;
 	s->request_us = l->request_us;
 	if (s->state == SESSION_WELCOME) {

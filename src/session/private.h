@@ -333,6 +333,13 @@ void session_cancel_now(struct session *, void (*done)(void *), void *arg);
 /* The client of this worker that got that pid and is logged in to a database; or NULL. */
 struct session *session_of_pid(struct worker *, uint32_t pid);
 void session_key_lengthen(struct session *);
+/* A client that has a server's process for itself is told the pid of that, unless another one has
+ * been. */
+void session_key_tell(struct session *, uint32_t pid);
+/* The pid that the client was told. */
+uint32_t session_told_pid(const struct session *);
+/* And the other way round: s->pid of the client that was told that one; pid: nobody was. */
+uint32_t session_own_pid(uint32_t pid);
 /* BackendKeyData. */
 void session_key_put(const struct session *, struct buf *);
 void session_key_destroy(struct session *);

@@ -328,6 +328,7 @@ session_end(struct session *s, const char *reason)
 		session_log(s, LOG_INFO_, "closing because: %s (age=%" PRId64 "s)",
 		    reason, (clock_us() - s->connect_us) / 1000000);
 	pool_wait_end(&s->waiter);
+	pool_keep_end(&s->waiter);
 	if (s->weave != NULL)
 		weave_end(s);
 	listen_free(s);

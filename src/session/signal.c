@@ -9,6 +9,9 @@
  *
  * A client may do so to clients of its own login that have its role at the server: those may
  * always signal each other. To whom else PostgreSQL would allow it is not known here.
+ *
+ * A pid that a client has from a server (pool_mode=session) is left to the server, which ends the
+ * link and so the client. One whose link is still idle would not notice: it is ended here, too.
  */
 #include "listen.h"
 #include <inttypes.h>
@@ -25,6 +28,7 @@ struct order {
 	struct worker *home;
 	char *login, *role;
 	uint32_t pid;
+	bool is_servers; /* that is the client's who was told a server's pid */
 	bool terminates;
 	enum order_end end;
 };
@@ -89,6 +93,14 @@ order_done(void *arg)
 	worker_post(o->home, &o->mail);
 }
 
+/* The server ends the link, which must not serve anybody until then. */
+static void
+end_unused(struct session *s)
+{
+	s->waiter.kept->wants_close = true;
+	session_close(s, "57P01", "terminating connection due to administrator command");
+}
+
 static void
 order_arrived(struct worker *w, struct mail *m)
 {
@@ -101,6 +113,11 @@ order_arrived(struct worker *w, struct mail *m)
 				 strcmp(s->seat->pool->role, o->role) == 0
 			     ? ORDER_DONE
 			     : ORDER_DENIED;
+	if (o->is_servers) {
+		if (o->end == ORDER_DONE && s->waiter.kept != NULL)
+			end_unused(s);
+		o->end = ORDER_NOBODY;
+	}
 	if (o->end != ORDER_DONE) {
 		order_done(o);
 	} else if (o->terminates) {
@@ -117,15 +134,18 @@ order(struct session *s, int64_t pid, bool terminates)
 {
 	struct signals *g = signals_get(s);
 	enum order_end end = g->end;
+	uint32_t own;
 	struct order *o;
 
 	g->end = ORDER_WAITS;
 	if (end != ORDER_WAITS || g->order != NULL)
 		return (end);
-	if (pid < SESSION_PID_MIN || pid > INT32_MAX || (pid & SESSION_PID_MIN) == 0 ||
-	    pid >> 23 >= s->worker->count)
+	if (pid <= 0 || pid > INT32_MAX || (pid < SESSION_PID_MIN && !terminates))
 		return (ORDER_NOBODY);
-	if (pid == s->pid && !terminates)
+	own = session_own_pid((uint32_t)pid);
+	if ((own & SESSION_PID_MIN) == 0 || own >> 23 >= s->worker->count)
+		return (ORDER_NOBODY);
+	if (own == s->pid && !terminates)
 		return (ORDER_ITSELF);
 	o = mem_alloc(sizeof(*o));
 	o->mail.run = order_arrived;
@@ -133,11 +153,12 @@ order(struct session *s, int64_t pid, bool terminates)
 	o->home = s->worker;
 	o->login = mem_str(s->user->name);
 	o->role = mem_str(s->seat->pool->role);
-	o->pid = (uint32_t)pid;
+	o->pid = own;
+	o->is_servers = own != pid;
 	o->terminates = terminates;
 	g->order = o;
 	s->waits_own++;
-	worker_post(net_worker((unsigned)(pid >> 23)), &o->mail);
+	worker_post(net_worker(own >> 23), &o->mail);
 	session_flow(s);
 	return (ORDER_WAITS);
 }
@@ -326,7 +347,8 @@ number_of(const uint8_t *p, size_t len, bool is_binary)
 	int64_t n;
 
 	if (is_binary)
-		return (len == 4   ? (int32_t)proto_get32(p)
+		return (len == 2   ? (int16_t)proto_get16(p)
+			: len == 4 ? (int32_t)proto_get32(p)
 			: len == 8 ? (int64_t)((uint64_t)proto_get32(p) << 32 |
 					       proto_get32(p + 4))
 				   : 0);

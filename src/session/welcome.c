@@ -310,6 +310,32 @@ welcome_want(struct session *s, bool *is_known)
 	return (true);
 }
 
+/* ---- the pid ---- */
+
+/* A client that has its link for itself is told the pid of the server's process. */
+static bool
+welcome_tells_pid(const struct session *s)
+{
+	return (s->mode == POOL_SESSION && s->weave == NULL);
+}
+
+static void
+welcome_looked(struct waiter *w)
+{
+	session_greet(CONTAINER_OF(w, struct session, waiter));
+}
+
+/* All else is known. It does not wait for others, nor for a server that fails. */
+static void
+welcome_find_pid(struct session *s)
+{
+	if (!welcome_tells_pid(s) ||
+	    pool_keep(s->seat, &s->waiter, welcome_looked) != POOL_KEPT_COMING)
+		session_greet(s);
+	else
+		session_flow(s);
+}
+
 void
 session_welcome(struct session *s)
 {
@@ -330,7 +356,7 @@ session_welcome(struct session *s)
 	if (!welcome_want(s, &is_known))
 		return;
 	if (is_known)
-		session_greet(s);
+		welcome_find_pid(s);
 	else
 		welcome_take_link(s);
 }
@@ -377,11 +403,15 @@ void
 session_greet(struct session *s)
 {
 	const char *notice = pool_settings(s->worker)->login_notify_message;
-	struct link *l = s->link;
+	struct link *l = s->link, *told = l != NULL ? l : s->waiter.kept;
 	struct buf out = {0};
 	const char *name, *value;
 	enum vars_kind kind;
 
+	if (told != NULL && welcome_tells_pid(s))
+		session_key_tell(s, told->pid);
+	if (l != NULL)
+		link_serve(l, session_told_pid(s));
 	session_login_said(s, &out);
 	buf_room(&out, GREETING_BYTES);
 	proto_auth_ok(&out);
@@ -405,6 +435,8 @@ session_greet(struct session *s)
 	else if (l != NULL) {
 		s->link = NULL;
 		pool_give(l, false);
+		if (s->told != NULL)
+			pool_keep_this(l, &s->waiter);
 	}
 	session_flow(s);
 }

@@ -143,9 +143,18 @@ bool prepared_touch(struct prepared_set *, struct hash128 id);
 bool prepared_is_old(const struct prepared_set *, struct hash128 id);
 /* "cached plan must not change result type": it is out of date, on all links. */
 void prepared_renew(struct hash128 id);
-/* The same, but only when it is to be trusted by who prepared it for himself after so many
- * definitions (0: any). */
-bool prepared_touch_fresh(struct prepared_set *, struct hash128 id, uint64_t definitions);
+/* Where a client prepares for itself, it would have met what was defined before. It may be told
+ * that the link has the statement already, but only when that was made since then: after as many
+ * definitions as this process has seen, and, since others make some past it, at most
+ * PREPARED_SHARED_US before. {0}: any time. */
+struct prepared_since {
+	uint64_t definitions;
+	int64_t us;
+};
+struct prepared_since prepared_since_now(void);
+/* prepared_touch(), but only of what was made since then. */
+bool prepared_touch_fresh(
+    struct prepared_set *, struct hash128 id, struct prepared_since);
 /* It must be prepared anew. */
 void prepared_suspect(struct prepared_set *, struct hash128 id);
 /* The one used longest ago after `skip` others; false when there is none. */

@@ -21,7 +21,7 @@ struct prepared_entry {
 	uint64_t definitions; /* how many had been seen; 0: it is not to be trusted */
 	uint32_t said;        /* of the link */
 	uint32_t uses;        /* of one that is shared */
-	int64_t shared_us;    /* since when it is */
+	int64_t made_us;
 	TAILQ_ENTRY(prepared_entry) lru;
 };
 
@@ -112,13 +112,21 @@ prepared_is_old(const struct prepared_set *set, struct hash128 id)
 	return (entry_find(set, id) != NULL);
 }
 
+struct prepared_since
+prepared_since_now(void)
+{
+	return ((struct prepared_since){
+	    .definitions = link_definitions(), .us = clock_us() - PREPARED_SHARED_US});
+}
+
 bool
-prepared_touch_fresh(struct prepared_set *set, struct hash128 id, uint64_t definitions)
+prepared_touch_fresh(
+    struct prepared_set *set, struct hash128 id, struct prepared_since since)
 {
 	const struct prepared_entry *e = entry_find(set, id);
 
-	return (e != NULL && e->definitions != 0 && e->definitions >= definitions &&
-		prepared_touch(set, id));
+	return (e != NULL && e->definitions != 0 && e->definitions >= since.definitions &&
+		e->made_us >= since.us && prepared_touch(set, id));
 }
 
 void
@@ -159,6 +167,7 @@ prepared_add(struct prepared_set *set, struct hash128 id, uint32_t batch)
 	e->batch = batch;
 	e->age = atomic_load(age_of(id));
 	e->definitions = link_definitions();
+	e->made_us = clock_us();
 	table_add(&set->table, &e->node, id.lo);
 	TAILQ_INSERT_TAIL(&set->lru, e, lru);
 }
@@ -173,7 +182,7 @@ prepared_share(struct prepared_set *set, struct hash128 id, uint32_t batch, uint
 	prepared_add(set, id, batch);
 	e = entry_find(set, id);
 	e->said = said;
-	e->shared_us = now_us;
+	e->made_us = now_us;
 }
 
 enum prepared_shared
@@ -185,7 +194,7 @@ prepared_shared(
 	if (e == NULL || e->definitions != link_definitions() || e->said != said ||
 	    e->age != atomic_load_explicit(age_of(id), memory_order_relaxed))
 		return (PREPARED_MISSING);
-	if (now_us - e->shared_us > PREPARED_SHARED_US)
+	if (now_us - e->made_us > PREPARED_SHARED_US)
 		return (e->uses >= WORN_USES ? PREPARED_WORN : PREPARED_MISSING);
 	e->uses++;
 	TAILQ_REMOVE(&set->lru, e, lru);

@@ -394,7 +394,8 @@ prep_real(struct up *u, const struct stmt *st, const char *portal)
 	p->real = real_of(s, st, step);
 	n = step->stmt != NULL ? stmt_name_find(s, step->name) : NULL;
 	if (n != NULL && step->does == PREP_NONE)
-		up_ensure(u, step->stmt, step->runs ? n->definitions : 0);
+		up_ensure(
+		    u, step->stmt, step->runs ? n->since : (struct prepared_since){0});
 	return (p->real);
 }
 
@@ -447,7 +448,7 @@ before_execute(struct up *u, struct prep_step *step)
 	if (step->does == PREP_MAKE && prepared_is_old(&s->link->prepared, step->id))
 		up_forget(u, step->id);
 	if (step->does == PREP_DROP)
-		up_ensure(u, step->stmt, 0);
+		up_ensure(u, step->stmt, (struct prepared_since){0});
 	return (true);
 }
 
@@ -534,7 +535,7 @@ step_done(struct session *s, struct link *l, const struct prep_step *step)
 			step->stmt->refs++;
 			n = stmt_name_add(s, step->name, step->stmt);
 			n->is_sure = true;
-			n->definitions = link_definitions();
+			n->since = prepared_since_now();
 		}
 		/* FALLTHROUGH */
 	case PREP_TELL:

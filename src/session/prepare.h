@@ -34,7 +34,7 @@ void up_prepare(struct up *, const struct stmt *, const char *sql, enum request_
 /* The link has it no more. */
 void up_forget(struct up *, struct hash128 id);
 /* The link has the statement as it was after so many definitions, or is told it now. */
-void up_ensure(struct up *, const struct stmt *, uint64_t definitions);
+void up_ensure(struct up *, const struct stmt *, struct prepared_since);
 /* The session's unnamed statement is gone. */
 void up_drop_unnamed(struct up *);
 

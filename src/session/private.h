@@ -258,7 +258,7 @@ struct stmt_name {
 	struct stmt *stmt;
 	unsigned pending;
 	uint32_t batch;       /* of its Parse */
-	uint64_t definitions; /* how many had been seen when PREPARE was done; Parse: 0 */
+	struct prepared_since since; /* the client has prepared it */
 	bool is_sure;         /* that Parse has been answered */
 	bool is_listed;
 	char name[];

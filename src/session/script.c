@@ -49,12 +49,11 @@ prep_look(const struct session *s, const char *sql, size_t have, size_t len)
 /* ---- a Parse ahead ---- */
 
 /* What Parse has made cannot be made by PREPARE: its types are numbers. */
-static const struct stmt *
+static const struct stmt_name *
 missing_of_parse(struct session *s, const char *sql, size_t len)
 {
 	const char *at = sql, *end = sql + len;
-	const struct stmt *missing = NULL;
-	const struct stmt_name *n;
+	const struct stmt_name *n, *missing = NULL;
 	struct sql_prepare p;
 	struct sql_scan scan;
 
@@ -65,8 +64,8 @@ missing_of_parse(struct session *s, const char *sql, size_t len)
 			n = p.kind == SQL_PREPARE_RUN ? stmt_name_find(s, p.name) : NULL;
 			if (n != NULL && n->stmt->declared == NULL &&
 			    !prepared_touch_fresh(
-				&s->link->prepared, n->stmt->id, n->definitions))
-				missing = n->stmt;
+				&s->link->prepared, n->stmt->id, n->since))
+				missing = n;
 			sql_prepare_free(&p);
 		}
 		sql_scan_free(&scan);
@@ -79,7 +78,7 @@ prep_is_ready(struct up *u, const char *sql, size_t len)
 {
 	struct session *s = u->s;
 	struct link *l = s->link;
-	const struct stmt *missing;
+	const struct stmt_name *missing;
 	bool had_sync = !l->wants_sync;
 	unsigned rounds = 0;
 
@@ -104,7 +103,7 @@ prep_is_ready(struct up *u, const char *sql, size_t len)
 	s->prep->rounds = rounds + 1;
 	s->prep->had_sync = had_sync;
 	up_to_link(u);
-	up_ensure(u, missing, 0);
+	up_ensure(u, missing->stmt, missing->since);
 	(void)prep_settle(u);
 	return (false);
 }
@@ -197,25 +196,25 @@ enum presence { ABSENT, STALE, FRESH };
 
 /* Whether the link will have the statement when the string has come to here. */
 static enum presence
-presence_of(const struct script *b, struct hash128 id, uint64_t definitions)
+presence_of(const struct script *b, struct hash128 id, struct prepared_since since)
 {
 	const struct prep_step *step = last_about(b, id);
 
 	if (step != NULL)
 		return (
 		    step->does == PREP_MAKE || step->does == PREP_TELL ? FRESH : ABSENT);
-	if (prepared_touch_fresh(&b->l->prepared, id, definitions))
+	if (prepared_touch_fresh(&b->l->prepared, id, since))
 		return (FRESH);
 	return (prepared_is_old(&b->l->prepared, id) ? STALE : ABSENT);
 }
 
 /* What the client's name will be then. */
 static struct stmt *
-named(const struct script *b, const char *name, uint64_t *definitions)
+named(const struct script *b, const char *name, struct prepared_since *since)
 {
 	const struct stmt_name *n = stmt_name_find(b->s, name);
 
-	*definitions = 0;
+	*since = (struct prepared_since){0};
 	for (unsigned i = b->p->count; i-- > 0;) {
 		const struct prep_step *step = &b->p->steps[i];
 
@@ -227,7 +226,7 @@ named(const struct script *b, const char *name, uint64_t *definitions)
 	}
 	if (n == NULL)
 		return (NULL);
-	*definitions = n->definitions;
+	*since = n->since;
 	return (n->stmt);
 }
 
@@ -278,9 +277,9 @@ put_room(struct script *b)
 
 /* The link has the statement from here on. */
 static void
-put_tell(struct script *b, struct stmt *st, uint64_t definitions)
+put_tell(struct script *b, struct stmt *st, struct prepared_since since)
 {
-	enum presence is = presence_of(b, st->id, definitions);
+	enum presence is = presence_of(b, st->id, since);
 	struct prep_step *step;
 	char name[PREPARED_NAME], *text;
 
@@ -312,7 +311,7 @@ put_make(struct script *b, const struct sql_scan *scan, const struct sql_prepare
 	if (!statements_have_room(b->s, p->name, st->sql_len))
 		refuse(b, "53200",
 		    "prepared statements of this client take too much memory");
-	if (presence_of(b, st->id, 0) != ABSENT)
+	if (presence_of(b, st->id, (struct prepared_since){0}) != ABSENT)
 		put_forget(b, st->id);
 	else
 		put_room(b);
@@ -328,7 +327,7 @@ put_make(struct script *b, const struct sql_scan *scan, const struct sql_prepare
 /* A statement about a name that is there: EXECUTE, DEALLOCATE, or a PREPARE that will fail. */
 static void
 put_known(struct script *b, const struct sql_scan *scan, const struct sql_prepare *p,
-    const char *from, struct stmt *st, uint64_t definitions)
+    const char *from, struct stmt *st, struct prepared_since since)
 {
 	struct prep_step *step;
 
@@ -339,18 +338,19 @@ put_known(struct script *b, const struct sql_scan *scan, const struct sql_prepar
 		prep_refuse_nested(b->p);
 	}
 	if (p->kind == SQL_PREPARE_RUN && st->declared == NULL && b->l->txn != 'E' &&
-	    presence_of(b, st->id, definitions) == ABSENT)
+	    presence_of(b, st->id, since) == ABSENT)
 		refuse(b, "54000",
 		    "more prepared statements in one string than max_prepared_statements");
 	/* A PREPARE that is to fail must not make what others run, should it not fail. */
 	if (p->kind == SQL_PREPARE_RUN ||
-	    (p->kind == SQL_PREPARE_DROP && presence_of(b, st->id, 0) != ABSENT))
+	    (p->kind == SQL_PREPARE_DROP &&
+		presence_of(b, st->id, (struct prepared_since){0}) != ABSENT))
 		st->refs++;
 	else {
 		st = prep_stand_in(b->s);
-		definitions = 0;
+		since = (struct prepared_since){0};
 	}
-	put_tell(b, st, definitions);
+	put_tell(b, st, since);
 	step = prep_step_add(b->p);
 	step->does = p->kind == SQL_PREPARE_DROP ? PREP_DROP : PREP_NONE;
 	b->more -= step->does == PREP_DROP;
@@ -410,7 +410,7 @@ put_statement(struct script *b, const struct sql_scan *scan, const char *from)
 {
 	struct sql_prepare p;
 	struct stmt *st = NULL;
-	uint64_t definitions = 0;
+	struct prepared_since since = {0};
 	const char *rest = from;
 
 	if (scan->is_empty)
@@ -438,9 +438,9 @@ put_statement(struct script *b, const struct sql_scan *scan, const char *from)
 		return (rest);
 	}
 	if (p.name != NULL)
-		st = named(b, p.name, &definitions);
+		st = named(b, p.name, &since);
 	if (st != NULL) {
-		put_known(b, scan, &p, from, st, definitions);
+		put_known(b, scan, &p, from, st, since);
 		rest = scan->sql + p.at + p.len;
 	} else if (p.kind == SQL_PREPARE_MAKE) {
 		put_make(b, scan, &p, from);
@@ -518,14 +518,14 @@ make_here(struct session *s, const struct sql_scan *scan, const struct sql_prepa
 	struct stmt *st = prep_intern(s, scan, p);
 	struct stmt_name *n;
 
-	if (!prepared_touch_fresh(&s->link->prepared, st->id, link_definitions()) ||
+	if (!prepared_touch_fresh(&s->link->prepared, st->id, prepared_since_now()) ||
 	    !statements_have_room(s, p->name, st->sql_len)) {
 		stmt_release(s->worker, st);
 		return (false);
 	}
 	n = stmt_name_add(s, p->name, st);
 	n->is_sure = true;
-	n->definitions = link_definitions();
+	n->since = prepared_since_now();
 	answer(s, "PREPARE");
 	return (true);
 }

@@ -232,7 +232,7 @@ share_note_taken(struct session *s, struct link *l, const struct stmt *st)
 
 	/* A transaction may see what no other does. */
 	if (l->txn != 'I' || l->has_defined || prep_is(st) ||
-	    !prepared_touch_fresh(&l->prepared, st->id, seen))
+	    !prepared_touch_fresh(&l->prepared, st->id, prepared_since_now()))
 		return;
 	atomic_store_explicit(&taken[st->id.lo % ARRAY_LEN(taken)],
 	    mark_of(st->id, s, l->vars, seen, clock_us()), memory_order_relaxed);
@@ -274,7 +274,7 @@ share_parse_taken(struct up *u, uint32_t size)
 		return (false);
 	n = stmt_name_add(s, parse.name, stmt_intern(s->worker, &parse));
 	n->is_sure = true;
-	n->definitions = link_definitions();
+	n->since = prepared_since_now();
 	METRIC_INC(&s->seat->metrics, client_parse_count);
 	stream_write(&s->stream, complete_and_ready, sizeof(complete_and_ready));
 	(void)up_body(u, size + 1 + PROTO_HEAD, true);

@@ -95,11 +95,11 @@ up_forget(struct up *u, struct hash128 id)
 }
 
 void
-up_ensure(struct up *u, const struct stmt *st, uint64_t definitions)
+up_ensure(struct up *u, const struct stmt *st, struct prepared_since since)
 {
 	struct link *l = u->s->link;
 
-	if (prepared_touch_fresh(&l->prepared, st->id, definitions))
+	if (prepared_touch_fresh(&l->prepared, st->id, since))
 		return;
 	if (prepared_is_old(&l->prepared, st->id))
 		up_forget(u, st->id);
@@ -248,7 +248,7 @@ up_parse(struct up *u, const uint8_t *body, size_t len)
 	if (n != NULL) {
 		/* The name is taken: the server says so when it is asked to take its own name
 		 * twice. */
-		up_ensure(u, n->stmt, 0);
+		up_ensure(u, n->stmt, (struct prepared_since){0});
 		up_prepare(u, n->stmt, "", ACT_FORWARD);
 		r = requests_at(&s->link->requests, s->link->requests.count - 1);
 		up_about(r, n);
@@ -272,8 +272,8 @@ up_parse(struct up *u, const uint8_t *body, size_t len)
 	n = stmt_name_add(s, parse.name, st);
 	n->batch = s->link->batch;
 	/* What was prepared before a definition may be what this client never had. */
-	n->definitions = link_definitions();
-	if (prepared_touch_fresh(&s->link->prepared, real->id, n->definitions))
+	n->since = prepared_since_now();
+	if (prepared_touch_fresh(&s->link->prepared, real->id, n->since))
 		r = up_owe(u, REQ_PARSE, ACT_FAKE);
 	else {
 		if (prepared_is_old(&s->link->prepared, real->id))
@@ -301,7 +301,7 @@ up_real(struct up *u, const struct stmt_name *n, const char *portal)
 
 	if (prep_is(real))
 		real = prep_real(u, real, portal);
-	up_ensure(u, real, n->definitions);
+	up_ensure(u, real, n->since);
 	return (real);
 }
 

@@ -6,6 +6,7 @@ come from both of them."""
 import random
 import re
 import struct
+import time
 
 import pytest
 
@@ -414,3 +415,31 @@ def test_named_statements_after_a_definition(door, databases):
         a.ask("begin; alter table named add b int default 2; commit")
         assert b.say(prepare) == "1 Z(I)"
         assert b.say(again("p"), SYNC) == "2 D(1|2) C(SELECT 1) Z(I)"
+
+
+def test_named_statements_after_a_definition_that_was_not_seen(proxy, pg, databases, only_pgweave):
+    """Somebody has altered the table past the proxy, a while ago: who prepares since then meets
+    what is there, on whatever link."""
+    door = proxy(pg, {"share_a": f"host=127.0.0.1 port={pg.port} dbname=share_a user=alice"},
+                 pool_mode="transaction", default_pool_size=2)
+    statement = "select * from unseen_change"
+    with Client(door.port, "share_a") as a, Client(door.port, "share_a") as b:
+        a.ask("drop table if exists unseen_change; create table unseen_change (a int);"
+              "insert into unseen_change values (1)")
+        # both links have it
+        assert a.ask("begin") == b.ask("begin") == "C(BEGIN) Z(T)"
+        for c in (a, b):
+            assert c.say(pg_.parse("p", statement), again("p"), SYNC) == "1 2 D(1) C(SELECT 1) Z(T)"
+        assert a.ask("commit") == b.ask("commit") == "C(COMMIT) Z(I)"
+        with pg.connect("share_a") as past:
+            past.execute("alter table unseen_change add b int default 2")
+        time.sleep(1.05)
+        assert a.ask("begin") == "C(BEGIN) Z(T)"
+        assert b.say(pg_.parse("q", statement), pg_.describe("S", "q"), again("q"), SYNC) == \
+            "1 t T 2 D(1|2) C(SELECT 1) Z(I)"
+        assert b.ask("begin") == "C(BEGIN) Z(T)"
+        assert a.ask("commit") == "C(COMMIT) Z(I)"
+        with Client(door.port, "share_a") as c:
+            # the link that a has left
+            assert c.say(pg_.parse("r", statement), SYNC) == "1 Z(I)"
+            assert c.say(again("r"), SYNC) == "2 D(1|2) C(SELECT 1) Z(I)"

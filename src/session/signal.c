@@ -11,7 +11,7 @@
  * always signal each other. To whom else PostgreSQL would allow it is not known here.
  *
  * A pid that a client has from a server (pool_mode=session) is left to the server, which ends the
- * link and so the client. One whose link is still idle would not notice: it is ended here, too.
+ * link and so the client. One whose link is still idle would not notice: both are ended here.
  */
 #include "listen.h"
 #include <inttypes.h>
@@ -93,12 +93,14 @@ order_done(void *arg)
 	worker_post(o->home, &o->mail);
 }
 
-/* The server ends the link, which must not serve anybody until then. */
+/* With the process that it was told of and has not used yet. */
 static void
 end_unused(struct session *s)
 {
-	s->waiter.kept->wants_close = true;
+	struct link *l = s->waiter.kept;
+
 	session_close(s, "57P01", "terminating connection due to administrator command");
+	link_close(l, "terminated by a client");
 }
 
 static void
@@ -113,10 +115,12 @@ order_arrived(struct worker *w, struct mail *m)
 				 strcmp(s->seat->pool->role, o->role) == 0
 			     ? ORDER_DONE
 			     : ORDER_DENIED;
-	if (o->is_servers) {
-		if (o->end == ORDER_DONE && s->waiter.kept != NULL)
-			end_unused(s);
+	if (o->is_servers && (o->end != ORDER_DONE || s->waiter.kept == NULL))
 		o->end = ORDER_NOBODY;
+	else if (o->is_servers) {
+		end_unused(s);
+		order_done(o);
+		return;
 	}
 	if (o->end != ORDER_DONE) {
 		order_done(o);
@@ -397,7 +401,11 @@ signal_bind(struct up *u, const uint8_t *body, uint32_t size)
 
 		if (value_len == 8)
 			proto_put32(p, UINT32_MAX);
-		proto_put32(p + value_len - 4, (uint32_t)-pid);
+		if (value_len == 2) {
+			p[0] = (uint8_t)((uint16_t)-pid >> 8);
+			p[1] = (uint8_t)-pid;
+		} else
+			proto_put32(p + value_len - 4, (uint32_t)-pid);
 		other.len += (uint32_t)value_len;
 	} else {
 		int n = snprintf(text, sizeof(text), "%" PRId64, -pid);

@@ -257,9 +257,9 @@ struct stmt_name {
 	struct table_node node;
 	struct stmt *stmt;
 	unsigned pending;
-	uint32_t batch;       /* of its Parse */
+	uint32_t batch;              /* of its Parse */
 	struct prepared_since since; /* the client has prepared it */
-	bool is_sure;         /* that Parse has been answered */
+	bool is_sure;                /* that Parse has been answered */
 	bool is_listed;
 	char name[];
 };

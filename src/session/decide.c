@@ -543,6 +543,9 @@ weave_decide(struct session *s, const struct sense *sense, const struct binding 
 		return (weave_decline(w, "0A000",
 		    "set_config() and current_setting() do not reach the settings of pgweave",
 		    "Use SET and SHOW."));
+	if (f->class == SQL_SET && f->set_verb != SQL_SET_SHOW &&
+	    !weave_track_has_room(w, sense->scan.len))
+		return (GO_REFUSED);
 	/* What they reset on one link, they reset for the client. */
 	if (w->txn == TXN_NONE && is_reset_of_all(sense)) {
 		*seat = w->home;
@@ -579,6 +582,17 @@ weave_decide(struct session *s, const struct sense *sense, const struct binding 
 	return (GO_ONE);
 }
 
+/* UPDATE pg_settings is a SET. */
+static bool
+writes_settings(const struct sql_facts *f)
+{
+	for (unsigned i = 0; i < f->table_count; i++)
+		if (f->tables[i].is_written &&
+		    strcmp(f->tables[i].name, "pg_settings") == 0)
+			return (true);
+	return (false);
+}
+
 bool
 weave_is_taint(const struct sense *sense)
 {
@@ -588,7 +602,8 @@ weave_is_taint(const struct sense *sense)
 	if (f->is_plain_read || f->class == SQL_SET)
 		return (false);
 	return (f->keeps != SQL_KEEPS_NOTHING || is_one_of(sense->scan.verb, verbs) ||
-		sense_has_word(sense, "temp") || sense_has_word(sense, "set_config"));
+		writes_settings(f) || sense_has_word(sense, "temp") ||
+		sense_has_word(sense, "set_config"));
 }
 
 /* The text may be long, and a string may run it often. */
@@ -616,6 +631,7 @@ weave_note_relayed(struct session *s, const struct sense *sense, const struct bi
 {
 	struct weave *w = s->weave;
 	const struct sql_facts *f = sense->facts;
+	uint64_t noted = w->noted;
 	struct prep_inner inner;
 
 	if (prep_inner_find(s, sense, &inner)) {
@@ -647,6 +663,11 @@ weave_note_relayed(struct session *s, const struct sense *sense, const struct bi
 		w->unit.taints |= !weave_track_note(s, sense);
 	if (weave_is_taint(sense))
 		w->unit.taints |= !weave_track_call(s, sense, b);
+	if (b == NULL || w->noted == noted)
+		return;
+	/* Which of several portals runs, and when, is not looked at. */
+	w->unit.taints |= w->unit.binds_named;
+	w->unit.awaits_run = true;
 }
 
 void

@@ -295,6 +295,7 @@ weave_bind(struct up *u, uint32_t size)
 	if (go == GO_ONE) {
 		portal_free(s, portal_find(s->weave, portal));
 		cursors_open(s->weave, portal);
+		s->weave->unit.binds_named = portal[0] != '\0';
 		return (take_batch(u, 'B', size, sense, &b, plan, seat));
 	}
 	if (go == GO_REFUSED)
@@ -580,6 +581,8 @@ bind_here(struct session *s, const struct sense *sense, const struct binding *b,
 		return (false);
 	portal_free(s, portal_find(w, portal));
 	w->is_bound = true;
+	w->unit.taints |= w->unit.awaits_run;
+	w->unit.binds_named = portal[0] != '\0';
 	w->unit.writes |= writes;
 	cursors_open(w, portal);
 	if (!w->is_repeated)
@@ -709,10 +712,14 @@ relay_portal(struct up *u, char type, uint32_t size)
 	const char *name = (const char *)u->p + u->used + PROTO_HEAD;
 	char what = 'P';
 
-	if (w->cursor_count == 0 || size > SESSION_NAMES_MAX)
+	if ((w->cursor_count == 0 && !w->unit.awaits_run) || size > SESSION_NAMES_MAX)
 		return (UP_PASS);
 	if (!is_whole(u, size))
 		return (UP_STOP);
+	if (type == 'E' && size >= 9 && name[0] == '\0')
+		w->unit.awaits_run = false;
+	if (w->cursor_count == 0)
+		return (UP_PASS);
 	if (type == 'E'
 		? size < 9 || strnlen(name, size - 4) + 5 != size - 4
 		: proto_target_parse((const uint8_t *)name, size - 4, &what, &name) != 0)

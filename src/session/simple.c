@@ -208,7 +208,7 @@ query_step(struct up *u, uint32_t size, const char *sql, const char **at, bool *
 	case GO_LOCAL:
 		switch (heed_is_ready(s, &sense)) {
 		case LISTEN_WAITS:
-			w->is_admitted = true;
+			w->is_admitted = w->blank == 0;
 			goto out;
 		case LISTEN_REFUSED:
 			v = weave_say_refusal(u, 'Q', size);
@@ -313,7 +313,7 @@ weave_query(struct up *u, uint32_t size)
 	if (w->blank == 0) {
 		w->unit = (struct unit_notes){0};
 		if (w->noted != w->noted_sure)
-			weave_track_drop(w);
+			weave_track_anew(w);
 		/* As a server does, whatever the query says. */
 		stmt_unnamed_set(s, NULL);
 		s->unnamed_token = 0;

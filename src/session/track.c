@@ -90,32 +90,61 @@ is_overtaken(const struct track_note *old, const struct track_note *by)
 		strcasecmp(old->name, by->name) == 0 && !is_mode(old->name));
 }
 
-/* name, value and sql are the notes' from now on. */
-static void
+/* Settings may be many; what is listened to has a limit of its own. */
+static bool
+has_room(const struct weave *w)
+{
+	unsigned count = 0;
+
+	if (w->note_count < NOTES_MAX)
+		return (true);
+	for (unsigned i = 0; i < w->note_count; i++)
+		count += w->notes[i].kind == NOTE_SET;
+	return (count < NOTES_MAX);
+}
+
+bool
+weave_track_has_room(struct weave *w, size_t sql_len)
+{
+	if (sql_len > NOTE_SQL_MAX)
+		refusal_set(&w->refusal, "54000",
+		    "setting is too long for a virtual database", NULL, NULL);
+	else if (!has_room(w))
+		refusal_set(&w->refusal, "54000", "too many settings in one transaction",
+		    NULL, NULL);
+	return (!refusal_is_set(&w->refusal));
+}
+
+/* name, value and sql are the notes' from now on. False: it is too much, and nobody but its
+ * server knows of it. */
+static bool
 note_add(struct weave *w, struct track_note note)
 {
 	uint64_t mark = w->frame_count > 0 ? w->frames[w->frame_count - 1].noted : 0;
+	bool is_told = true;
 
-	for (unsigned i = w->note_count; i-- > 0 && w->notes[i].at > mark;) {
+	for (unsigned i = w->note_count;
+	     note.kind == NOTE_SET && i-- > 0 && w->notes[i].at > mark;) {
 		if (w->notes[i].kind == NOTE_COMMIT || w->notes[i].kind == NOTE_ROLLBACK)
 			break;
 		if (is_overtaken(&w->notes[i], &note))
 			note_remove(w, i);
 	}
 	if (note.kind == NOTE_SET &&
-	    (w->note_count >= NOTES_MAX ||
-		(note.sql != NULL && strlen(note.sql) > NOTE_SQL_MAX))) {
+	    (!has_room(w) || (note.sql != NULL && strlen(note.sql) > NOTE_SQL_MAX))) {
 		note_free(&note);
 		note = (struct track_note){.kind = NOTE_UNKNOWN};
+		is_told = false;
 	}
 	if (note.kind == NOTE_UNKNOWN && w->note_count > 0 &&
 	    w->notes[w->note_count - 1].kind == NOTE_UNKNOWN) {
 		w->notes[w->note_count - 1].at = ++w->noted;
-		return;
+		return (is_told);
 	}
 	note.at = ++w->noted;
 	w->notes = mem_realloc(w->notes, (w->note_count + 1) * sizeof(w->notes[0]));
 	w->notes[w->note_count++] = note;
+	return (is_told);
 }
 
 void
@@ -123,6 +152,16 @@ weave_track_drop(struct weave *w)
 {
 	notes_cut(w, w->noted_sure);
 	w->noted_sure = w->noted;
+}
+
+void
+weave_track_anew(struct weave *w)
+{
+	for (unsigned i = w->note_count; i-- > 0 && w->notes[i].at > w->noted_sure;)
+		if (w->notes[i].kind != NOTE_LISTEN && w->notes[i].kind != NOTE_UNLISTEN)
+			note_remove(w, i);
+	if (w->note_count == 0)
+		weave_track_drop(w);
 }
 
 void
@@ -150,13 +189,23 @@ weave_track_begin(struct session *s)
 	w->base_vars = vars_hold(s->vars);
 }
 
+static bool
+cut_has(const struct weave *w, const char *name)
+{
+	for (unsigned i = 0; i < w->cut_count; i++)
+		if (strcasecmp(w->cut[i], name) == 0)
+			return (true);
+	return (false);
+}
+
 void
 weave_track_back(struct weave *w, uint64_t to)
 {
 	for (unsigned i = 0; i < w->note_count; i++) {
 		const struct track_note *n = &w->notes[i];
 
-		if (n->at <= to || n->kind != NOTE_SET)
+		if (n->at <= to || n->kind != NOTE_SET || w->cut_count >= NOTES_MAX ||
+		    cut_has(w, n->name))
 			continue;
 		w->cut = mem_realloc(w->cut, (w->cut_count + 1) * sizeof(w->cut[0]));
 		w->cut[w->cut_count++] = mem_str(n->name);
@@ -188,28 +237,40 @@ config_sql(const char *name, const char *value, bool is_local)
 	return (result);
 }
 
-static void
+static bool
 note_config(struct weave *w, const char *name, const char *value, bool is_local)
 {
-	note_add(w, (struct track_note){.kind = NOTE_SET,
-			.name = mem_str(name),
-			.value = value != NULL ? mem_str(value) : NULL,
-			.sql = config_sql(name, value, is_local),
-			.is_local = is_local});
+	return (note_add(w, (struct track_note){.kind = NOTE_SET,
+				.name = mem_str(name),
+				.value = value != NULL ? mem_str(value) : NULL,
+				.sql = config_sql(name, value, is_local),
+				.is_local = is_local}));
+}
+
+/* What was set is not known. */
+static bool
+note_unknown(struct weave *w)
+{
+	(void)note_add(w, (struct track_note){.kind = NOTE_UNKNOWN});
+	return (false);
 }
 
 /* SET SESSION CHARACTERISTICS AS TRANSACTION sets what it speaks of. */
-static void
+static bool
 note_characteristics(struct weave *w, const struct sql_facts *f)
 {
+	bool is_told = true;
+
 	if (f->isolation != NULL)
-		note_config(w, "default_transaction_isolation", f->isolation, false);
+		is_told &=
+		    note_config(w, "default_transaction_isolation", f->isolation, false);
 	if (f->is_read_only || f->is_read_write)
-		note_config(w, "default_transaction_read_only",
+		is_told &= note_config(w, "default_transaction_read_only",
 		    f->is_read_only ? "on" : "off", false);
 	if (f->is_deferrable || f->is_not_deferrable)
-		note_config(w, "default_transaction_deferrable",
+		is_told &= note_config(w, "default_transaction_deferrable",
 		    f->is_deferrable ? "on" : "off", false);
+	return (is_told);
 }
 
 static bool
@@ -218,20 +279,16 @@ note_set(struct weave *w, const struct sense *sense)
 	const struct sql_facts *f = sense->facts;
 	bool has_value = f->set_verb != SQL_SET_RESET && f->value != NULL;
 
-	if (f->setting == NULL) {
-		note_add(w, (struct track_note){.kind = NOTE_UNKNOWN});
-		return (false);
-	}
+	if (f->setting == NULL)
+		return (note_unknown(w));
 	if (strcmp(f->setting, "session characteristics") == 0)
-		note_characteristics(w, f);
-	else
-		note_add(w, (struct track_note){.kind = NOTE_SET,
+		return (note_characteristics(w, f));
+	return (note_add(w, (struct track_note){.kind = NOTE_SET,
 				.name = mem_str(f->setting),
 				.value = has_value ? mem_str(f->value) : NULL,
 				.sql = mem_strn(sense->scan.sql, sense->scan.len),
 				.is_local = f->set_verb == SQL_SET_LOCAL ||
-					    strcmp(f->setting, "transaction") == 0});
-	return (true);
+					    strcmp(f->setting, "transaction") == 0}));
 }
 
 /* ---- set_config() ---- */
@@ -303,12 +360,11 @@ note_call(struct weave *w, const struct sql_config_call *call, const struct bind
 		   argument_text(&call->is_local, b, &local);
 	if (is_known)
 		is_local = argument_truth(local, &call->is_local);
-	if (is_local >= 0)
-		note_config(w, name, value, is_local == 1);
+	is_known = is_local >= 0 && note_config(w, name, value, is_local == 1);
 	free(name);
 	free(value);
 	free(local);
-	return (is_local >= 0);
+	return (is_known);
 }
 
 static bool
@@ -322,9 +378,7 @@ note_calls(struct weave *w, const struct sense *sense, const struct binding *b)
 		is_known = note_call(w, &calls[i], b);
 	if (count > 0)
 		sql_config_calls_free(calls, count);
-	if (!is_known)
-		note_add(w, (struct track_note){.kind = NOTE_UNKNOWN});
-	return (is_known);
+	return (is_known || note_unknown(w));
 }
 
 bool
@@ -365,14 +419,15 @@ weave_track_note(struct session *s, const struct sense *sense)
 	/* SET CONSTRAINTS of some belongs to the database that has them. */
 	if (f->class == SQL_UTILITY && strcmp(sense->scan.verb, "set") == 0) {
 		if (sense_has_word(sense, " all "))
-			note_add(w, (struct track_note){.kind = NOTE_SET,
-					.name = mem_str("constraints"),
-					.sql = mem_strn(sense->scan.sql, sense->scan.len),
-					.is_local = true});
+			(void)note_add(
+			    w, (struct track_note){.kind = NOTE_SET,
+				   .name = mem_str("constraints"),
+				   .sql = mem_strn(sense->scan.sql, sense->scan.len),
+				   .is_local = true});
 		return (true);
 	}
 	if ((f->class == SQL_COMMIT || f->class == SQL_ROLLBACK) && w->note_count > 0)
-		note_add(
+		(void)note_add(
 		    w, (struct track_note){
 			   .kind = f->class == SQL_COMMIT ? NOTE_COMMIT : NOTE_ROLLBACK});
 	return (true);
@@ -409,6 +464,8 @@ weave_track_catch_up(const struct weave *w, const struct leg *leg, struct buf *s
 
 	if (leg->told == w->noted_sure)
 		return (0);
+	if (was_cut && w->cut_count >= NOTES_MAX)
+		return (-1);
 	if (was_cut)
 		put_cut(w, sql);
 	for (unsigned i = 0; i < w->note_count; i++) {
@@ -571,8 +628,9 @@ weave_track_listen(struct weave *w, const char *channel, bool is_off)
 	/* Outside of a transaction it holds at the end of the string or batch. */
 	bool is_sure = w->txn != TXN_NONE && w->noted_sure == w->noted;
 
-	note_add(w, (struct track_note){.kind = is_off ? NOTE_UNLISTEN : NOTE_LISTEN,
-			.name = channel != NULL ? mem_str(channel) : NULL});
+	(void)note_add(
+	    w, (struct track_note){.kind = is_off ? NOTE_UNLISTEN : NOTE_LISTEN,
+		   .name = channel != NULL ? mem_str(channel) : NULL});
 	if (is_sure)
 		w->noted_sure = w->noted;
 }
@@ -630,9 +688,9 @@ note_below(struct weave *w, const char *name, const char *value, bool is_local,
 		local.value = later->value != NULL ? mem_str(later->value) : NULL;
 		local.sql = mem_str(later->sql);
 	}
-	note_config(w, name, value, is_local);
+	(void)note_config(w, name, value, is_local);
 	if (later != NULL)
-		note_add(w, local);
+		(void)note_add(w, local);
 }
 
 /* What a RESET goes back to is what the client asked for when it connected: to be told to the
@@ -701,7 +759,7 @@ weave_track_ready(struct session *s, struct link *l, char status)
 	}
 	/* What it was before is not known to those who come to it in the middle. */
 	if (has_ended && w->note_count > 0)
-		note_add(w, (struct track_note){.kind = NOTE_UNKNOWN});
+		(void)note_unknown(w);
 	if (w->txn == TXN_OPEN && !has_ended && status == 'T')
 		modes_stay(s, sure);
 	leg = leg_note(s, l);

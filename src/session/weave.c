@@ -366,6 +366,8 @@ weave_ready(struct session *s, struct link *l, char status)
 
 	if (refusal_is_set(&w->refusal))
 		refusal_free(&w->refusal);
+	if (w->unit.awaits_run)
+		weave_track_anew(w);
 	if (w->noted != 0 || w->unit.discards)
 		weave_track_ready(s, l, status);
 	if (status == 'I') {
@@ -384,7 +386,7 @@ weave_ready(struct session *s, struct link *l, char status)
 			portals_free(s);
 	} else
 		weave_in_txn(s, l, status);
-	l->is_tainted |= w->unit.taints;
+	l->is_tainted |= w->unit.taints || w->unit.awaits_run;
 	w->held_us = 0;
 	w->shuns_replicas = false;
 	w->unit = (struct unit_notes){0};

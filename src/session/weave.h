@@ -288,6 +288,9 @@ struct weave {
 		bool rolls_back;  /* ROLLBACK, not to a savepoint */
 		bool resets_all;  /* RESET ALL */
 		bool taints;      /* leaves something in the server's session */
+		bool binds_named; /* what is bound has a portal with a name */
+		bool
+		    awaits_run; /* what was noted is bound, and its Execute has not come */
 		bool has_begun;   /* BEGIN that the server runs: next_begin */
 		bool has_failed;  /* an error has come */
 		bool discards;    /* DISCARD ALL has run */
@@ -349,7 +352,7 @@ weave_follows(const struct session *s, char type)
 	const struct weave *w = s->weave;
 
 	return ((type == 'E' || type == 'D') && w->relays && w->cursor_count == 0 &&
-		s->link != NULL && s->state != SESSION_WEAVING &&
+		s->link != NULL && s->state != SESSION_WEAVING && !w->unit.awaits_run &&
 		!s->link->skips_to_sync && !refusal_is_set(&w->refusal));
 }
 /* What ReadyForQuery says. */
@@ -494,10 +497,15 @@ bool weave_track_call(struct session *, const struct sense *, const struct bindi
 bool weave_track_is_call(const struct sense *);
 /* What a leg has to be told before it goes on: 1: that; 0: nothing; -1: nobody knows. */
 int weave_track_catch_up(const struct weave *, const struct leg *, struct buf *sql);
+/* Whether a transaction may set one more, with a statement of that length; or the refusal says
+ * why not. */
+bool weave_track_has_room(struct weave *, size_t sql_len);
 /* ReadyForQuery: what has run holds, unless something of the unit has failed. */
 void weave_track_ready(struct session *, struct link *, char status);
 /* The unit does not run. */
 void weave_track_drop(struct weave *);
+/* It is looked at from its beginning: only what was listened to before it stays. */
+void weave_track_anew(struct weave *);
 /* ROLLBACK TO a savepoint: what was noted behind it does not hold. */
 void weave_track_back(struct weave *, uint64_t to);
 /* LISTEN, or UNLISTEN (channel NULL: all). */

@@ -7,6 +7,7 @@ import pytest
 
 import activity
 import bank
+import pgproto as pg
 from transcript import SYNC, Client, run
 
 N = int(os.environ.get("N", "16"))
@@ -213,3 +214,54 @@ def test_a_string_that_ends_in_the_next_transaction(a):
     assert a.value("show work_mem") == "2MB"
     assert a.ask("commit") == "C(COMMIT) Z(I)"
     assert [a.value(on(m, "show work_mem")) for m in MEMBERS] == ["1MB"] * 3
+
+
+def setting_of(c, name):
+    sql = f"select coalesce(current_setting('{name}', true), '') from (select count(*) from users) as u"
+    return [c.value(on(m, sql)) for m in MEMBERS]
+
+
+LONG = "x" * 17000
+MANY = ";".join(f"set app.x{i} = 'mine'" for i in range(300))
+
+
+@pytest.mark.parametrize("said,name,heard", [
+    (f"set app.long = '{LONG}'", "app.long", "E(54000 setting is too long for a virtual database) Z(I)"),
+    (f"select set_config('app.long', '{LONG}', false)", "app.long", None),
+    (MANY, "app.x299", "E(54000 too many settings in one transaction) Z(I)"),
+    (f"begin;{MANY}", "app.x299", "C(BEGIN) E(54000 too many settings in one transaction) Z(E)"),
+    ("update pg_settings set setting = '1234' where name = 'work_mem'", "work_mem", None),
+])
+def test_what_cannot_be_kept_meets_nobody_else(a, door, said, name, heard):
+    t = a.ask(said)
+    assert heard is None or t == heard
+    a.ask("rollback")
+    with Client(door.port) as b:
+        assert setting_of(b, name) == ["4MB" if name == "work_mem" else ""] * 3
+
+
+@pytest.mark.parametrize("portal", ["", "p"])
+@pytest.mark.parametrize("sql", ["set app.bound = '8'", "select set_config('app.bound', '8', false)"])
+def test_what_is_bound_and_not_run_is_not_set(a, door, sql, portal):
+    """Nor does a link pass for one that has it."""
+    with Client(door.port) as b:
+        b.ask("set app.bound = '8'")
+        a.ask("set app.bound = '7'")
+        assert setting_of(a, "app.bound") == ["7"] * 3
+        assert a.say(pg.parse("", sql), pg.bind(portal, "", ()), SYNC) == "1 2 Z(I)"
+        assert setting_of(b, "app.bound") == ["8"] * 3
+        assert portal or setting_of(a, "app.bound") == ["7"] * 3
+
+
+def test_settings_of_many_savepoints_that_went(a):
+    """What is put back on another leg does not grow with them, and is refused when it cannot be told."""
+    a.ask("begin")
+    a.ask(on("secondary", "select count(*) from users"))
+    a.ask(on("primary", "savepoint s"))
+    a.ask("; ".join(["set local app.one = '1'; rollback to s"] * 300))
+    assert a.ask(on("secondary", "select count(*) from users")).endswith("Z(T)")
+    a.ask(on("primary", "savepoint s"))
+    for i in range(2):
+        a.ask("; ".join(f"set local app.y{i}_{n} = '1'; rollback to s" for n in range(150)))
+    assert setting_of(a, "app.one")[0] == ""
+    a.ask("rollback")

@@ -33,10 +33,6 @@ heed_want(struct session *s, struct seat *seat, const char *channel)
 	enum listen_go go;
 	char *message;
 
-	if (!listen_has_room(s)) {
-		refusal_set(&w->refusal, "54000", LISTEN_NO_ROOM, NULL, NULL);
-		return (LISTEN_REFUSED);
-	}
 	if (has != NULL && strcmp(has->pool->database, seat->pool->database) != 0) {
 		message = mem_printf("channel \"%s\" is listened to at database \"%s\"",
 		    channel, has->pool->database);
@@ -64,7 +60,10 @@ heed_is_ready(struct session *s, const struct sense *sense)
 	if (!heed_is(sense))
 		return (go);
 	INVARIANT(sql_listen_read(&sense->scan, &p));
-	if (p.kind == SQL_PREPARE_LISTEN)
+	if (!listen_has_room(s)) {
+		refusal_set(&w->refusal, "54000", LISTEN_NO_ROOM, NULL, NULL);
+		go = LISTEN_REFUSED;
+	} else if (p.kind == SQL_PREPARE_LISTEN)
 		switch (weave_route(s, sense, NULL, &w->plan->plan, &seat)) {
 		case GO_ONE:
 			go = heed_want(s, seat, p.name);

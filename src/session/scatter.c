@@ -3,7 +3,7 @@
  * answer goes to the client. What the statement is made of is copied: the client's buffer and
  * the snapshot may be gone before it ends.
  */
-#include "weave.h"
+#include "listen.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -19,7 +19,7 @@ scatter_over(struct session *s, const struct refusal *r)
 		weave_error(s, r, is_extended, false);
 	/* The links first: who reads the answer may ask at once. */
 	legs_rest(s);
-	if (is_extended)
+	if (is_extended || !heed_rest(s, r == NULL))
 		return;
 	proto_ready(&out, weave_status(s));
 	stream_write(&s->stream, out.mem, out.len);

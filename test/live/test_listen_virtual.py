@@ -1,10 +1,14 @@
 """LISTEN and NOTIFY through a virtual database: at its default member, or the one that is named."""
+import contextlib
+
+import pgproto as pg
 import psycopg
 import pytest
 
 import bank
 from test_listen import (Ear, extended, test_many_clients, test_names,  # noqa: F401
                          test_own, test_transactions)
+from transcript import Client, run
 
 PRIMARY, ANALYTICS = "primary", "analytics"
 
@@ -143,6 +147,10 @@ def test_lost(shared, made, where):
                     a.run("commit", "begin")
         else:
             assert a.is_closed_by(shared, "notifications may have been missed")
+        for _ in range(100):  # the pool's links were ended too, and it hears of each by itself
+            with contextlib.suppress(psycopg.Error):
+                b.run("select count(*) from users")
+                break
         b.run("listen lost", "notify lost")
         assert b.wait(1) == [("lost", "", b.pid)]
 
@@ -172,3 +180,32 @@ def test_two_phase(shared):
         with pytest.raises(psycopg.errors.FeatureNotSupported, match="cannot PREPARE a transaction"):
             a.run("prepare transaction 'p'")
         assert a.run("rollback") == ["ROLLBACK"]
+
+
+def test_behind_it_stands_a_statement_of_several_members(shared):
+    with Ear(shared) as a, Ear(shared) as b:
+        a.run("set pgweave.databases = 'primary, secondary'")
+        a.run("listen f; select count(*) from users")
+        with pytest.raises(psycopg.Error):
+            a.run("listen g; select 1 / count(*) from users where id < 0")
+        a.run("reset pgweave.databases")
+        b.run("notify g", "notify f")
+        assert a.wait(1) == [("f", "", b.pid)]
+        assert a.settled() == []
+
+
+def test_query_without_sync_before(shared):
+    """A simple query ends what was begun, and holds."""
+    with Client(shared.door.port) as a:
+        assert a.say(run("listen un"), pg.query("select 1")) == "1 2 C(LISTEN) T D(1) C(SELECT 1) Z(I)"
+        assert a.ask("notify un") == "C(NOTIFY) A Z(I)"
+
+
+@pytest.mark.parametrize("what", ["listen", "unlisten"])
+def test_too_many_in_one_transaction(shared, what):
+    with Client(shared.door.port) as a:
+        a.ask("begin; listen a")
+        a.ask("listen a")
+        assert a.ask("; ".join([f"{what} a"] * 4100)).endswith(
+            "E(54000 too many LISTENs and UNLISTENs in one transaction (max_listen_channels)) Z(E)")
+        assert a.ask("rollback") == "C(ROLLBACK) Z(I)"

@@ -107,8 +107,8 @@ pool_asked(struct worker *w, struct mail *m)
 		pool_serve(from);
 		return;
 	}
-	helped = from->ask_for != NULL ? pool_evict(w, from->pool, from->ask_for)
-				       : ask_for_link(w, from);
+	helped = ask_for_link(w, from) ||
+		 (from->ask_for != NULL && pool_evict(w, from->pool, from->ask_for));
 	worker_post(net_worker(helped ? from->ask_home : (w->index + 1) % w->count), m);
 }
 

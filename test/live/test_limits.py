@@ -143,6 +143,17 @@ def test_max_user_connections(proxy, pg):
         assert said or b.query("select 1")[1]
 
 
+@pytest.mark.parametrize("limit", ["max_user_connections", "max_db_connections"])
+def test_limit_below_pool_size(proxy, pg, limit):
+    """The only link goes round among clients of all workers."""
+    door = proxy(pg, pool_mode="transaction", default_pool_size=5, query_wait_timeout=5, **{limit: 1})
+    clients = [door.connect() for _ in range(6)]
+    for _ in range(2):
+        assert [c.execute("select 1").fetchone() for c in clients] == [(1,)] * 6
+    for c in clients:
+        c.close()
+
+
 def test_reserve_pool(proxy, pg):
     """Links of the reserve are opened for those who wait longer than reserve_pool_timeout."""
     door = proxy(pg, pool_mode="transaction", default_pool_size=1, reserve_pool_size=1,

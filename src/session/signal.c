@@ -11,7 +11,8 @@
  * always signal each other. To whom else PostgreSQL would allow it is not known here.
  *
  * A pid that a client has from a server (pool_mode=session) is left to the server, which ends the
- * link and so the client. One whose link is still idle would not notice: both are ended here.
+ * link and so the client. One whose link is still idle would not notice: both are ended here, if it
+ * is a link to the server that the statement goes to: others have processes of that number, too.
  */
 #include "listen.h"
 #include <inttypes.h>
@@ -28,7 +29,9 @@ struct order {
 	struct worker *home;
 	char *login, *role;
 	uint32_t pid;
-	bool is_servers; /* that is the client's who was told a server's pid */
+	bool is_servers; /* that is the client's who was told a server's pid: */
+	struct sockaddr_storage peer; /* of this server's */
+	socklen_t peer_len;
 	bool terminates;
 	enum order_end end;
 };
@@ -93,6 +96,16 @@ order_done(void *arg)
 	worker_post(o->home, &o->mail);
 }
 
+/* A process of that server. */
+static bool
+has_unused(const struct session *s, const struct order *o)
+{
+	const struct link *l = s->waiter.kept;
+
+	return (l != NULL && l->peer_len == o->peer_len &&
+		memcmp(&l->peer, &o->peer, l->peer_len) == 0);
+}
+
 /* With the process that it was told of and has not used yet. */
 static void
 end_unused(struct session *s)
@@ -115,7 +128,7 @@ order_arrived(struct worker *w, struct mail *m)
 				 strcmp(s->seat->pool->role, o->role) == 0
 			     ? ORDER_DONE
 			     : ORDER_DENIED;
-	if (o->is_servers && (o->end != ORDER_DONE || s->waiter.kept == NULL))
+	if (o->is_servers && (o->end != ORDER_DONE || !has_unused(s, o)))
 		o->end = ORDER_NOBODY;
 	else if (o->is_servers) {
 		end_unused(s);
@@ -159,6 +172,8 @@ order(struct session *s, int64_t pid, bool terminates)
 	o->role = mem_str(s->seat->pool->role);
 	o->pid = own;
 	o->is_servers = own != pid;
+	o->peer = s->link->peer;
+	o->peer_len = s->link->peer_len;
 	o->terminates = terminates;
 	g->order = o;
 	s->waits_own++;

@@ -242,7 +242,7 @@ pool_lend(struct seat *seat, struct waiter *w, const struct vars *want)
 	return (NULL);
 }
 
-/* One that is kept for somebody comes last: rather one more is opened. */
+/* One that is kept for somebody comes last: rather one more is opened, if that does not hang. */
 static struct link *
 take_for_waiters(struct seat *seat)
 {
@@ -253,8 +253,10 @@ take_for_waiters(struct seat *seat)
 	while (seat->opening + seat->checking < seat->waiting &&
 	       pool_open_spare(seat) != NULL)
 		;
-	return (
-	    seat->opening + seat->checking < seat->waiting ? pool_take_kept(seat) : NULL);
+	if (seat->opening + seat->checking >= seat->waiting &&
+	    clock_us() - TAILQ_FIRST(&seat->waiters)->start_us < POOL_KEEP_US)
+		return (NULL);
+	return (pool_take_kept(seat));
 }
 
 /* Idle links to those who wait. One who gets a link may give it back before granted()

@@ -31,11 +31,15 @@ bool pool_is_closed(const struct seat *);
 
 /* ---- keep.c ---- */
 
+/* What is kept waits for a server that is slow to let links in, but not for one that hangs: so
+ * long a login waits for its link, and others for one more before they take what is kept. */
+#define POOL_KEEP_US 1000000
+
 /* It is kept for nobody any more. */
 void pool_keep_drop(struct link *);
 /* What the keeper hears of a link: offers it. */
 void pool_keep_ready(struct link *);
-/* It was being opened, perhaps for somebody who is told now. */
+/* It is not, or not soon, there for the one whom it was opened for, who is told now. */
 void pool_keep_closed(struct link *);
 /* One that is kept and idle longest; seat->kept > 0. */
 struct link *pool_take_kept(struct seat *);
@@ -69,7 +73,7 @@ void pool_hand_over(struct link *, unsigned to);
 /* Sends off the links that leave. */
 void pool_turn(struct worker *);
 /* Asks the other workers, one after the other, for an idle link or, when the limit of a database
- * or user stands in the way, to close one. False: it has just been in vain. */
+ * or user stands in the way, to close one of another pool. False: it has just been in vain. */
 bool pool_ask(struct seat *);
 /* Wakes the waiters of every worker: there is room. */
 void pool_nudge(struct pool *);

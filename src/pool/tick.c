@@ -57,6 +57,8 @@ tick_link(struct seat *seat, struct link *l, int64_t now)
 		link_login_expire(l);
 		return (true);
 	}
+	if (!l->was_ready && now - l->connect_us > POOL_KEEP_US)
+		pool_keep_closed(l);
 	if (l->state == LINK_RUNNING && l->login == NULL && l->user == NULL &&
 	    set->server_connect_timeout > 0 &&
 	    now - l->run_us > set->server_connect_timeout) {

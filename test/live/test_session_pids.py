@@ -1,5 +1,7 @@
 """pool_mode=session: the pid of BackendKeyData is that of the server's process, and a client that has
 only logged in is in nobody's way."""
+import signal
+
 import psycopg
 import pytest
 
@@ -111,6 +113,20 @@ def test_a_server_that_is_away(proxy, own_pg):
     with door.connect() as c:
         own_pg.start()
         assert until(lambda: real(c)) < PROXYS
+
+
+def test_a_server_that_hangs(proxy, own_pg):
+    """It lets nobody in, and the processes that there are go on."""
+    door = proxy(own_pg, pool_mode="session", default_pool_size=5, workers=1,
+                 server_connect_timeout=60)
+    kept = door.connect()
+    own_pg.process.send_signal(signal.SIGSTOP)
+    try:
+        with door.connect() as c:
+            assert told(c) >= PROXYS > told(kept) == real(c)
+    finally:
+        own_pg.process.send_signal(signal.SIGCONT)
+    kept.close()
 
 
 def test_other_modes(proxy, pg):

@@ -49,9 +49,9 @@ leaves_of_set_config(struct sql_walk w)
 	return (SQL_LEAVES_SETTING | SQL_LEAVES_UNNAMED);
 }
 
-/* Of a name that may be a function's. */
+/* Of a name that may be a function's, or the view's whose rows are settings. */
 static unsigned
-leaves_of_name(const struct sql_walk *w)
+leaves_of_name(const struct sql_walk *w, bool updates)
 {
 	static const struct {
 		const char *name;
@@ -75,6 +75,8 @@ leaves_of_name(const struct sql_walk *w)
 	sql_step(&next);
 	if (strcmp(name, "set_config") == 0)
 		leaves = leaves_of_set_config(next);
+	else if (updates && strcmp(name, "pg_settings") == 0)
+		leaves = SQL_LEAVES_SETTING | SQL_LEAVES_UNNAMED;
 	for (size_t i = 0; leaves == 0 && i < ARRAY_LEN(names); i++)
 		if (strcmp(name, names[i].name) == 0 && sql_is_mark(&next, "("))
 			leaves = names[i].leaves;
@@ -213,14 +215,15 @@ sql_leaves(const struct sql_scan *scan)
 {
 	struct sql_walk w = {.l = sql_lexer_of(scan)};
 	unsigned leaves;
-	bool declares;
+	bool declares, updates = false;
 
 	sql_step(&w);
 	leaves = leaves_of_verb(w);
 	declares = sql_is_at(&w, "declare");
 	while (w.t.kind != SQL_TOKEN_END) {
 		if (w.t.kind == SQL_TOKEN_WORD || w.t.kind == SQL_TOKEN_QUOTED)
-			leaves |= leaves_of_name(&w);
+			leaves |= leaves_of_name(&w, updates);
+		updates |= sql_is_at(&w, "update");
 		if (declares && sql_take(&w, "with")) {
 			if (sql_is_at(&w, "hold"))
 				leaves |= SQL_LEAVES_CURSOR;
@@ -486,6 +489,9 @@ sql_look_names(const char *text, size_t len)
 		    strncasecmp(at - 4, "set_config", 10) == 0)
 			return (true);
 		if ((*at | 0x20) == 'a' && strncasecmp(at, "adviso", 6) == 0)
+			return (true);
+		if ((*at | 0x20) == 's' && at - text >= 3 && end - at >= 8 &&
+		    strncasecmp(at - 3, "pg_settings", 11) == 0)
 			return (true);
 	}
 	return (false);

@@ -146,6 +146,19 @@ def test_prepared(door, extended, only_pgweave):
     settle(door, [])
 
 
+def test_settings_as_rows(door, only_pgweave):
+    """pg_settings can be updated: which settings that sets, the text does not tell."""
+    update = "update pg_settings set setting = '7777' where name = 'work_mem'"
+    with Client(door.port, "shop") as a, Client(door.port, "shop") as b:
+        a.ask(update)
+        settle(door, ["set_config"])
+        b.ask("begin")
+        assert (a.value("show work_mem"), b.value("show work_mem")) == ("7777kB", "4MB")
+    with Client(door.port, "strict") as c:
+        assert "E(0A000" in c.ask(update)
+    settle(door, [])
+
+
 def test_too_many_settings(door, only_pgweave):
     """Of so many of a client's own only the first travel: with the others it keeps its link."""
     with Client(door.port, "shop") as a, Client(door.port, "shop") as b:

@@ -323,17 +323,24 @@ vars_before(const struct session *s)
 	return (s->weave->base_vars != NULL ? s->weave->base_vars : s->vars);
 }
 
+/* Whether it would not be told what the session has set; then nobody knows what it has. */
+static bool
+leg_refused(struct session *s, struct link *l, const struct proto_error_fields *error)
+{
+	if (error == NULL)
+		return (false);
+	l->is_dirty = true;
+	gather_failed(s, error->sqlstate, error->message, error->detail, error->hint);
+	return (true);
+}
+
 static void
 leg_vars_set(struct link *l, void *arg, const struct proto_error_fields *error)
 {
 	struct session *s = arg;
 
-	if (error != NULL) {
-		l->is_dirty = true;
-		gather_failed(
-		    s, error->sqlstate, error->message, error->detail, error->hint);
+	if (leg_refused(s, l, error))
 		return;
-	}
 	session_note_vars(l, vars_before(s));
 	gather_next(s);
 }
@@ -394,12 +401,8 @@ leg_caught_up(struct link *l, void *arg, const struct proto_error_fields *error)
 {
 	struct session *s = arg;
 
-	if (error != NULL) {
-		l->is_dirty = true;
-		gather_failed(
-		    s, error->sqlstate, error->message, error->detail, error->hint);
+	if (leg_refused(s, l, error))
 		return;
-	}
 	leg_note(s, l)->told = s->weave->noted_sure;
 	gather_next(s);
 }

@@ -34,11 +34,13 @@ class Refused(Exception):
         self.code = code
 
 
-def is_probe(sock):
-    """Whether health has connected: scripts tell of links only."""
+def is_look(sock):
+    """Whether health has connected, or who reads the catalog: they come when it suits them, and
+    scripts tell of links only."""
     sock.settimeout(1)
     try:
-        return b"pgweave health" in sock.recv(4096, socket.MSG_PEEK)
+        head = sock.recv(4096, socket.MSG_PEEK)
+        return b"pgweave health" in head or b"pgweave catalog" in head
     except OSError:
         return False
     finally:
@@ -56,7 +58,7 @@ class AutoServer:
         while not stop.is_set():
             try:
                 peer = self.sock.accept()[0]
-                if is_probe(peer):
+                if is_look(peer):
                     peer.close()
                     continue
             except socket.timeout:

@@ -9,7 +9,7 @@ import threading
 import time
 
 import pgproto as pg
-from autopg import AutoServer, is_probe
+from autopg import AutoServer, is_look
 from poll import Late
 from proxy import is_sanitized
 
@@ -802,7 +802,7 @@ class Server(Party):
             size, code = struct.unpack("!II", c.need(8))
         body = c.take(size)[8:]
         if code != pg.CANCEL_REQUEST:
-            raise Fault(f"want a CancelRequest, got code {code}")
+            raise Fault(f"want a CancelRequest, got code {code}: {body[:100]!r}")
         got = struct.unpack("!I", body[:4])[0], body[4:]
         want = self.script.keys[f"{self.me}.{rest or 'main'}"]
         self.note(f"< CancelRequest {got[0]}")
@@ -839,9 +839,9 @@ class Listener:
         with self.turn:
             deadline = time.monotonic() + seconds
             while self.served + 1 != number:
-                self.turn.wait(0.1)
                 if over.is_set() or time.monotonic() > deadline:
                     raise Fault("given up: another party's connection has not come")
+                self.turn.wait(0.1)
 
     def accept(self, ticket, failed):
         self.await_turn(ticket or self.ticket(), failed, 2 * STEP)
@@ -849,7 +849,7 @@ class Listener:
         while True:
             try:
                 sock = self.sock.accept()[0]
-                if not is_probe(sock):
+                if not is_look(sock):
                     break
                 sock.close()
             except socket.timeout:

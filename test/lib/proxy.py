@@ -49,25 +49,29 @@ def is_sanitized():
     return _is_sanitized
 
 
-_given = set()
+_given = {}
 
 
 def free_port():
     """A port that nobody listens on, below the range the kernel takes for outgoing
     connections, so that none of those can sit on it later. Processes that run tests side by
-    side (gw0, gw1, ...) choose from ranges of their own."""
+    side (gw0, gw1, ...) choose from ranges of their own; a name that only one process can have
+    keeps other runs away."""
     slot = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % 6
     while True:
         port = random.SystemRandom().randrange(20000 + 2000 * slot, 22000 + 2000 * slot)
         if port in _given:
             continue
+        name = socket.socket(socket.AF_UNIX)
         with socket.socket() as s:
             s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 s.bind(("127.0.0.1", port))
+                name.bind(f"\0pgweave-test-port-{port}")
             except OSError:
+                name.close()
                 continue
-        _given.add(port)
+        _given[port] = name
         return port
 
 

@@ -251,6 +251,8 @@ void pool_fence_raise(struct worker *, const char *site);
 void pool_fence_drop(struct worker *, const char *site);
 /* Does what can be done now for those who wait at this seat. */
 void pool_serve(struct seat *);
+/* A DETAIL for one who has waited here in vain, or NULL; the caller frees it. */
+char *pool_why_waiting(const struct seat *) MUST_USE;
 
 /* ---- commands of the console; name NULL: all databases. Any thread where said. ---- */
 

@@ -191,6 +191,9 @@ unsigned session_pins(
 unsigned session_clients(const struct worker *);
 /* Ends a session: tells the client (FATAL) unless message is NULL, gives its link back. */
 void session_close(struct session *, const char *sqlstate, const char *message);
+/* detail: or NULL. */
+void session_close_with(
+    struct session *, const char *sqlstate, const char *message, const char *detail);
 
 /* ---- what operators do to sessions; in each worker, by a visit ---- */
 

@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* A server that takes so long to let in a link for somebody: others may have an idle one. */
+#define POOL_SLOW_US  300000
 #define LOOK_FOR_VARS 8 /* idle links looked at for one with the parameters wanted */
 
 static int64_t
@@ -345,8 +347,12 @@ pool_serve(struct seat *seat)
 	pool_grant_idle(seat);
 	while (seat->opening + seat->checking < seat->waiting && pool_open(seat))
 		;
-	if (seat->waiting > seat->opening + seat->checking && !pool_ask(seat))
-		pool_refuse_logins(seat);
+	if (seat->waiting > seat->opening + seat->checking) {
+		if (!pool_ask(seat))
+			pool_refuse_logins(seat);
+	} else if (seat->waiting > 0 && seat->opening > 0 &&
+		   clock_us() - TAILQ_FIRST(&seat->waiters)->start_us > POOL_SLOW_US)
+		(void)pool_ask(seat);
 }
 
 /* A link that is free and fit: to whom? */

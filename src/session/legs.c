@@ -584,7 +584,7 @@ weave_refused(struct session *s, int fault, const char *sqlstate, const char *me
 	} else {
 		text = mem_str(message);
 		free(detail);
-		detail = NULL;
+		detail = fault == F_QUERY_WAIT ? pool_why_waiting(seat) : NULL;
 	}
 	/* Nothing was sent: the primary can answer a read as well. */
 	w->shuns_replicas = fault == F_POOL_DOWN && seat->database != NULL &&

@@ -219,11 +219,15 @@ void
 session_refused(struct waiter *w, int fault, const char *sqlstate, const char *message)
 {
 	struct session *s = CONTAINER_OF(w, struct session, waiter);
+	char *detail;
 
-	if (s->weave != NULL && s->login == NULL)
+	if (s->weave != NULL && s->login == NULL) {
 		weave_refused(s, fault, sqlstate, message);
-	else
-		session_close(s, sqlstate, message);
+		return;
+	}
+	detail = fault == F_QUERY_WAIT ? pool_why_waiting(s->seat) : NULL;
+	session_close_with(s, sqlstate, message, detail);
+	free(detail);
 }
 
 /* ---- giving back ---- */

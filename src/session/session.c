@@ -369,12 +369,19 @@ session_end(struct session *s, const char *reason)
 void
 session_close(struct session *s, const char *sqlstate, const char *message)
 {
+	session_close_with(s, sqlstate, message, NULL);
+}
+
+void
+session_close_with(
+    struct session *s, const char *sqlstate, const char *message, const char *detail)
+{
 	if (s->state == SESSION_CLOSED)
 		return;
 	/* Not into the middle of a message: it would pass for a part of it. */
 	if (message != NULL &&
 	    (s->link == NULL || s->link->body_left == 0 || !s->link->body_is_forwarded))
-		session_error(s, "FATAL", sqlstate, message, NULL, NULL);
+		session_error(s, "FATAL", sqlstate, message, detail, NULL);
 	session_end(s, message != NULL ? message : "closed");
 }
 

@@ -149,12 +149,18 @@ void prepared_renew(struct hash128 id);
  * PREPARED_SHARED_US before. {0}: any time. */
 struct prepared_since {
 	uint64_t definitions;
-	int64_t us;
+	int64_t us; /* of the client's Parse */
 };
 struct prepared_since prepared_since_now(void);
 /* prepared_touch(), but only of what was made since then. */
 bool prepared_touch_fresh(
     struct prepared_set *, struct hash128 id, struct prepared_since);
+/* The same, but only of what the server has looked at since the client's Parse: it was made,
+ * bound or described later, so that a definition before the Parse cannot make it fail. now_us: the
+ * server looks at it now, for what is sent next (prepared_doubt(): that has failed); or 0. */
+bool prepared_touch_proven(
+    struct prepared_set *, struct hash128 id, struct prepared_since, int64_t now_us);
+void prepared_doubt(struct prepared_set *, struct hash128 id);
 /* It must be prepared anew. */
 void prepared_suspect(struct prepared_set *, struct hash128 id);
 /* The one used longest ago after `skip` others; false when there is none. */

@@ -21,7 +21,8 @@ struct prepared_entry {
 	uint64_t definitions; /* how many had been seen; 0: it is not to be trusted */
 	uint32_t said;        /* of the link */
 	uint32_t uses;        /* of one that is shared */
-	int64_t made_us;
+	int64_t made_us,
+	    proven_us; /* the server has read the text; has looked at the plan */
 	TAILQ_ENTRY(prepared_entry) lru;
 };
 
@@ -94,15 +95,29 @@ entry_drop(struct prepared_set *set, struct prepared_entry *e)
 	free(e);
 }
 
+static bool
+entry_is_current(const struct prepared_entry *e)
+{
+	return (e->age == atomic_load_explicit(age_of(e->id), memory_order_relaxed));
+}
+
+static void
+entry_touch(struct prepared_set *set, struct prepared_entry *e)
+{
+	if (TAILQ_NEXT(e, lru) == NULL)
+		return;
+	TAILQ_REMOVE(&set->lru, e, lru);
+	TAILQ_INSERT_TAIL(&set->lru, e, lru);
+}
+
 bool
 prepared_touch(struct prepared_set *set, struct hash128 id)
 {
 	struct prepared_entry *e = entry_find(set, id);
 
-	if (e == NULL || e->age != atomic_load_explicit(age_of(id), memory_order_relaxed))
+	if (e == NULL || !entry_is_current(e))
 		return (false);
-	TAILQ_REMOVE(&set->lru, e, lru);
-	TAILQ_INSERT_TAIL(&set->lru, e, lru);
+	entry_touch(set, e);
 	return (true);
 }
 
@@ -115,18 +130,50 @@ prepared_is_old(const struct prepared_set *set, struct hash128 id)
 struct prepared_since
 prepared_since_now(void)
 {
-	return ((struct prepared_since){
-	    .definitions = link_definitions(), .us = clock_us() - PREPARED_SHARED_US});
+	return (
+	    (struct prepared_since){.definitions = link_definitions(), .us = clock_us()});
+}
+
+static bool
+is_fresh(const struct prepared_entry *e, struct prepared_since since)
+{
+	return (e != NULL && e->definitions != 0 && e->definitions >= since.definitions &&
+		e->made_us >= since.us - PREPARED_SHARED_US && entry_is_current(e));
 }
 
 bool
 prepared_touch_fresh(
     struct prepared_set *set, struct hash128 id, struct prepared_since since)
 {
-	const struct prepared_entry *e = entry_find(set, id);
+	struct prepared_entry *e = entry_find(set, id);
 
-	return (e != NULL && e->definitions != 0 && e->definitions >= since.definitions &&
-		e->made_us >= since.us && prepared_touch(set, id));
+	if (!is_fresh(e, since))
+		return (false);
+	entry_touch(set, e);
+	return (true);
+}
+
+bool
+prepared_touch_proven(struct prepared_set *set, struct hash128 id,
+    struct prepared_since since, int64_t now_us)
+{
+	struct prepared_entry *e = entry_find(set, id);
+
+	if (!is_fresh(e, since) || e->proven_us < since.us)
+		return (false);
+	if (now_us > e->proven_us)
+		e->proven_us = now_us;
+	entry_touch(set, e);
+	return (true);
+}
+
+void
+prepared_doubt(struct prepared_set *set, struct hash128 id)
+{
+	struct prepared_entry *e = entry_find(set, id);
+
+	if (e != NULL)
+		e->proven_us = e->made_us;
 }
 
 void
@@ -167,7 +214,7 @@ prepared_add(struct prepared_set *set, struct hash128 id, uint32_t batch)
 	e->batch = batch;
 	e->age = atomic_load(age_of(id));
 	e->definitions = link_definitions();
-	e->made_us = clock_us();
+	e->made_us = e->proven_us = clock_us();
 	table_add(&set->table, &e->node, id.lo);
 	TAILQ_INSERT_TAIL(&set->lru, e, lru);
 }
@@ -192,13 +239,12 @@ prepared_shared(
 	struct prepared_entry *e = entry_find(set, id);
 
 	if (e == NULL || e->definitions != link_definitions() || e->said != said ||
-	    e->age != atomic_load_explicit(age_of(id), memory_order_relaxed))
+	    !entry_is_current(e))
 		return (PREPARED_MISSING);
 	if (now_us - e->made_us > PREPARED_SHARED_US)
 		return (e->uses >= WORN_USES ? PREPARED_WORN : PREPARED_MISSING);
 	e->uses++;
-	TAILQ_REMOVE(&set->lru, e, lru);
-	TAILQ_INSERT_TAIL(&set->lru, e, lru);
+	entry_touch(set, e);
 	return (PREPARED_FRESH);
 }
 

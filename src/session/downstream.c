@@ -59,6 +59,8 @@ session_undo_request(struct session *s, struct link *l, struct request *r)
 		l->unnamed = UNNAMED_FOREIGN;
 	else if (r->kind == REQ_PARSE && r->act != ACT_FAKE && !r->is_doomed)
 		prepared_forget(&l->prepared, r->id);
+	else if ((r->kind == REQ_BIND || r->kind == REQ_DESCRIBE) && n != NULL)
+		prepared_doubt(&l->prepared, n->stmt->id);
 	if (r->kind == REQ_EXECUTE && r->act == ACT_SKIP)
 		prepared_forget(&l->prepared, r->id);
 	if (r->kind == REQ_CLOSE && r->act == ACT_SKIP && !r->is_unnamed && !r->is_own) {

@@ -395,7 +395,7 @@ prep_real(struct up *u, const struct stmt *st, const char *portal)
 	n = step->stmt != NULL ? stmt_name_find(s, step->name) : NULL;
 	if (n != NULL && step->does == PREP_NONE)
 		up_ensure(
-		    u, step->stmt, step->runs ? n->since : (struct prepared_since){0});
+		    u, step->stmt, step->runs ? n->since : (struct prepared_since){0}, 0);
 	return (p->real);
 }
 
@@ -448,7 +448,7 @@ before_execute(struct up *u, struct prep_step *step)
 	if (step->does == PREP_MAKE && prepared_is_old(&s->link->prepared, step->id))
 		up_forget(u, step->id);
 	if (step->does == PREP_DROP)
-		up_ensure(u, step->stmt, (struct prepared_since){0});
+		up_ensure(u, step->stmt, (struct prepared_since){0}, 0);
 	return (true);
 }
 
@@ -602,7 +602,7 @@ is_mistaken(
 		       strcmp(e->routine, "RevalidateCachedQuery") == 0;
 	char server_name[PREPARED_NAME];
 
-	if (step == NULL || step->stmt == NULL)
+	if (step == NULL || (step->stmt == NULL && step->does != PREP_FORGET))
 		return (false);
 	prepared_name(step->id, server_name);
 	if (is_plan && step->runs)

@@ -33,8 +33,9 @@ void up_evict(struct up *);
 void up_prepare(struct up *, const struct stmt *, const char *sql, enum request_act);
 /* The link has it no more. */
 void up_forget(struct up *, struct hash128 id);
-/* The link has the statement as it was after so many definitions, or is told it now. */
-void up_ensure(struct up *, const struct stmt *, struct prepared_since);
+/* The link has the statement as it is since then, or is told it now. now_us: what follows has
+ * the server look at it; or 0. */
+void up_ensure(struct up *, const struct stmt *, struct prepared_since, int64_t now_us);
 /* The session's unnamed statement is gone. */
 void up_drop_unnamed(struct up *);
 

@@ -63,8 +63,8 @@ missing_of_parse(struct session *s, const char *sql, size_t len)
 		if (sql_prepare_read(&scan, &p)) {
 			n = p.kind == SQL_PREPARE_RUN ? stmt_name_find(s, p.name) : NULL;
 			if (n != NULL && n->stmt->declared == NULL &&
-			    !prepared_touch_fresh(
-				&s->link->prepared, n->stmt->id, n->since))
+			    !prepared_touch_proven(
+				&s->link->prepared, n->stmt->id, n->since, 0))
 				missing = n;
 			sql_prepare_free(&p);
 		}
@@ -103,7 +103,7 @@ prep_is_ready(struct up *u, const char *sql, size_t len)
 	s->prep->rounds = rounds + 1;
 	s->prep->had_sync = had_sync;
 	up_to_link(u);
-	up_ensure(u, missing->stmt, missing->since);
+	up_ensure(u, missing->stmt, missing->since, 0);
 	(void)prep_settle(u);
 	return (false);
 }
@@ -203,7 +203,7 @@ presence_of(const struct script *b, struct hash128 id, struct prepared_since sin
 	if (step != NULL)
 		return (
 		    step->does == PREP_MAKE || step->does == PREP_TELL ? FRESH : ABSENT);
-	if (prepared_touch_fresh(&b->l->prepared, id, since))
+	if (prepared_touch_proven(&b->l->prepared, id, since, 0))
 		return (FRESH);
 	return (prepared_is_old(&b->l->prepared, id) ? STALE : ABSENT);
 }

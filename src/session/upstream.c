@@ -95,11 +95,12 @@ up_forget(struct up *u, struct hash128 id)
 }
 
 void
-up_ensure(struct up *u, const struct stmt *st, struct prepared_since since)
+up_ensure(
+    struct up *u, const struct stmt *st, struct prepared_since since, int64_t now_us)
 {
 	struct link *l = u->s->link;
 
-	if (prepared_touch_fresh(&l->prepared, st->id, since))
+	if (prepared_touch_proven(&l->prepared, st->id, since, now_us))
 		return;
 	if (prepared_is_old(&l->prepared, st->id))
 		up_forget(u, st->id);
@@ -228,8 +229,9 @@ up_about(struct request *r, struct stmt_name *n)
 	n->pending++;
 }
 
+/* is_alone: a Sync follows, and nothing before it that would have the server look at it. */
 static enum up_verdict
-up_parse(struct up *u, const uint8_t *body, size_t len)
+up_parse(struct up *u, const uint8_t *body, size_t len, bool is_alone)
 {
 	struct session *s = u->s;
 	struct seat *seat = s->seat;
@@ -248,7 +250,7 @@ up_parse(struct up *u, const uint8_t *body, size_t len)
 	if (n != NULL) {
 		/* The name is taken: the server says so when it is asked to take its own name
 		 * twice. */
-		up_ensure(u, n->stmt, (struct prepared_since){0});
+		up_ensure(u, n->stmt, (struct prepared_since){0}, 0);
 		up_prepare(u, n->stmt, "", ACT_FORWARD);
 		r = requests_at(&s->link->requests, s->link->requests.count - 1);
 		up_about(r, n);
@@ -273,7 +275,7 @@ up_parse(struct up *u, const uint8_t *body, size_t len)
 	n->batch = s->link->batch;
 	/* What was prepared before a definition may be what this client never had. */
 	n->since = prepared_since_now();
-	if (prepared_touch_fresh(&s->link->prepared, real->id, n->since))
+	if (is_alone && prepared_touch_fresh(&s->link->prepared, real->id, n->since))
 		r = up_owe(u, REQ_PARSE, ACT_FAKE);
 	else {
 		if (prepared_is_old(&s->link->prepared, real->id))
@@ -301,7 +303,7 @@ up_real(struct up *u, const struct stmt_name *n, const char *portal)
 
 	if (prep_is(real))
 		real = prep_real(u, real, portal);
-	up_ensure(u, real, n->since);
+	up_ensure(u, real, n->since, u->now_us);
 	return (real);
 }
 
@@ -457,7 +459,8 @@ up_rewritten(struct up *u, char type, uint32_t size)
 		return (UP_STOP);
 	if (type != 'P')
 		return (up_target(u, type, head + PROTO_HEAD, size));
-	v = up_parse(u, head + PROTO_HEAD, have);
+	v = up_parse(u, head + PROTO_HEAD, have,
+	    u->len - u->used > (size_t)size + 1 && head[size + 1] == 'S');
 	return (v == UP_GO_ON ? up_body(u, size + 1, true) : v);
 }
 

@@ -6,7 +6,6 @@ come from both of them."""
 import random
 import re
 import struct
-import time
 
 import pytest
 
@@ -418,12 +417,13 @@ def test_named_statements_after_a_definition(door, databases):
 
 
 def test_named_statements_after_a_definition_that_was_not_seen(proxy, pg, databases, only_pgweave):
-    """Somebody has altered the table past the proxy, a while ago: who prepares since then meets
-    what is there, on whatever link."""
+    """Somebody has altered the table past the proxy: who prepares since then meets what is
+    there, on whatever link, and who has prepared before meets the error that PostgreSQL has."""
     door = proxy(pg, {"share_a": f"host=127.0.0.1 port={pg.port} dbname=share_a user=alice"},
                  pool_mode="transaction", default_pool_size=2)
     statement = "select * from unseen_change"
-    with Client(door.port, "share_a") as a, Client(door.port, "share_a") as b:
+    with Client(door.port, "share_a") as a, Client(door.port, "share_a") as b, \
+            pg.connect("share_a") as past:
         a.ask("drop table if exists unseen_change; create table unseen_change (a int);"
               "insert into unseen_change values (1)")
         # both links have it
@@ -431,15 +431,41 @@ def test_named_statements_after_a_definition_that_was_not_seen(proxy, pg, databa
         for c in (a, b):
             assert c.say(pg_.parse("p", statement), again("p"), SYNC) == "1 2 D(1) C(SELECT 1) Z(T)"
         assert a.ask("commit") == b.ask("commit") == "C(COMMIT) Z(I)"
-        with pg.connect("share_a") as past:
-            past.execute("alter table unseen_change add b int default 2")
-        time.sleep(1.05)
+        past.execute("alter table unseen_change add b int default 2")
+        # a link of b's own, and then the other one
         assert a.ask("begin") == "C(BEGIN) Z(T)"
         assert b.say(pg_.parse("q", statement), pg_.describe("S", "q"), again("q"), SYNC) == \
             "1 t T 2 D(1|2) C(SELECT 1) Z(I)"
         assert b.ask("begin") == "C(BEGIN) Z(T)"
         assert a.ask("commit") == "C(COMMIT) Z(I)"
         with Client(door.port, "share_a") as c:
-            # the link that a has left
             assert c.say(pg_.parse("r", statement), SYNC) == "1 Z(I)"
             assert c.say(again("r"), SYNC) == "2 D(1|2) C(SELECT 1) Z(I)"
+        error = "E(0A000 cached plan must not change result type)"
+        past.execute("alter table unseen_change add c int default 3")
+        with Client(door.port, "share_a") as c, Client(door.port, "share_a") as d:
+            # within a transaction there is no second try
+            assert c.say(pg_.parse("r", statement), SYNC) == "1 Z(I)"
+            assert c.ask("begin") == "C(BEGIN) Z(T)"
+            assert c.say(again("r"), SYNC) == "2 D(1|2|3) C(SELECT 1) Z(T)"
+            assert c.ask("commit") == "C(COMMIT) Z(I)"
+            past.execute("alter table unseen_change drop c")
+            assert c.say(again("r"), SYNC) == f"{error} Z(I)"
+            # a Bind that fails before the server looks proves nothing
+            assert d.say(pg_.parse("s", statement), SYNC) == "1 Z(I)"
+            assert d.say(pg_.bind("", "s", ("1",)), SYNC).startswith("E(08P01")
+            assert d.say(again("s"), SYNC) == "2 D(1|2) C(SELECT 1) Z(I)"
+            assert b.ask("commit") == "C(COMMIT) Z(I)"
+
+
+def test_sql_prepare_after_a_definition_that_was_not_seen(door, pg, databases):
+    statement = "prepare p as select * from unseen_sql"
+    with Client(door.port, "share_a") as a, Client(door.port, "share_a") as b, \
+            pg.connect("share_a") as past:
+        a.ask("drop table if exists unseen_sql; create table unseen_sql (a int);"
+              "insert into unseen_sql values (1)")
+        assert a.ask(statement) == "C(PREPARE) Z(I)"
+        assert a.ask("execute p") == "T D(1) C(SELECT 1) Z(I)"
+        past.execute("alter table unseen_sql add b int default 2")
+        assert b.ask(statement) == "C(PREPARE) Z(I)"
+        assert b.ask("execute p") == "T D(1|2) C(SELECT 1) Z(I)"

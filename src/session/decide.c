@@ -543,8 +543,7 @@ weave_decide(struct session *s, const struct sense *sense, const struct binding 
 		return (weave_decline(w, "0A000",
 		    "set_config() and current_setting() do not reach the settings of pgweave",
 		    "Use SET and SHOW."));
-	if (f->class == SQL_SET && f->set_verb != SQL_SET_SHOW &&
-	    !weave_track_has_room(w, sense->scan.len))
+	if (!weave_track_may_run(s, sense, b))
 		return (GO_REFUSED);
 	/* What they reset on one link, they reset for the client. */
 	if (w->txn == TXN_NONE && is_reset_of_all(sense)) {

@@ -577,7 +577,8 @@ bind_here(struct session *s, const struct sense *sense, const struct binding *b,
 
 	if (w->txn != TXN_NONE && (writes || saves) && !leg_may_write(w, s->link->place))
 		return (false);
-	if (!cursors_may_open(w, portal, s->link->place))
+	if (!cursors_may_open(w, portal, s->link->place) ||
+	    !weave_track_may_run(s, sense, b))
 		return (false);
 	portal_free(s, portal_find(w, portal));
 	w->is_bound = true;

@@ -323,15 +323,50 @@ vars_before(const struct session *s)
 	return (s->weave->base_vars != NULL ? s->weave->base_vars : s->vars);
 }
 
+/* A setting that another member has taken is none of this one's. The caller frees it. */
+static char *
+detail_of_settings(const struct link *l, const struct proto_error_fields *error)
+{
+	return (mem_printf("%s%sDatabase \"%s\" was told what the session has set.",
+	    error->detail != NULL ? error->detail : "", error->detail != NULL ? " " : "",
+	    ((const struct seat *)l->place)->pool->database));
+}
+static const char settings_hint[] =
+    "RESET it, with SET pgweave.database for a database that knows it; SET LOCAL keeps a setting to its transaction.";
+
 /* Whether it would not be told what the session has set; then nobody knows what it has. */
 static bool
 leg_refused(struct session *s, struct link *l, const struct proto_error_fields *error)
 {
+	char *detail;
+
 	if (error == NULL)
 		return (false);
 	l->is_dirty = true;
-	gather_failed(s, error->sqlstate, error->message, error->detail, error->hint);
+	detail = detail_of_settings(l, error);
+	gather_failed(s, error->sqlstate, error->message, detail,
+	    error->hint != NULL ? error->hint : settings_hint);
+	free(detail);
 	return (true);
+}
+
+void
+weave_settings_refused(struct session *s, const struct proto_error_fields *error)
+{
+	struct weave *w = s->weave;
+	struct link *l = s->link;
+	char *detail = detail_of_settings(l, error);
+
+	refusal_set(&w->refusal, error->sqlstate, error->message, detail,
+	    error->hint != NULL ? error->hint : settings_hint);
+	free(detail);
+	/* The session has not what the link has. */
+	s->link = NULL;
+	session_move(s, SESSION_IDLE);
+	w->is_routed = false;
+	s->seat = w->home;
+	pool_give(l, false);
+	session_flow(s);
 }
 
 static void

@@ -106,7 +106,11 @@ vars_applied(struct link *l, void *arg, const struct proto_error_fields *error)
 		return;
 	}
 	if (error != NULL) {
-		session_close(s, error->sqlstate, error->message);
+		if (s->weave != NULL)
+			weave_settings_refused(s, error);
+		else
+			session_close_with(
+			    s, error->sqlstate, error->message, error->detail);
 		return;
 	}
 	vars_release(s->worker, s->vars);

@@ -24,8 +24,10 @@
 #include <string.h>
 #include <strings.h>
 
-#define NOTES_MAX    256
-#define NOTE_SQL_MAX 16384 /* bytes of a statement, or value */
+#define NOTES_MAX     256
+#define SET_BYTES_MAX 16384 /* of a statement and its parameters */
+/* What is made of that: every byte may need another one before it. */
+#define NOTE_SQL_MAX (2 * SET_BYTES_MAX + 64)
 
 enum note_kind {
 	NOTE_SET,
@@ -103,10 +105,10 @@ has_room(const struct weave *w)
 	return (count < NOTES_MAX);
 }
 
-bool
-weave_track_has_room(struct weave *w, size_t sql_len)
+static bool
+may_note(struct weave *w, size_t sql_len)
 {
-	if (sql_len > NOTE_SQL_MAX)
+	if (sql_len > SET_BYTES_MAX)
 		refusal_set(&w->refusal, "54000",
 		    "setting is too long for a virtual database", NULL, NULL);
 	else if (!has_room(w))
@@ -381,20 +383,46 @@ note_calls(struct weave *w, const struct sense *sense, const struct binding *b)
 	return (is_known || note_unknown(w));
 }
 
-bool
-weave_track_is_call(const struct sense *sense)
+/* However long it is: of what is too long to be parsed there are no facts. */
+static bool
+has_calls_alone(const struct sense *sense)
 {
 	struct sql_config_call *calls;
 	unsigned count;
 
-	if (sense->facts->class != SQL_WRITE || sense->facts->table_count > 0 ||
-	    strcmp(sense->scan.verb, "select") != 0 ||
+	if (strcmp(sense->scan.verb, "select") != 0 ||
 	    !sense_has_word(sense, "set_config"))
 		return (false);
 	count = sql_config_calls(&sense->scan, &calls);
 	if (count > 0)
 		sql_config_calls_free(calls, count);
 	return (count > 0);
+}
+
+bool
+weave_track_is_call(const struct sense *sense)
+{
+	return (sense->facts->class == SQL_WRITE && sense->facts->table_count == 0 &&
+		has_calls_alone(sense));
+}
+
+bool
+weave_track_may_run(struct session *s, const struct sense *sense, const struct binding *b)
+{
+	const struct sql_facts *f = sense->facts;
+	size_t len = sense->scan.len + (b != NULL ? b->values_len : 0);
+	bool sets = f->class == SQL_SET ? f->set_verb != SQL_SET_SHOW
+					: weave_track_is_call(sense);
+	struct prep_inner inner;
+
+	if (len > SET_BYTES_MAX && !sets) {
+		sets = has_calls_alone(sense);
+		if (prep_inner_find(s, sense, &inner)) {
+			sets = has_calls_alone(&inner.sense);
+			prep_inner_free(s, &inner);
+		}
+	}
+	return (!sets || may_note(s->weave, len));
 }
 
 bool

@@ -497,9 +497,8 @@ bool weave_track_call(struct session *, const struct sense *, const struct bindi
 bool weave_track_is_call(const struct sense *);
 /* What a leg has to be told before it goes on: 1: that; 0: nothing; -1: nobody knows. */
 int weave_track_catch_up(const struct weave *, const struct leg *, struct buf *sql);
-/* Whether a transaction may set one more, with a statement of that length; or the refusal says
- * why not. */
-bool weave_track_has_room(struct weave *, size_t sql_len);
+/* False: it sets more than is kept of a transaction, and the refusal says so. binding: or NULL. */
+bool weave_track_may_run(struct session *, const struct sense *, const struct binding *);
 /* ReadyForQuery: what has run holds, unless something of the unit has failed. */
 void weave_track_ready(struct session *, struct link *, char status);
 /* The unit does not run. */
@@ -536,6 +535,8 @@ bool weave_startup(
 
 /* The seat of that database under the session's role, or NULL: refusal says why. */
 struct seat *weave_seat(struct session *, const struct topo_database *);
+/* s->link would not be told what the session has set: its next statement fails. */
+void weave_settings_refused(struct session *, const struct proto_error_fields *);
 /* Notes of the unit go to s->link's leg. */
 void weave_note_leg(struct session *);
 /* Takes the link of that database for the unit. UP_PASS: it is s->link. UP_STOP: later, when

@@ -227,13 +227,19 @@ MANY = ";".join(f"set app.x{i} = 'mine'" for i in range(300))
 
 @pytest.mark.parametrize("said,name,heard", [
     (f"set app.long = '{LONG}'", "app.long", "E(54000 setting is too long for a virtual database) Z(I)"),
-    (f"select set_config('app.long', '{LONG}', false)", "app.long", None),
+    (f"select set_config('app.long', '{LONG}', false)", "app.long",
+     "E(54000 setting is too long for a virtual database) Z(I)"),
+    (f"execute p('app.long', '{LONG}')", "app.long",
+     "E(54000 setting is too long for a virtual database) Z(I)"),
+    (run("select set_config($1, $2, false)", ("app.long", LONG)) + SYNC, "app.long",
+     "1 E(54000 setting is too long for a virtual database) Z(I)"),
     (MANY, "app.x299", "E(54000 too many settings in one transaction) Z(I)"),
     (f"begin;{MANY}", "app.x299", "C(BEGIN) E(54000 too many settings in one transaction) Z(E)"),
     ("update pg_settings set setting = '1234' where name = 'work_mem'", "work_mem", None),
-])
+], ids=["long", "long call", "long execute", "long bind", "many", "many in one", "update"])
 def test_what_cannot_be_kept_meets_nobody_else(a, door, said, name, heard):
-    t = a.ask(said)
+    a.ask("prepare p as select set_config($1, $2, false)")
+    t = a.ask(said) if isinstance(said, str) else a.say(said)
     assert heard is None or t == heard
     a.ask("rollback")
     with Client(door.port) as b:
@@ -265,3 +271,24 @@ def test_settings_of_many_savepoints_that_went(a):
         a.ask("; ".join(f"set local app.y{i}_{n} = '1'; rollback to s" for n in range(150)))
     assert setting_of(a, "app.one")[0] == ""
     a.ask("rollback")
+
+
+def test_a_setting_that_one_member_alone_knows(a, door, made):
+    """The others say so to each statement, and the session goes on."""
+    here, name = "set pgweave.database = secondary", "default_text_search_config"
+    with made.connect(bank.MEMBERS["secondary"], user="alice") as c:
+        c.execute("create text search configuration only_here (copy = simple)")
+    refused = f"E(22023 invalid value for parameter \"{name}\": \"only_here\") Z(%s)"
+    assert a.ask(f"begin; {here}") and a.ask(f"set {name} = 'only_here'") == "C(SET) Z(T)"
+    assert a.ask("commit") == "C(COMMIT) Z(I)"
+    a.ask("reset pgweave.database")
+    for _ in range(2):
+        assert a.ask(on("primary", "select 1")) == refused % "I"
+        assert a.value(on("secondary", f"show {name}")) == "public.only_here"
+    assert a.say(run(on("primary", "select $1"), ("1",)), SYNC) == refused % "I"
+    a.ask("begin")
+    assert a.ask(on("primary", "select 1")) == refused % "E"
+    a.ask("rollback")
+    for sql in [here, f"reset {name}", "reset pgweave.database"]:
+        a.ask(sql)
+    assert a.ask(on("primary", "select 1")) == "T D(1) C(SELECT 1) Z(I)"

@@ -2,8 +2,8 @@
  * route: facts + session + snapshot + verdicts -> plan: which databases, in which way, and
  * why. No sockets, no clock, nothing kept but whose turn it is among replicas.
  *
- * Which member, strongest first (SURFACE 4): what the key or login forbids, SET LOCAL, comment,
- * SET or connect option or dbname=bank.member, member.schema.table, shard key, table route,
+ * Which member, strongest first (SURFACE 4): what the key or login forbids, where the session is
+ * pinned with what the statement names (a temporary table), SET LOCAL, comment, SET or connect option or dbname=bank.member, member.schema.table, shard key, table route,
  * key type, default. Then which node of it: the primary, or a replica for plain reads.
  */
 #ifndef ROUTE_H
@@ -18,6 +18,7 @@
 
 /* Strongest first; the order of the enum is the order of the decision. */
 enum route_rule {
+	ROUTE_BY_PIN, /* a temporary table, or a cursor WITH HOLD */
 	ROUTE_BY_SET_LOCAL,
 	ROUTE_BY_COMMENT,
 	ROUTE_BY_SET,     /* SET, or a connect option */
@@ -29,7 +30,7 @@ enum route_rule {
 	ROUTE_BY_DEFAULT,
 	ROUTE_RULES
 };
-const char *route_rule_name(enum route_rule); /* "SET LOCAL", "comment", … "default" */
+const char *route_rule_name(enum route_rule); /* "pin", "SET LOCAL", … "default" */
 
 /* What was said at one level; NULL: nothing ("" is automatic). */
 struct route_said {
@@ -64,6 +65,11 @@ struct route_input {
 	 * known; then one that drains takes every statement of a transaction. */
 	bool (*is_open)(void *open_arg, const struct topo_database *);
 	void *open_arg;
+	/* The member at which the session has a temporary table of that name; or NULL. And the one
+	 * at which it has what else the statement names, a cursor; or NULL. */
+	const struct topo_database *(*pinned)(void *pinned_arg, const struct sql_table *);
+	void *pinned_arg;
+	const struct topo_database *pinned_at;
 	int64_t now_us;   /* for the ages in hints, as clock_us() has it; 0: no ages */
 	int64_t wrote_us; /* when the login wrote last, for causal reads; 0: it has not */
 	bool wants_notes;

@@ -130,6 +130,8 @@ struct session_worker {
 	struct lookup_list lookups; /* of auth_query */
 	TAILQ_HEAD(, hub) hubs;     /* listening links */
 	unsigned held; /* sessions whose next statement waits for a primary */
+	unsigned
+	    settling; /* links that sessions keep, and that are not ready to be kept yet */
 	TAILQ_HEAD(, orphan)
 	orphans; /* commits on several databases whose client has left */
 	struct session_list sessions[SESSION_STATES]; /* by state */
@@ -177,16 +179,16 @@ const char *session_database(const struct session *);
 const char *session_user(const struct session *);
 /* Statements that the client has prepared under a name. */
 unsigned session_prepared_count(const struct session *);
-/* What holds a session to its link. */
+/* What holds a session to a link. */
 #define SESSION_PINS_MAX 6
 struct session_pin {
 	const char *reason;
-	int64_t since_us; /* monotonic */
+	const char *member; /* the database whose link it is */
+	int64_t since_us;   /* monotonic */
 	char *statement;
 };
-/* How many there are. Valid for the turn. */
-unsigned session_pins(
-    const struct session *, const struct session_pin *out[SESSION_PINS_MAX]);
+/* The n-th, from 0, or NULL. Valid for the turn. */
+const struct session_pin *session_pin(const struct session *, unsigned n);
 /* Clients of this worker, without those at the console. */
 unsigned session_clients(const struct worker *);
 /* Ends a session: tells the client (FATAL) unless message is NULL, gives its link back. */

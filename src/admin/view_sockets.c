@@ -111,17 +111,22 @@ client_local(const struct session *s, struct addr *out)
 	addr_from_socket(out, (const struct sockaddr *)&at, s->stream.fd);
 }
 
-/* "temporary table, advisory lock" */
+/* "temporary table, advisory lock"; with members, "advisory lock (primary)" */
 static void
 row_pin(struct show *show, const struct session *s)
 {
-	const struct session_pin *pins[SESSION_PINS_MAX];
-	unsigned count = session_pins(s, pins), len = 0;
-	char text[128] = "";
+	const struct session_pin *pin;
+	unsigned len = 0;
+	char text[256] = "";
 
-	for (unsigned i = 0; i < count && len < sizeof(text); i++)
+	for (unsigned i = 0; len < sizeof(text) && (pin = session_pin(s, i)) != NULL;
+	     i++) {
 		len += (unsigned)snprintf(text + len, sizeof(text) - len, "%s%s",
-		    i > 0 ? ", " : "", pins[i]->reason);
+		    i > 0 ? ", " : "", pin->reason);
+		if (s->weave != NULL && len < sizeof(text))
+			len += (unsigned)snprintf(
+			    text + len, sizeof(text) - len, " (%s)", pin->member);
+	}
 	row_text(show, COL_CLIENTS_pin, text);
 }
 
@@ -324,15 +329,15 @@ view_active_sockets_visit(struct worker *w, struct show *show)
 static void
 pins_of(struct show *show, const struct session *s)
 {
-	const struct session_pin *pins[SESSION_PINS_MAX];
-	unsigned count = session_pins(s, pins);
+	const struct session_pin *pin;
 
-	for (unsigned i = 0; i < count; i++) {
+	for (unsigned i = 0; (pin = session_pin(s, i)) != NULL; i++) {
 		row_int(show, COL_PINS_client, s->pid);
 		row_text(show, COL_PINS_database, session_database(s));
-		row_text(show, COL_PINS_reason, pins[i]->reason);
-		row_instant(show, COL_PINS_since, pins[i]->since_us);
-		row_text(show, COL_PINS_statement, pins[i]->statement);
+		row_text(show, COL_PINS_reason, pin->reason);
+		row_instant(show, COL_PINS_since, pin->since_us);
+		row_text(show, COL_PINS_statement, pin->statement);
+		row_text(show, COL_PINS_member, pin->member);
 		row_end(show);
 	}
 }

@@ -44,6 +44,13 @@ fate_name(const struct route_plan *plan, const struct route_note *note)
 	return ("overruled");
 }
 
+/* Who is pinned by nothing has no use for that rule. */
+static bool
+is_idle_rule(const struct route_plan *plan, unsigned rule)
+{
+	return (rule == ROUTE_BY_PIN && plan->notes[rule].fate == NOTE_SILENT);
+}
+
 /* ---- text ---- */
 
 static void
@@ -164,6 +171,8 @@ text_rules(struct lines *l, const struct route_plan *plan)
 		const struct route_note *note = &plan->notes[i];
 		const char *fate = fate_name(plan, note);
 
+		if (is_idle_rule(plan, i))
+			continue;
 		buf_addf(&l->buf, "    %-12s ", route_rule_name((enum route_rule)i));
 		if (fate[0] != '\0')
 			buf_addf(&l->buf, "%-45s %s", note->text, fate);
@@ -272,6 +281,7 @@ static void
 json_all(struct lines *l, const struct route_work *w, const struct route_plan *plan)
 {
 	struct buf *b = &l->buf;
+	bool is_first = true;
 
 	if (plan->way == ROUTE_REFUSED)
 		json_error(b, plan);
@@ -285,9 +295,12 @@ json_all(struct lines *l, const struct route_work *w, const struct route_plan *p
 		const struct route_note *note = &plan->notes[i];
 		const char *fate = fate_name(plan, note);
 
-		json_pair(
-		    b, i == 0 ? "{" : ",{", "rule", route_rule_name((enum route_rule)i));
+		if (is_idle_rule(plan, i))
+			continue;
+		json_pair(b, is_first ? "{" : ",{", "rule",
+		    route_rule_name((enum route_rule)i));
 		json_pair(b, ",", "said", note->text);
+		is_first = false;
 		json_pair(b, ",", "outcome", fate);
 		buf_addstr(b, "}");
 	}

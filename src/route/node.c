@@ -191,6 +191,8 @@ replica_bar(const struct route_work *w)
 		return ("may write");
 	if (!w->is_plain_read)
 		return ("not a plain read");
+	if (w->is_pinned)
+		return ("the session is pinned there");
 	if (in->in_transaction && !in->is_read_only)
 		return ("read in a transaction that may write");
 	if (w->read_from == READ_FROM_PRIMARY)

@@ -1,6 +1,7 @@
 /*
  * The decision, strongest rule first, and what every rule had to say.
  *
+ *   pin                                where the session has a temporary table, or a cursor
  *   SET LOCAL, comment, SET, dbname    name a member, or several, for the whole statement
  *   catalog, shard key, table route    name one for each table (tables.c)
  *   key type, default                  for what nothing else places
@@ -16,6 +17,7 @@ const char *
 route_rule_name(enum route_rule rule)
 {
 	static const char *const names[ROUTE_RULES] = {
+	    [ROUTE_BY_PIN] = "pin",
 	    [ROUTE_BY_SET_LOCAL] = "SET LOCAL",
 	    [ROUTE_BY_COMMENT] = "comment",
 	    [ROUTE_BY_SET] = "SET",
@@ -181,6 +183,7 @@ static void
 begin_notes(struct route_work *w)
 {
 	static const char *const silence[ROUTE_RULES] = {
+	    [ROUTE_BY_PIN] = "nothing that the session is pinned with",
 	    [ROUTE_BY_SET_LOCAL] = "not set",
 	    [ROUTE_BY_COMMENT] = "not set",
 	    [ROUTE_BY_SET] = "not set",
@@ -216,8 +219,10 @@ route_work_begin(
 
 	w->in = in;
 	w->out = out;
-	w->reads_values = false;
+	w->reads_values = w->is_pinned = false;
+	w->beside = NULL;
 	out->memo.member = NULL;
+	w->said[ROUTE_BY_PIN] = NULL;
 	w->said[ROUTE_BY_SET_LOCAL] = &in->local;
 	w->said[ROUTE_BY_COMMENT] = w->said[ROUTE_BY_DBNAME] = NULL;
 	w->said[ROUTE_BY_SET] = &in->session;
@@ -331,6 +336,7 @@ route_one(struct route_work *w, const struct topo_database *member, enum route_r
 	const struct topo_database *node;
 
 	w->out->rule = rule;
+	w->is_pinned = rule == ROUTE_BY_PIN;
 	if (!route_write_node(w, member, &node))
 		return (false);
 	w->out->way = ROUTE_ONE;
@@ -520,6 +526,81 @@ said_one(struct route_work *w, const char *value, enum route_rule rule)
 
 /* ---- the order ---- */
 
+/* The strongest level that says where: *list several, *one a member; or neither. */
+static enum route_rule
+said_where(const struct route_work *w, const char **list, const char **one)
+{
+	*list = *one = NULL;
+	for (unsigned i = 0; i < LEVELS; i++) {
+		const struct route_said *s = w->said[i];
+
+		if (s == NULL || (s->database == NULL && s->databases == NULL))
+			continue;
+		if (s->databases != NULL && !route_is_auto(s->databases))
+			*list = s->databases;
+		else if (s->database != NULL && !route_is_auto(s->database))
+			*one = s->database;
+		return ((enum route_rule)i);
+	}
+	return (ROUTE_BY_DEFAULT);
+}
+
+static bool
+names_pinned(const struct route_work *w)
+{
+	const struct sql_facts *facts = w->in->facts;
+
+	for (unsigned i = 0; w->in->pinned != NULL && i < facts->table_count; i++)
+		if (route_pinned(w, &facts->tables[i]) != NULL)
+			return (true);
+	return (false);
+}
+
+/* Tables that are not the session's own, nor made by the statement. */
+static bool
+names_others(const struct route_work *w)
+{
+	const struct sql_facts *facts = w->in->facts;
+
+	for (unsigned i = 0; i < facts->table_count; i++)
+		if (!facts->tables[i].is_system && !facts->tables[i].is_created &&
+		    route_pinned(w, &facts->tables[i]) == NULL)
+			return (true);
+	return (false);
+}
+
+/* Tables beside one of the session's own are where a setting says, or at their places. False:
+ * the statement names nothing of the session's own. */
+static bool
+decide_by_pin(struct route_work *w)
+{
+	struct route_problem why = route_problem_of(w->out);
+	const char *list, *one;
+
+	if (w->in->pinned_at != NULL) {
+		(void)route_one(w, w->in->pinned_at, ROUTE_BY_PIN);
+		return (true);
+	}
+	if (!names_pinned(w))
+		return (false);
+	w->beside_rule = said_where(w, &list, &one);
+	if (list != NULL && names_others(w)) {
+		route_refuse(w, "0A000",
+		    "a temporary table cannot be joined with tables of several databases");
+		route_detail(w, "pgweave.databases is '%s'.", list);
+		return (true);
+	}
+	if (one != NULL) {
+		w->beside = route_named(w->in->virt, w->in->key, one, &why);
+		if (w->beside == NULL) {
+			w->out->way = ROUTE_REFUSED;
+			return (true);
+		}
+	}
+	(void)route_by_tables(w);
+	return (true);
+}
+
 /* The strongest level that says where decides, unless it leaves it to the rules below. */
 static bool
 decide_by_said(struct route_work *w)
@@ -617,6 +698,8 @@ decide(struct route_work *w)
 		    w, key->is_login ? "with a read-only login" : "with a read-only key");
 		return;
 	}
+	if (decide_by_pin(w))
+		return;
 	if (!decide_by_said(w)) {
 		if (route_by_tables(w))
 			note_memo(w);
@@ -634,6 +717,7 @@ route_repeat(
 	w.out = out;
 	w.read_from = READ_FROM_AUTO;
 	w.is_plain_read = memo->is_plain_read;
+	w.is_pinned = false;
 	out->way = ROUTE_ONE;
 	out->is_write = memo->is_write;
 	out->calls_writer = memo->calls_writer;

@@ -50,8 +50,12 @@ struct route_work {
 	enum route_read_from read_from;
 	bool
 	    is_plain_read; /* fit for a replica of the member that is being planned for */
-	bool skips;        /* on_unavailable = skip */
-	bool reads_values; /* the plan hangs on values in the statement */
+	bool is_pinned;    /* by ROUTE_BY_PIN: to the primary itself */
+	/* What was said for the tables beside a pinned one; NULL: nothing. */
+	const struct topo_database *beside;
+	enum route_rule beside_rule;
+	bool skips;            /* on_unavailable = skip */
+	bool reads_values;     /* the plan hangs on values in the statement */
 	const char *shard_key; /* the setting; NULL: not said */
 };
 
@@ -182,6 +186,9 @@ void route_place_named(
 bool route_follows(const struct sql_table *, const struct route_place *);
 /* The members that the tables name, and the decision from it. */
 bool route_by_tables(struct route_work *);
+/* Where the session has it as a temporary table; or NULL. */
+const struct topo_database *route_pinned(
+    const struct route_work *, const struct sql_table *);
 /* For EXPLAIN, when a stronger rule decides: what the tables would have said. */
 void route_note_tables(struct route_work *);
 

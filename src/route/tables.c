@@ -41,6 +41,16 @@ route_place_named(
 	out->member = w->home;
 }
 
+const struct topo_database *
+route_pinned(const struct route_work *w, const struct sql_table *t)
+{
+	/* Another table of that name may be made, in a schema that is looked at later. */
+	if (w->in->pinned == NULL || t->catalog != NULL ||
+	    (t->is_created && w->in->facts->keeps != SQL_KEEPS_TABLE))
+		return (NULL);
+	return (w->in->pinned(w->in->pinned_arg, t));
+}
+
 void
 route_place(
     const struct route_work *w, const struct sql_table *t, struct route_place *out)
@@ -49,6 +59,11 @@ route_place(
 	struct route_place none;
 
 	*out = (struct route_place){.is_counted = !t->is_system};
+	if ((out->member = route_pinned(w, t)) != NULL) {
+		out->rule = ROUTE_BY_PIN;
+		out->is_counted = true;
+		return;
+	}
 	if (t->catalog != NULL &&
 	    (out->member = topo_member_find(v, t->catalog)) != NULL) {
 		out->rule = ROUTE_BY_CATALOG;
@@ -57,6 +72,11 @@ route_place(
 	}
 	if (t->is_system)
 		return;
+	if (w->beside != NULL) {
+		out->member = w->beside;
+		out->rule = w->beside_rule;
+		return;
+	}
 	route_place_named(w, t, out);
 	if (t->is_guess) {
 		out->is_counted = out->shard != NULL || out->route != NULL;
@@ -89,7 +109,10 @@ note_place(struct route_work *w, const struct sql_table *t, const struct route_p
 	if (!w->in->wants_notes)
 		return;
 	route_table_name(t, name, sizeof(name));
-	if (p->view != NULL && p->rule == ROUTE_BY_TABLE)
+	if (p->rule == ROUTE_BY_PIN)
+		route_spoke(w, ROUTE_BY_PIN, "%s is a temporary table on %s", name,
+		    p->member->name);
+	else if (p->view != NULL && p->rule == ROUTE_BY_TABLE)
 		route_spoke(w, ROUTE_BY_TABLE, "view %s reads %s = %s (%s)", name,
 		    p->route->pattern, p->member->name,
 		    route_source(p->route, source, sizeof(source)));
@@ -240,7 +263,7 @@ bool
 route_follows(const struct sql_table *t, const struct route_place *p)
 {
 	return (t->is_created && p->is_counted && p->shard == NULL && p->route == NULL &&
-		p->rule != ROUTE_BY_CATALOG);
+		p->rule != ROUTE_BY_CATALOG && p->rule != ROUTE_BY_PIN);
 }
 
 /* Places of all tables; those that follow others do not count beside them. */

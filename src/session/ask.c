@@ -56,9 +56,8 @@ add_question(const struct session *s, struct buf *sql)
 		buf_addstr(sql, "]::pg_catalog.text[]) AS n");
 }
 
-/* A value of a row; the caller frees it. NULL: there is none. */
-static char *
-take_value(const uint8_t *p, size_t len, size_t *at)
+char *
+ask_value(const uint8_t *p, size_t len, size_t *at)
 {
 	uint32_t size = *at + 4 <= len ? proto_get32(p + *at) : UINT32_MAX;
 	char *value;
@@ -129,14 +128,14 @@ answer_row(void *arg, const uint8_t *p, size_t len)
 	struct session *s = arg;
 	struct carry *c = s->carry;
 	size_t at = 2;
-	char *kind = take_value(p, len, &at), *name, *value;
+	char *kind = ask_value(p, len, &at), *name, *value;
 
 	if (c->shown < 2) {
 		answer_shown(s, kind);
 		return;
 	}
-	name = take_value(p, len, &at);
-	value = take_value(p, len, &at);
+	name = ask_value(p, len, &at);
+	value = ask_value(p, len, &at);
 	if (kind != NULL && kind[0] == 't')
 		answer_timeout(s, value);
 	else if (kind != NULL && name != NULL && value != NULL) {
@@ -182,7 +181,7 @@ answered(struct link *l, void *arg, const struct proto_error_fields *error)
 	} else
 		l->vars = vars_with_startup(s->worker, l->vars, session_tracked(s));
 	pin_set(s, c->asks & CARRY_ASKED, c->found);
-	pin_forget(c);
+	pins_forget(&c->pins);
 	session_release_if_done(s);
 	/* A cancel request meanwhile was for what waits, not for what comes some day. */
 	if (s->link != NULL)

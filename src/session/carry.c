@@ -105,7 +105,7 @@ carry_free(struct session *s)
 	names_forget(&c->portals);
 	names_forget(&c->later);
 	free(c->timeout);
-	pin_free(c);
+	pins_free(&c->pins);
 	buf_free(&c->names);
 	free(c);
 	s->carry = NULL;
@@ -188,7 +188,7 @@ touch(struct session *s, unsigned leaves, const char *sql, size_t len)
 	leaves = unless_bound(leaves);
 	if ((leaves & SQL_LEAVES_SETTING) != 0)
 		forget_set(c);
-	pin_note(c, leaves, sql, len);
+	pins_note(&c->pins, leaves, sql, len);
 	c->touched |= leaves;
 }
 
@@ -782,7 +782,7 @@ carry_rest(struct session *s)
 		return (false);
 	asks = touched & (SQL_LEAVES_SETTING | CARRY_ASKED);
 	if ((touched & SQL_LEAVES_LESS) != 0)
-		asks |= c->pinned & CARRY_ASKED;
+		asks |= c->pins.held & CARRY_ASKED;
 	if (c->set_name != NULL && !c->has_failed) {
 		asks &= ~(unsigned)SQL_LEAVES_SETTING;
 		set_done(s, l);
@@ -796,11 +796,11 @@ carry_rest(struct session *s)
 	c->names.len = 0;
 	if (asks != 0)
 		return (true);
-	pin_forget(c);
+	pins_forget(&c->pins);
 	/* A tag of SET LOCAL has put the link in doubt. */
 	if (touched != 0 && !s->was_discarded)
 		l->vars = vars_with_startup(s->worker, l->vars, session_tracked(s));
-	if (c->pinned == 0)
+	if (c->pins.held == 0)
 		return (false);
 	session_settle_vars(s, l);
 	if (s->listens != NULL)
@@ -811,7 +811,7 @@ carry_rest(struct session *s)
 bool
 carry_may_lose(const struct carry *c)
 {
-	return (c->pinned == 0 && !c->is_asking &&
+	return (c->pins.held == 0 && !c->is_asking &&
 		(c->touched & ~(unsigned)(SQL_LEAVES_LOCAL | SQL_LEAVES_LESS)) == 0);
 }
 
@@ -820,13 +820,13 @@ carry_taint(struct session *s, struct link *l)
 {
 	const struct carry *c = s->carry;
 
-	if (c == NULL || (c->touched == 0 && c->pinned == 0))
+	if (c == NULL || (c->touched == 0 && c->pins.held == 0))
 		return;
 	l->is_tainted = true;
 	/* What it leaves must go, whatever the reset query does. */
-	if (c->pinned != 0 &&
+	if (c->pins.held != 0 &&
 	    strcasecmp(pool_settings(s->worker)->server_reset_query, "DISCARD ALL") != 0)
 		l->is_dirty = true;
-	if ((c->pinned & SQL_LEAVES_SEED) != 0)
+	if ((c->pins.held & SQL_LEAVES_SEED) != 0)
 		l->is_dirty = true;
 }

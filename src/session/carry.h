@@ -54,9 +54,7 @@ struct carry {
 	    *set_value; /* all that was set, unless it failed; value NULL: RESET */
 	struct buf
 	    names; /* of the settings with a dot that were touched, each with a NUL */
-	char *statement; /* that may pin the session; NULL: none */
-	unsigned pinned;
-	struct session_pin pins[SESSION_PINS_MAX]; /* statements owned */
+	struct pins pins;
 };
 
 /* Whether what a statement leaves must travel with the session. */
@@ -116,17 +114,23 @@ void carry_settings_are(struct session *, struct link *, struct vars *now);
 
 /* Bits of enum sql_leaves: what the server is asked about; it is known when the link goes on. */
 void carry_ask(struct session *, unsigned asks);
+/* The value of a row at *at, which goes behind it; the caller frees it. NULL: there is none. */
+char *ask_value(const uint8_t *row, size_t len, size_t *at) MUST_USE;
 
 /* ---- pins.c ---- */
 
-void pin_note(struct carry *, unsigned leaves, const char *sql, size_t len);
+/* The statement may pin the session. */
+void pins_note(struct pins *, unsigned leaves, const char *sql, size_t len);
 /* Whether the login or database may not have it: then the refusal is made. */
 bool pin_refuses(const struct session *, unsigned leaves, struct refusal *);
-/* These, of those asked about, are what holds the session now. */
+/* The refusal; false: none of these pins. */
+bool pin_refuse(unsigned leaves, const char *hint, struct refusal *);
+/* These, of those asked about, are what holds the session to that seat's link now. */
+void pins_set(struct pins *, struct seat *, unsigned asked, unsigned found);
 void pin_set(struct session *, unsigned asked, unsigned found);
 /* The statement that was noted. */
-void pin_forget(struct carry *);
-void pin_free(struct carry *);
+void pins_forget(struct pins *);
+void pins_free(struct pins *);
 /* The part of a query that asks about them: rows of 'p' and a name. */
 extern const char pin_question[];
 /* The bit of a row's name. */

@@ -99,11 +99,18 @@ cursors_is_elsewhere(struct weave *w, const char *name, const struct seat *seat)
 }
 
 bool
+cursors_is_held(struct weave *w, const char *name)
+{
+	return (cursor_find(w, name) == NULL && seat_of_held(w, name) != NULL);
+}
+
+bool
 cursors_may_open(struct weave *w, const char *name, const struct seat *seat)
 {
 	char *message;
 
-	if (!cursors_is_elsewhere(w, name, seat))
+	if (!cursors_is_elsewhere(w, name, seat) &&
+	    (!cursors_is_held(w, name) || seat_of_held(w, name) == seat))
 		return (true);
 	message = mem_printf("cursor \"%s\" already exists", name);
 	refusal_set(&w->refusal, "42P03", message, NULL, NULL);

@@ -101,6 +101,9 @@ leg_for_verb(struct session *s, const struct sense *sense)
 		return (NULL);
 	if (is_one_of(sense->scan.verb, of_session) || weave_track_is_call(sense))
 		return (leg_home(w));
+	if (is_one_of(sense->scan.verb, of_cursors) && f->cursor != NULL &&
+	    cursors_is_held(w, f->cursor))
+		return (NULL);
 	if (is_one_of(sense->scan.verb, of_cursors))
 		return (weave_leg_of_cursors(s, f->cursor != NULL ? f->cursor : "?"));
 	return (f->is_plain_read && s->link != NULL ? leg_note(s, s->link) : NULL);
@@ -157,6 +160,20 @@ decide_split(struct weave *w, const struct route_plan *plan)
 	return (go);
 }
 
+/* What the statement leaves there, or needs of what was left. */
+static bool
+may_be_there(struct session *s, const struct sense *sense, const struct route_plan *plan,
+    const struct seat *seat)
+{
+	struct weave *w = s->weave;
+	const struct sql_facts *f = sense->facts;
+
+	return (anchors_may_pin(s, sense, seat) &&
+		(f->cursor == NULL || cursors_may_open(w, f->cursor, seat)) &&
+		(plan->on_replica || TAILQ_EMPTY(&w->anchors) ||
+		    !anchors_are_stale(s, plan->legs[0].member, seat)));
+}
+
 enum decision
 weave_route(struct session *s, const struct sense *sense, const struct binding *b,
     struct route_plan *plan, struct seat **seat)
@@ -174,6 +191,10 @@ weave_route(struct session *s, const struct sense *sense, const struct binding *
 		    &w->refusal, plan->sqlstate, plan->message, plan->detail, plan->hint);
 		return (GO_REFUSED);
 	case ROUTE_MANY:
+		if (sense->facts->keeps != SQL_KEEPS_NOTHING)
+			return (weave_decline(w, "0A000",
+			    "what a statement leaves in the session cannot be left on several databases",
+			    "Name one: SET pgweave.database = …"));
 		if (w->txn != TXN_NONE && plan->calls_writer)
 			return (weave_decline(w, "0A000",
 			    "a function that may write cannot be called on several databases in one transaction",
@@ -188,13 +209,15 @@ weave_route(struct session *s, const struct sense *sense, const struct binding *
 		/* What is set is the session's, and goes on to where it writes. */
 		if (sense->facts->class == SQL_SET || weave_track_is_call(sense))
 			plan->is_write = false;
+		/* What COMMIT is to keep must be on the leg that is committed. */
+		plan->is_write |=
+		    sense->facts->keeps == SQL_KEEPS_CURSOR && w->txn != TXN_NONE;
 		w->reads_replica = plan->on_replica && !plan->is_write;
 		*seat = weave_seat(s, plan->legs[0].node);
-		if (*seat == NULL ||
-		    (sense->facts->cursor != NULL &&
-			!cursors_may_open(w, sense->facts->cursor, *seat)))
-			return (GO_REFUSED);
-		return (GO_ONE);
+		w->decided = *seat;
+		return (*seat != NULL && may_be_there(s, sense, plan, *seat)
+			    ? GO_ONE
+			    : GO_REFUSED);
 	}
 }
 
@@ -270,26 +293,6 @@ is_reset_of_all(const struct sense *sense)
 	return (strcmp(sense->scan.verb, "discard") == 0 ||
 		(f->set_verb == SQL_SET_RESET && f->setting != NULL &&
 		    strcmp(f->setting, "all") == 0));
-}
-
-/* What a statement would leave in a session of the server's that is another one with the next
- * transaction. */
-static enum decision
-decline_to_keep(struct weave *w, enum sql_keeps keeps)
-{
-	static const char *const messages[] = {
-	    [SQL_KEEPS_TABLE] = "temporary tables do not outlive a transaction here",
-	    [SQL_KEEPS_CURSOR] = "cursors WITH HOLD do not outlive a transaction here",
-	    [SQL_KEEPS_LOCK] =
-		"advisory locks of a session do not outlive a transaction here",
-	    [SQL_KEEPS_LISTENER] = "LISTEN within another statement"};
-	static const char *const hints[] = {
-	    [SQL_KEEPS_TABLE] = "Use it within a transaction.",
-	    [SQL_KEEPS_CURSOR] = "Use it within a transaction.",
-	    [SQL_KEEPS_LOCK] = "Use it within a transaction, or pg_advisory_xact_lock().",
-	    [SQL_KEEPS_LISTENER] = "Send it by itself."};
-
-	return (weave_decline(w, "0A000", messages[keeps], hints[keeps]));
 }
 
 /* ---- PREPARE, EXECUTE, DEALLOCATE ---- */
@@ -550,9 +553,9 @@ weave_decide(struct session *s, const struct sense *sense, const struct binding 
 		*seat = w->home;
 		return (GO_ONE);
 	}
-	if (f->keeps == SQL_KEEPS_LISTENER ||
-	    (f->keeps != SQL_KEEPS_NOTHING && w->txn == TXN_NONE && !w->unit.is_string))
-		return (decline_to_keep(w, f->keeps));
+	if (f->keeps == SQL_KEEPS_LISTENER)
+		return (weave_decline(
+		    w, "0A000", "LISTEN within another statement", "Send it by itself."));
 	go = decide_prepared(s, sense, plan, seat);
 	if (go != GO_LOCAL)
 		return (go);
@@ -600,8 +603,7 @@ weave_is_taint(const struct sense *sense)
 
 	if (f->is_plain_read || f->class == SQL_SET)
 		return (false);
-	return (f->keeps != SQL_KEEPS_NOTHING || is_one_of(sense->scan.verb, verbs) ||
-		writes_settings(f) || sense_has_word(sense, "temp") ||
+	return (is_one_of(sense->scan.verb, verbs) || writes_settings(f) ||
 		sense_has_word(sense, "set_config"));
 }
 
@@ -637,6 +639,7 @@ weave_note_relayed(struct session *s, const struct sense *sense, const struct bi
 		if (is_taint_of_stmt(&inner.sense, inner.stmt))
 			w->unit.taints |=
 			    !weave_track_call(s, &inner.sense, &inner.binding);
+		anchors_note(s, &inner.sense);
 		prep_inner_free(s, &inner);
 	}
 	if (f->class == SQL_SAVEPOINT) {
@@ -662,6 +665,7 @@ weave_note_relayed(struct session *s, const struct sense *sense, const struct bi
 		w->unit.taints |= !weave_track_note(s, sense);
 	if (weave_is_taint(sense))
 		w->unit.taints |= !weave_track_call(s, sense, b);
+	anchors_note(s, sense);
 	if (b == NULL || w->noted == noted)
 		return;
 	/* Which of several portals runs, and when, is not looked at. */

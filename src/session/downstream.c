@@ -314,7 +314,7 @@ down_error(struct down *d, const uint8_t *body, uint32_t size)
 	r = requests_head(&l->requests);
 	again_release(d->s, &d->batch);
 	if (d->s->mode != POOL_SESSION && link_is_at_rest(l) &&
-	    (d->s->carry == NULL || d->s->carry->pinned == 0)) {
+	    (d->s->carry == NULL || d->s->carry->pins.held == 0)) {
 		/* Behind the last answer: the farewell to a link that is on its way back. */
 		l->is_dirty = true;
 		return (down_body(d, size, false));

@@ -373,7 +373,8 @@ describe_statement(struct up *u, uint32_t size, const char *name)
 	}
 }
 
-/* A portal that was made at a server, in the transaction that is open there. */
+/* A portal that was made at a server, in the transaction that is open there; or a cursor WITH
+ * HOLD. */
 static enum up_verdict
 server_portal(struct up *u, char type, uint32_t size, const char *name)
 {
@@ -381,6 +382,8 @@ server_portal(struct up *u, char type, uint32_t size, const char *name)
 	struct leg *leg =
 	    s->weave->txn == TXN_OPEN ? weave_leg_of_cursors(s, name) : NULL;
 
+	if (s->weave->txn != TXN_FAILED && cursors_is_held(s->weave, name))
+		return (take_unbound(u, type, size, seat_of_held(s->weave, name)));
 	if (leg != NULL)
 		return (take_unbound(u, type, size, leg->seat));
 	return (weave_refuse(u, type, size, "34000", "portal", name));
@@ -496,6 +499,7 @@ weave_close(struct up *u, uint32_t size, char what, const char *name)
 	struct stmt_name *n;
 	struct portal *p;
 	struct buf out = {0};
+	bool is_held;
 
 	if (what == 'S' && name[0] == '\0') {
 		stmt_unnamed_set(s, NULL);
@@ -506,10 +510,13 @@ weave_close(struct up *u, uint32_t size, char what, const char *name)
 			stmt_name_take_out(s, n);
 	} else {
 		p = portal_find(w, name);
-		if (p == NULL && w->txn == TXN_OPEN &&
-		    weave_leg_of_cursors(s, name) != NULL) {
+		is_held = p == NULL && cursors_is_held(w, name);
+		if (is_held || (p == NULL && w->txn == TXN_OPEN &&
+				   weave_leg_of_cursors(s, name) != NULL)) {
 			enum up_verdict v = server_portal(u, 'C', size, name);
 
+			if (is_held)
+				w->unit.leaves |= SQL_LEAVES_LESS;
 			if (v == UP_PASS)
 				cursors_close(w, name);
 			return (v);

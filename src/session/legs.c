@@ -131,6 +131,8 @@ leg_drop(struct session *s, struct leg *leg, const char *why)
 	if (l == NULL)
 		return;
 	INVARIANT(l != s->link);
+	if (anchor_settles(s, l))
+		return;
 	if (l->state == LINK_LENT) {
 		l->user = NULL;
 		if (l->stream.is_paused)
@@ -165,6 +167,10 @@ parked_gone(struct session *s, struct link *l, const char *why)
 	session_log(s, LOG_WARNING_, "lost %s: %s", l->name, why);
 	if (leg != NULL)
 		leg_forget(w, leg);
+	if (anchors_lost(s, l)) {
+		session_close(s, fault_info(F_LINK_LOST)->sqlstate, why);
+		return;
+	}
 	w->is_doomed |= was_open;
 	if (s->state == SESSION_WEAVING && w->run->then == THEN_ROLLBACK) {
 		/* What was lost is rolled back. */
@@ -234,7 +240,7 @@ parked_lost(struct link *l, const char *why)
 	parked_gone(l->user_arg, l, why);
 }
 
-static const struct link_user parked_user = {
+const struct link_user legs_parked_user = {
     .bytes = parked_bytes,
     .drained = parked_drained,
     .lost = parked_lost,
@@ -249,7 +255,7 @@ legs_park(struct session *s)
 		return;
 	(void)leg_note(s, l);
 	session_settle_vars(s, l);
-	l->user = &parked_user;
+	l->user = &legs_parked_user;
 	s->link = NULL;
 	s->seat = s->weave->home;
 }
@@ -557,11 +563,18 @@ gather_next(struct session *s)
 	}
 	while (w->run->got < w->run->want_count) {
 		struct leg *leg = leg_of_seat(w, w->run->want[w->run->got]);
+		const struct anchor *a;
 		struct link *l;
 
 		if (leg == NULL && w->run->then == THEN_ROLLBACK) {
 			w->run->got++;
 			continue;
+		}
+		if (leg == NULL &&
+		    (a = anchor_of_seat(w, w->run->want[w->run->got])) != NULL) {
+			if (a->step != STEP_NONE)
+				return;
+			leg = leg_note(s, a->link);
 		}
 		if (leg == NULL) {
 			if (w->run->got == 0)
@@ -573,7 +586,7 @@ gather_next(struct session *s)
 			l = pool_lend(w->run->want[w->run->got], &s->waiter, s->vars);
 			if (l == NULL)
 				return;
-			link_lend(l, &parked_user, s);
+			link_lend(l, &legs_parked_user, s);
 			link_serve(l, s->pid);
 			leg = leg_note(s, l);
 		}
@@ -585,10 +598,20 @@ gather_next(struct session *s)
 }
 
 void
+legs_go_on(struct session *s)
+{
+	const struct weave_run *run = s->weave->run;
+
+	if (run->got < run->want_count &&
+	    leg_of_seat(s->weave, run->want[run->got]) == NULL && s->waiter.seat == NULL)
+		gather_next(s);
+}
+
+void
 weave_granted(struct session *s, struct link *l)
 {
 	s->link = NULL;
-	l->user = &parked_user;
+	l->user = &legs_parked_user;
 	(void)leg_note(s, l);
 	gather_next(s);
 }
@@ -705,6 +728,7 @@ enum up_verdict
 weave_take(struct session *s, struct seat *seat, bool is_write)
 {
 	struct weave *w = s->weave;
+	bool usable;
 
 	if (w->txn != TXN_NONE && (is_write || w->unit.saves) && !leg_may_write(w, seat))
 		return (UP_GO_ON);
@@ -720,6 +744,8 @@ weave_take(struct session *s, struct seat *seat, bool is_write)
 	}
 	if (w->txn == TXN_NONE) {
 		s->seat = seat;
+		if (anchor_take(s, seat, &usable))
+			return (usable ? UP_PASS : UP_STOP);
 		if (session_get_link(s))
 			return (UP_PASS);
 		return (refusal_is_set(&w->refusal) ? UP_GO_ON : UP_STOP);
@@ -857,6 +883,7 @@ weave_savepoint(struct session *s, const struct sql_facts *f)
 		said_copy(&frame.session, &w->session);
 		said_copy(&frame.local, &w->local);
 		frame.noted = w->noted;
+		frame.temps = w->temp_count;
 		w->frames =
 		    mem_realloc(w->frames, (w->frame_count + 1) * sizeof(*w->frames));
 		w->frames[w->frame_count++] = frame;
@@ -873,6 +900,7 @@ weave_savepoint(struct session *s, const struct sql_facts *f)
 	said_copy(&w->session, &w->frames[i - 1].session);
 	said_copy(&w->local, &w->frames[i - 1].local);
 	weave_track_back(w, w->frames[i - 1].noted);
+	temps_cut(w, w->frames[i - 1].temps);
 	return (true);
 }
 
@@ -886,6 +914,7 @@ weave_txn_over(struct session *s, bool committed)
 	said_free(&w->saved);
 	said_free(&w->local);
 	portals_free(s);
+	temps_cut(w, 0);
 	weave_savepoints_cut(s, 0);
 	if (w->begin_sql != NULL)
 		w->begin_sql[w->begin_len] = '\0';
@@ -904,7 +933,9 @@ leg_give_up(struct session *s)
 	for (unsigned i = 0; i < w->leg_count; i++) {
 		struct leg *leg = &w->legs[i];
 
-		if (leg->link->state != LINK_RUNNING)
+		/* What holds the session there is not given up with it. */
+		if (leg->link->state != LINK_RUNNING ||
+		    anchor_of_link(w, leg->link) != NULL)
 			continue;
 		w->is_doomed |= leg->is_open;
 		if (leg->is_open)
@@ -946,7 +977,7 @@ legs_keep(struct session *s)
 
 		if (l->state != LINK_LENT)
 			continue;
-		l->user = &parked_user;
+		l->user = &legs_parked_user;
 		l->user_arg = s;
 	}
 }

@@ -118,7 +118,8 @@ vars_applied(struct link *l, void *arg, const struct proto_error_fields *error)
 	/* Cancelled meanwhile: what waits is answered without a server. */
 	if (s->is_refused && s->mode != POOL_SESSION) {
 		(void)session_let_go(s);
-		pool_give(l, false);
+		if (!anchor_moors(s, l))
+			pool_give(l, false);
 	}
 	session_flow(s);
 }
@@ -391,6 +392,8 @@ session_release_if_done(struct session *s)
 		}
 		return;
 	}
+	if (s->weave != NULL && anchors_rest(s))
+		return;
 	(void)session_let_go(s);
 	pool_give(l, link_take_taint(l));
 	if (s->state != SESSION_CLOSED)
@@ -410,6 +413,8 @@ session_link_lost(struct link *l, const char *why)
 		       s->mode != POOL_SESSION && !l->saw_fatal &&
 		       (s->carry == NULL || carry_may_lose(s->carry));
 
+	if (s->weave != NULL && anchors_lost(s, l))
+		goes_on = false;
 	/* The query itself was not sent, and will be. */
 	if (s->prep != NULL && s->prep->is_ahead && s->prep->had_sync)
 		l->wants_sync = false;

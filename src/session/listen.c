@@ -559,7 +559,7 @@ is_between(const struct session *s)
 		return (l == NULL && s->weave->txn == TXN_NONE &&
 			s->state != SESSION_WEAVING);
 	return (l == NULL ||
-		(s->carry != NULL && s->carry->pinned != 0 && l->state == LINK_LENT &&
+		(s->carry != NULL && s->carry->pins.held != 0 && l->state == LINK_LENT &&
 		    s->body_left == 0 && link_is_at_rest(l)));
 }
 

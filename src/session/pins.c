@@ -45,86 +45,112 @@ pin_of_row(const char *name)
 }
 
 void
-pin_note(struct carry *c, unsigned leaves, const char *sql, size_t len)
+pins_note(struct pins *p, unsigned leaves, const char *sql, size_t len)
 {
-	if ((leaves & CARRY_PINS & ~c->pinned) == 0 || c->statement != NULL)
+	if ((leaves & CARRY_PINS & ~p->held) == 0 || p->statement != NULL)
 		return;
 	if (len > STATEMENT_BYTES)
 		for (len = STATEMENT_BYTES; len > 0 && (sql[len] & 0xc0) == 0x80; len--)
 			;
-	c->statement = mem_strn(sql, len);
+	p->statement = mem_strn(sql, len);
 }
 
 bool
-pin_refuses(const struct session *s, unsigned leaves, struct refusal *why)
+pin_refuse(unsigned leaves, const char *hint, struct refusal *why)
 {
 	char *message;
 
-	if (!s->seat->limits.refuses_pins)
-		return (false);
 	for (size_t i = 0; i < ARRAY_LEN(reasons); i++) {
 		if ((leaves & reasons[i].leaves) == 0)
 			continue;
 		message = mem_printf(
 		    "%s would hold the session to its server connection (pin = refuse)",
 		    reasons[i].what);
-		refusal_set(why, "0A000", message, NULL,
-		    "Use a database or login with pool_mode = session, or with "
-		    "pin = allow.");
+		refusal_set(why, "0A000", message, NULL, hint);
 		free(message);
 		return (true);
 	}
 	return (false);
 }
 
-void
-pin_set(struct session *s, unsigned asked, unsigned found)
+bool
+pin_refuses(const struct session *s, unsigned leaves, struct refusal *why)
 {
-	struct carry *c = s->carry;
+	return (s->seat->limits.refuses_pins &&
+		pin_refuse(leaves,
+		    "Use a database or login with pool_mode = session, or with "
+		    "pin = allow.",
+		    why));
+}
 
+void
+pins_set(struct pins *p, struct seat *seat, unsigned asked, unsigned found)
+{
 	for (size_t i = 0; i < ARRAY_LEN(reasons); i++) {
 		const struct reason *r = &reasons[i];
-		struct session_pin *pin = &c->pins[i];
+		struct session_pin *pin = &p->all[i];
 
 		if ((asked & r->leaves) == 0)
 			continue;
 		if ((found & r->leaves) == 0) {
-			c->pinned &= ~r->leaves;
+			p->held &= ~r->leaves;
 			free(pin->statement);
 			*pin = (struct session_pin){0};
-		} else if ((c->pinned & r->leaves) == 0) {
-			c->pinned |= r->leaves;
-			s->seat->metrics.v[r->metric]++;
+		} else if ((p->held & r->leaves) == 0) {
+			p->held |= r->leaves;
+			seat->metrics.v[r->metric]++;
 			pin->reason = r->name;
+			pin->member = seat->pool->database;
 			pin->since_us = clock_us();
 			pin->statement =
-			    mem_str(c->statement != NULL ? c->statement : "");
+			    mem_str(p->statement != NULL ? p->statement : "");
 		}
 	}
 }
 
 void
-pin_forget(struct carry *c)
+pin_set(struct session *s, unsigned asked, unsigned found)
 {
-	free(c->statement);
-	c->statement = NULL;
+	pins_set(&s->carry->pins, s->seat, asked, found);
 }
 
 void
-pin_free(struct carry *c)
+pins_forget(struct pins *p)
 {
-	for (size_t i = 0; i < ARRAY_LEN(reasons); i++)
-		free(c->pins[i].statement);
-	free(c->statement);
+	free(p->statement);
+	p->statement = NULL;
 }
 
-unsigned
-session_pins(const struct session *s, const struct session_pin *out[SESSION_PINS_MAX])
+void
+pins_free(struct pins *p)
 {
-	unsigned count = 0;
+	for (size_t i = 0; i < ARRAY_LEN(reasons); i++)
+		free(p->all[i].statement);
+	free(p->statement);
+}
 
-	for (size_t i = 0; s->carry != NULL && i < ARRAY_LEN(reasons); i++)
-		if ((s->carry->pinned & reasons[i].leaves) != 0)
-			out[count++] = &s->carry->pins[i];
-	return (count);
+/* The n-th; *n: how many more are to be passed. */
+static const struct session_pin *
+pin_at(const struct pins *p, unsigned *n)
+{
+	for (size_t i = 0; i < ARRAY_LEN(reasons); i++)
+		if ((p->held & reasons[i].leaves) != 0 && (*n)-- == 0)
+			return (&p->all[i]);
+	return (NULL);
+}
+
+const struct session_pin *
+session_pin(const struct session *s, unsigned n)
+{
+	const struct session_pin *pin = NULL;
+	const struct anchor *a;
+
+	if (s->carry != NULL)
+		pin = pin_at(&s->carry->pins, &n);
+	if (s->weave == NULL)
+		return (pin);
+	TAILQ_FOREACH(a, &s->weave->anchors, entry)
+		if (pin == NULL)
+			pin = pin_at(&a->pins, &n);
+	return (pin);
 }

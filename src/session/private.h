@@ -18,6 +18,13 @@
 /* And the names of one Bind this many. */
 #define SESSION_NAMES_MAX (1024 * 1024)
 
+/* What holds a session to a link: see carry.h, and anchors.c for virtual databases. */
+struct pins {
+	unsigned held;   /* bits of enum sql_leaves */
+	char *statement; /* that may pin the session; NULL: none */
+	struct session_pin all[SESSION_PINS_MAX]; /* statements owned */
+};
+
 /* The only place that writes session->state. */
 void session_move(struct session *, enum session_state to);
 /* "C-0x12: db/user@1.2.3.4:5678 text" */

@@ -56,7 +56,8 @@ is_free(const struct session *s)
 	const struct weave *w = s->weave;
 
 	return (w->txn == TXN_NONE && !w->unit.is_string && !w->shuns_replicas &&
-		w->knows_level && !w->is_serializable && says_nothing(w));
+		w->knows_level && !w->is_serializable && says_nothing(w) &&
+		!temps_are_any(w));
 }
 
 /* The plan of a statement of these facts again; false: it must be made. */
@@ -112,7 +113,7 @@ repeat_note(struct session *s, const struct sense *sense, const struct route_pla
 	if (plan->memo.member == NULL || !is_free(s) || sense->scan.next != NULL ||
 	    (f->class != SQL_READ && f->class != SQL_WRITE) || f->copies_in ||
 	    f->copies_out || f->sets_pgweave || f->keeps != SQL_KEEPS_NOTHING ||
-	    f->cursor != NULL || weave_is_taint(sense) ||
+	    f->cursor != NULL || weave_is_taint(sense) || anchor_leaves(sense) != 0 ||
 	    sql_prepare_may(sense->scan.sql, sense->scan.len) != 0)
 		return;
 	for (unsigned i = 0; i < f->table_count; i++)

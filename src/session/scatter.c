@@ -17,6 +17,11 @@ scatter_over(struct session *s, const struct refusal *r)
 
 	if (r != NULL)
 		weave_error(s, r, is_extended, false);
+	if (w->is_adrift) {
+		session_close(
+		    s, fault_info(F_LINK_LOST)->sqlstate, fault_info(F_LINK_LOST)->text);
+		return;
+	}
 	/* The links first: who reads the answer may ask at once. */
 	legs_rest(s);
 	if (is_extended || !heed_rest(s, r == NULL))
@@ -73,6 +78,7 @@ fed_lost(void *arg, struct link *l)
 
 	if (leg != NULL)
 		leg_forget(s->weave, leg);
+	(void)anchors_lost(s, l);
 }
 
 static void

@@ -218,9 +218,13 @@ static bool
 is_open_at(void *arg, const struct topo_database *db)
 {
 	const struct weave *w = arg;
+	const struct anchor *a;
 
 	for (unsigned i = 0; i < w->leg_count; i++)
 		if (w->legs[i].is_open && w->legs[i].seat->database == db)
+			return (true);
+	TAILQ_FOREACH(a, &w->anchors, entry)
+		if (((const struct seat *)a->link->place)->database == db)
 			return (true);
 	return (false);
 }
@@ -248,7 +252,9 @@ sense_input(struct session *s, const struct sense *sense, const struct binding *
     struct route_input *in)
 {
 	const struct weave *w = s->weave;
-	bool shuns_replicas = w->shuns_replicas || is_serializable(s);
+	/* A cursor WITH HOLD outlives its transaction, which ends with a rollback on replicas. */
+	bool shuns_replicas = w->shuns_replicas || is_serializable(s) ||
+			      sense->facts->keeps == SQL_KEEPS_CURSOR;
 
 	*in = (struct route_input){
 	    .virt = w->virt,
@@ -266,6 +272,9 @@ sense_input(struct session *s, const struct sense *sense, const struct binding *
 			    !shuns_replicas,
 	    .is_open = is_open_at,
 	    .open_arg = (void *)(uintptr_t)w,
+	    .pinned = temps_are_any(w) ? temps_pinned : NULL,
+	    .pinned_arg = s,
+	    .pinned_at = TAILQ_EMPTY(&w->anchors) ? NULL : temps_pinned_at(s, sense),
 	    .now_us = clock_us(),
 	    .wrote_us = w->virt->causal_reads ? atomic_load(&s->user->wrote_us) : 0,
 	};

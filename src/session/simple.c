@@ -100,6 +100,7 @@ decide_rest(struct up *u, const char *sql, size_t len, struct route_plan *plan,
 
 	s->weave->unit.is_string = at != NULL;
 	weave_made_free(s);
+	temps_cut(s->weave, s->weave->temp_sure);
 	go = weave_decide(s, first, NULL, plan, seat);
 	floats = s->weave->unit.floats;
 	if (go == GO_ONE)

@@ -432,6 +432,7 @@ on_lost(void *arg, struct link *l)
 	struct session *s = arg;
 	struct leg *leg = leg_of_link(s->weave, l);
 
+	(void)anchors_lost(s, l);
 	if (leg == NULL)
 		return;
 	s->weave->is_doomed |= leg->is_open;

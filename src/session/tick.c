@@ -180,6 +180,7 @@ session_tick(struct worker *w, int64_t now)
 	tick_each(&sw->sessions[SESSION_WAITING], now, tick_waiting);
 	tick_each(&sw->sessions[SESSION_WEAVING], now, tick_weaving);
 	weave_hold_tick(w);
+	anchors_tick(w, now);
 	hub_tick(w, now);
 	peer_tick(w, now);
 	if (has_idle_timeout(w))

@@ -120,6 +120,7 @@ weave_begin(struct session *s, const struct topo_virtual *v, const char *member)
 		sw->plan = mem_alloc(sizeof(*sw->plan));
 	s->weave = w;
 	TAILQ_INIT(&w->portals);
+	TAILQ_INIT(&w->anchors);
 	w->plan = sw->plan;
 	w->virt = v;
 	w->name = mem_str(v->name);
@@ -171,6 +172,7 @@ weave_end(struct session *s)
 	}
 	if (weave_split_runs(w))
 		weave_split_end(s);
+	anchors_end(s);
 	for (unsigned i = w->leg_count; i-- > 0;)
 		if (w->legs[i].link == s->link)
 			leg_forget(w, &w->legs[i]);
@@ -220,13 +222,15 @@ weave_world(struct session *s)
 	const struct topo *topo = pool_worker(s->worker)->topo;
 	struct weave *w = s->weave;
 	const struct topo_virtual *v = topo_virtual_find(topo, w->name);
-	bool is_key, was_key;
+	bool is_key, was_key, is_lost = v == NULL || w->home->database == NULL;
+	const struct anchor *a;
 
 	free(w->seats);
 	w->seats = NULL;
 	w->seat_count = 0;
-	if (v == NULL || w->home->database == NULL ||
-	    (w->member != NULL && topo_member_find(v, w->member) == NULL)) {
+	TAILQ_FOREACH(a, &w->anchors, entry)
+		is_lost |= ((const struct seat *)a->link->place)->database == NULL;
+	if (is_lost || (w->member != NULL && topo_member_find(v, w->member) == NULL)) {
 		session_close(s, "57P01", "database configuration changed");
 		return;
 	}

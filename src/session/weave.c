@@ -68,6 +68,7 @@ weave_say_refusal(struct up *u, char type, uint32_t size)
 	s->weave->unit = (struct unit_notes){0};
 	weave_track_drop(s->weave);
 	cursors_miss(s->weave);
+	temps_cut(s->weave, s->weave->temp_sure);
 	weave_error(s, &r, is_extended, !is_extended);
 	refusal_free(&r);
 	weave_unit_over(s);
@@ -248,6 +249,11 @@ weave_message(struct up *u, char type, uint32_t size)
 
 	if (s->state == SESSION_WEAVING)
 		return (UP_STOP);
+	if (UNLIKELY(w->is_adrift)) {
+		session_close(
+		    s, fault_info(F_LINK_LOST)->sqlstate, fault_info(F_LINK_LOST)->text);
+		return (UP_STOP);
+	}
 	if (l != NULL && w->relays)
 		return (weave_relay(u, type, size));
 	if (proto_is_of(type, PROTO_TYPE('d') | PROTO_TYPE('c') | PROTO_TYPE('f')))
@@ -370,6 +376,9 @@ weave_ready(struct session *s, struct link *l, char status)
 		weave_track_anew(w);
 	if (w->noted != 0 || w->unit.discards)
 		weave_track_ready(s, l, status);
+	if (UNLIKELY(w->unit.leaves != 0 || w->unit.discards))
+		anchors_ready(s, l);
+	w->temp_sure = w->temp_count;
 	if (status == 'I') {
 		weave_wrote(s);
 		leg = leg_of_link(w, l);
@@ -384,6 +393,8 @@ weave_ready(struct session *s, struct link *l, char status)
 			weave_savepoints_cut(s, 0);
 		if (w->cursor_count > 0 || !TAILQ_EMPTY(&w->portals))
 			portals_free(s);
+		if (w->temp_count > 0)
+			temps_cut(w, 0);
 	} else
 		weave_in_txn(s, l, status);
 	l->is_tainted |= w->unit.taints || w->unit.awaits_run;

@@ -18,6 +18,8 @@
  *   said.c     the settings pgweave.…
  *   track.c    what the client sets, which follows it from link to link
  *   heed.c     LISTEN and UNLISTEN
+ *   anchors.c  links that the session keeps beyond its transactions
+ *   temps.c    names of temporary tables, and where they are
  *   virtual.c  a session comes, lives through reloads, leaves
  *
  * A unit is a simple query, or an extended batch up to its Sync. A unit begins when nothing is
@@ -175,6 +177,7 @@ struct said_frame {
 	char *name;
 	struct said session, local;
 	uint64_t noted; /* of what the transaction has set */
+	unsigned temps; /* of temporary tables */
 };
 
 struct portal {
@@ -199,6 +202,28 @@ struct seat_known {
 struct weave_cursor {
 	char *name;
 	const struct seat *seat; /* NULL: of the unit that is about to run */
+};
+
+/* A link that the session keeps beyond its transactions, as long as its server says that something
+ * is there which cannot go to another. At most one of a seat. */
+struct anchor {
+	TAILQ_ENTRY(anchor) entry;
+	struct session *s;
+	struct link *link; /* s->link, a leg's, or parked here: LENT or RUNNING */
+	unsigned touched;  /* bits of enum sql_leaves, since the server was asked */
+	unsigned drops;    /* what is to go there, by the same bits */
+	unsigned found;
+	enum {
+		STEP_NONE,
+		STEP_ROLLBACK,
+		STEP_DISCARD,
+		STEP_ASK
+	} step;           /* runs on the link */
+	bool is_settling; /* it is parked, and the session's next message waits for it */
+	struct pins pins;
+	char **tables; /* temporary ones */
+	char **cursors;
+	unsigned table_count, cursor_count;
 };
 
 /* One for each worker. */
@@ -270,6 +295,14 @@ struct weave {
 	TAILQ_HEAD(, portal) portals;
 	struct weave_cursor *cursors; /* the oldest first */
 	unsigned cursor_count;
+	TAILQ_HEAD(, anchor) anchors;
+	unsigned leaves_drop; /* what the unit has dropped wherever it is: bits */
+	bool is_adrift;       /* an anchor was lost: the session ends */
+	char *pinner;         /* the statement that may have pinned it; or NULL */
+	/* Temporary tables made and dropped since the servers were asked, the oldest first. */
+	struct temp *temps;
+	unsigned temp_count, temp_sure; /* sure: those of units that have run */
+	const struct seat *decided;     /* where the route has led last */
 	char *routed; /* where the last statement went: names of members; or NULL */
 	size_t routed_room;
 	/* the unit */
@@ -288,6 +321,8 @@ struct weave {
 		bool rolls_back;  /* ROLLBACK, not to a savepoint */
 		bool resets_all;  /* RESET ALL */
 		bool taints;      /* leaves something in the server's session */
+		unsigned leaves;  /* what may pin the session, or not any more: bits */
+		unsigned drops;   /* what goes wherever it is: bits */
 		bool binds_named; /* what is bound has a portal with a name */
 		bool
 		    awaits_run; /* what was noted is bound, and its Execute has not come */
@@ -463,10 +498,60 @@ void cursors_miss(struct weave *);
 void cursors_land(struct weave *, const struct seat *);
 void cursors_free(struct weave *);
 bool cursors_is_elsewhere(struct weave *, const char *name, const struct seat *);
+/* One WITH HOLD, of an earlier transaction. */
+bool cursors_is_held(struct weave *, const char *name);
 /* False: another leg has that name, the refusal is set. */
 bool cursors_may_open(struct weave *, const char *name, const struct seat *);
 /* The leg that a portal or cursor of that name is on, as far as is known. */
 struct leg *weave_leg_of_cursors(struct session *, const char *name);
+
+/* ---- anchors.c ---- */
+
+/* What can be asked about. */
+#define ANCHOR_PINS (SQL_LEAVES_TABLE | SQL_LEAVES_CURSOR | SQL_LEAVES_LOCK)
+struct anchor *anchor_of_link(const struct weave *, const struct link *);
+struct anchor *anchor_of_seat(const struct weave *, const struct seat *);
+/* What a statement may leave there: bits of ANCHOR_PINS, and SQL_LEAVES_LESS. */
+unsigned anchor_leaves(const struct sense *);
+/* The statement is about to run: what it may leave, or take away. */
+void anchors_note(struct session *, const struct sense *);
+/* Whether the statement may pin the session at that seat; or the refusal says why not. */
+bool anchors_may_pin(struct session *, const struct sense *, const struct seat *);
+/* ReadyForQuery of a unit on that link. */
+void anchors_ready(struct session *, struct link *);
+/* The seat's link that the session keeps is s->link now. False: there is none. *usable: at
+ * once. */
+bool anchor_take(struct session *, const struct seat *, bool *usable);
+/* The link, of which the session has let go, stays parked. False: it is not kept. */
+bool anchor_moors(struct session *, struct link *);
+/* s->link is at rest: true when the session keeps it, or something is being asked there. */
+bool anchors_rest(struct session *);
+/* A leg is over: the link is made ready to stay. False: it is not kept, or cannot be any more (and
+ * is none now). */
+bool anchor_settles(struct session *, struct link *);
+/* The link is gone, and what was there. True: the session cannot go on. */
+bool anchors_lost(struct session *, struct link *);
+/* The session ends: those that it has parked go back. */
+void anchors_end(struct session *);
+/* Where the route leads, another server answers for the member of an anchor: the refusal is set. */
+bool anchors_are_stale(
+    struct session *, const struct topo_database *, const struct seat *);
+void anchors_tick(struct worker *, int64_t now_us);
+
+/* ---- temps.c ---- */
+
+/* The statement is about to run where the route has led. */
+void temps_note(struct session *, const struct sense *, unsigned leaves);
+/* ROLLBACK TO; a unit that is looked at from its beginning; the transaction is over. */
+void temps_cut(struct weave *, unsigned count);
+bool temps_are_any(const struct weave *);
+/* The member to which the seat belongs; or NULL. */
+const struct topo_database *member_of_seat(const struct weave *, const struct seat *);
+/* What the route asks (arg: the session). */
+const struct topo_database *temps_pinned(void *arg, const struct sql_table *);
+const struct topo_database *temps_pinned_at(const struct session *, const struct sense *);
+/* The seat that has a cursor WITH HOLD of that name; or NULL. */
+struct seat *seat_of_held(const struct weave *, const char *cursor);
 
 /* ---- simple.c ---- */
 
@@ -560,6 +645,10 @@ void leg_drop(struct session *, struct leg *, const char *why);
 void legs_drop(struct session *, const struct leg *but, const char *why);
 /* s->link is parked. */
 void legs_park(struct session *);
+/* Who hears of links that are. */
+extern const struct link_user legs_parked_user;
+/* A link is there for whom legs_gather() waits. */
+void legs_go_on(struct session *);
 /* The leg's link is s->link again. */
 void legs_unpark(struct session *, struct leg *);
 /* All legs answer to the session again. */

@@ -47,7 +47,7 @@ COLUMNS = {
     "VERSION": "version",
     "TOTALS": "name value",
     "STATE": "key value",
-    "PINS": "client database reason since statement",
+    "PINS": "client database reason since statement member",
     "WORKERS": "worker clients links statements loop_lag_us cpu_ms shared healed",
 }
 LISTS = ("databases users pools free_clients used_clients login_clients free_servers used_servers "

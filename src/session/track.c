@@ -704,21 +704,33 @@ note_later(const struct weave *w, const char *name, uint64_t at)
 	return (NULL);
 }
 
-/* The value, below what was said of it for the transaction alone. */
+/* The value, below what was said of it for the transaction alone; if that was a RESET, it is the
+ * same. */
 static void
 note_below(struct weave *w, const char *name, const char *value, bool is_local,
     const struct track_note *later)
 {
 	struct track_note local = {.kind = NOTE_SET, .is_local = true};
+	bool has_local = later != NULL && later->value != NULL;
 
-	if (later != NULL) {
+	if (has_local) {
 		local.name = mem_str(later->name);
-		local.value = later->value != NULL ? mem_str(later->value) : NULL;
+		local.value = mem_str(later->value);
 		local.sql = mem_str(later->sql);
 	}
 	(void)note_config(w, name, value, is_local);
-	if (later != NULL)
+	if (has_local)
 		(void)note_add(w, local);
+}
+
+/* The first one. */
+static const struct track_note *
+note_behind(const struct weave *w, uint64_t at)
+{
+	for (unsigned i = 0; i < w->note_count; i++)
+		if (w->notes[i].at > at)
+			return (&w->notes[i]);
+	return (NULL);
 }
 
 /* What a RESET goes back to is what the client asked for when it connected: to be told to the
@@ -773,6 +785,7 @@ weave_track_ready(struct session *s, struct link *l, char status)
 	bool has_failed = w->unit.has_failed;
 	uint64_t sure = w->noted_sure, noted;
 	bool has_ended = ends_pass(s, l, has_failed ? w->unit.commits : UINT_MAX);
+	const struct track_note *n;
 	struct leg *leg;
 
 	if (w->unit.discards)
@@ -792,11 +805,10 @@ weave_track_ready(struct session *s, struct link *l, char status)
 		modes_stay(s, sure);
 	leg = leg_note(s, l);
 	leg->told = noted = w->noted;
-	for (unsigned i = 0; i < w->note_count && status == 'T'; i++) {
-		const struct track_note *n = &w->notes[i];
-
-		if (n->at > sure && n->at <= noted && n->kind == NOTE_SET &&
-		    n->value == NULL && !is_mode(n->name))
+	/* Some of those that it adds take the place of others. */
+	while (status == 'T' && (n = note_behind(w, sure)) != NULL && n->at <= noted) {
+		sure = n->at;
+		if (n->kind == NOTE_SET && n->value == NULL && !is_mode(n->name))
 			note_restored(s, l, n);
 	}
 	w->noted_sure = w->noted;

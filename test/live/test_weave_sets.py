@@ -70,7 +70,8 @@ def setting(rnd):
         return f"select set_config('{name}', '{value}', {'true' if local else 'false'})", None
     if kind == 8:
         return "select set_config($1, $2, $3)", (name, value.replace("''", "'"), "t" if local else "f")
-    return rnd.choice([f"reset all; set local {name} = {literal(name, value)}", "reset all"]), None
+    return rnd.choice([f"reset all; set local {name} = {literal(name, value)}", "reset all",
+                       f"reset all; set local {name} to default"]), None
 
 
 def script(rnd):
@@ -292,3 +293,18 @@ def test_a_setting_that_one_member_alone_knows(a, door, made):
     for sql in [here, f"reset {name}", "reset pgweave.database"]:
         a.ask(sql)
     assert a.ask(on("primary", "select 1")) == "T D(1) C(SELECT 1) Z(I)"
+
+
+@pytest.mark.parametrize("order", ["set local {0} to default; reset all", "reset all; set local {0} to default",
+                                   "set local {0} to default; set {0} = '{1}'; reset all"])
+@pytest.mark.parametrize("name,value", [("work_mem", "3MB"), ("TimeZone", "Asia/Tokyo"), ("app.tenant", "7")])
+def test_reset_all_beside_reset_for_now(door, made, order, name, value):
+    """All that the client asked for when it connected is there again, on every leg."""
+    start = {"options": "-cwork_mem=5MB -capp.tenant=start", "TimeZone": "Europe/Oslo"}
+    with Client(door.port, **start) as c:
+        for sql in ["begin", on("primary", LOOK), "set datestyle = 'German'", order.format(name, value)]:
+            c.ask(sql)
+        show = "select current_setting('work_mem'), current_setting('TimeZone'), current_setting('app.tenant'), " \
+               "current_setting('datestyle') from (select count(*) from users) as u"
+        assert [c.query(on(m, show))[0] for m in MEMBERS] == [[["5MB", "Europe/Oslo", "start", "ISO, MDY"]]] * 3
+    activity.await_rest(made)

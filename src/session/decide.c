@@ -670,7 +670,9 @@ weave_note_relayed(struct session *s, const struct sense *sense, const struct bi
 		return;
 	/* Which of several portals runs, and when, is not looked at. */
 	w->unit.taints |= w->unit.binds_named;
+	w->unit.is_unsure |= w->unit.binds_named;
 	w->unit.awaits_run = true;
+	w->unit.awaits_from = noted;
 }
 
 void

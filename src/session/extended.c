@@ -589,7 +589,15 @@ bind_here(struct session *s, const struct sense *sense, const struct binding *b,
 		return (false);
 	portal_free(s, portal_find(w, portal));
 	w->is_bound = true;
-	w->unit.taints |= w->unit.awaits_run;
+	if (w->unit.awaits_run) {
+		w->unit.taints = true;
+		/* The portal is another one now. */
+		if (!w->unit.binds_named && portal[0] == '\0')
+			weave_track_unbound(w, w->unit.awaits_from);
+		else
+			w->unit.is_unsure = true;
+		w->unit.awaits_run = false;
+	}
 	w->unit.binds_named = portal[0] != '\0';
 	w->unit.writes |= writes;
 	cursors_open(w, portal);

@@ -157,6 +157,12 @@ weave_track_drop(struct weave *w)
 }
 
 void
+weave_track_unbound(struct weave *w, uint64_t behind)
+{
+	notes_cut(w, behind);
+}
+
+void
 weave_track_anew(struct weave *w)
 {
 	for (unsigned i = w->note_count; i-- > 0 && w->notes[i].at > w->noted_sure;)
@@ -791,7 +797,8 @@ weave_track_ready(struct session *s, struct link *l, char status)
 	if (w->unit.discards)
 		weave_tracked_set(s, &w->tracked, NULL);
 	if (status == 'I') {
-		notes_end(s, l, w->note_count, !has_failed);
+		notes_end(s, l, w->note_count,
+		    w->unit.is_unsure ? w->unit.ended == ENDED_COMMIT : !has_failed);
 		/* Undone by the server, or not: one cannot tell which of them. */
 		if (has_failed && w->noted > 0)
 			l->vars = vars_with_startup(s->worker, l->vars, NULL);

@@ -372,7 +372,7 @@ weave_ready(struct session *s, struct link *l, char status)
 
 	if (refusal_is_set(&w->refusal))
 		refusal_free(&w->refusal);
-	if (w->unit.awaits_run)
+	if (w->unit.awaits_run || w->unit.is_unsure)
 		weave_track_anew(w);
 	if (w->noted != 0 || w->unit.discards)
 		weave_track_ready(s, l, status);

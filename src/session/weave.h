@@ -326,11 +326,13 @@ struct weave {
 		bool binds_named; /* what is bound has a portal with a name */
 		bool
 		    awaits_run; /* what was noted is bound, and its Execute has not come */
-		bool has_begun;   /* BEGIN that the server runs: next_begin */
-		bool has_failed;  /* an error has come */
-		bool discards;    /* DISCARD ALL has run */
-		unsigned commits; /* transactions that it has committed */
-		bool is_string;   /* of several statements: not one for a replica */
+		bool is_unsure;       /* which of what was noted has run */
+		uint64_t awaits_from; /* it was noted behind this */
+		bool has_begun;       /* BEGIN that the server runs: next_begin */
+		bool has_failed;      /* an error has come */
+		bool discards;        /* DISCARD ALL has run */
+		unsigned commits;     /* transactions that it has committed */
+		bool is_string;       /* of several statements: not one for a replica */
 		bool
 		    floats; /* the statement decided last may go wherever another one does */
 		enum {
@@ -588,6 +590,8 @@ bool weave_track_may_run(struct session *, const struct sense *, const struct bi
 void weave_track_ready(struct session *, struct link *, char status);
 /* The unit does not run. */
 void weave_track_drop(struct weave *);
+/* What was noted behind it was bound and has not run. */
+void weave_track_unbound(struct weave *, uint64_t behind);
 /* It is looked at from its beginning: only what was listened to before it stays. */
 void weave_track_anew(struct weave *);
 /* ROLLBACK TO a savepoint: what was noted behind it does not hold. */

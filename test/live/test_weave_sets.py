@@ -308,3 +308,27 @@ def test_reset_all_beside_reset_for_now(door, made, order, name, value):
                "current_setting('datestyle') from (select count(*) from users) as u"
         assert [c.query(on(m, show))[0] for m in MEMBERS] == [[["5MB", "Europe/Oslo", "start", "ISO, MDY"]]] * 3
     activity.await_rest(made)
+
+
+@pytest.mark.parametrize("portal", ["", "p"])
+@pytest.mark.parametrize("then", ["", "select 1 from (select count(*) from users) as u", "commit", "rollback"])
+@pytest.mark.parametrize("word", ["commit", "rollback"])
+def test_an_end_that_is_bound_and_not_run_ends_nothing(door, made, word, then, portal):
+    """Neither for what was set in the transaction nor for what it listens to."""
+    show = "select current_setting('work_mem') from (select count(*) from users) as u"
+    bound = pg.parse("", word) + pg.bind(portal, "")
+    with Client(door.port) as c, Client(made.port, "bank_p") as direct, Client(door.port) as other:
+        for end in ["commit", "rollback"]:
+            for sql in ["begin", "listen ends", "set work_mem = '9MB'"]:
+                assert c.ask(sql) == direct.ask(sql)
+            batch = bound + (run(then) if then else b"")
+            assert c.say(batch, SYNC) == direct.say(batch, SYNC)
+            heard = c.ask(end), direct.ask(end)
+            assert heard[0].split(" ")[-2:] == heard[1].split(" ")[-2:]
+            is_there = direct.value("select count(*) from pg_listening_channels()") == "1"
+            assert [c.value(on(m, show)) for m in MEMBERS] == [direct.value(show)] * 3
+            other.ask("notify ends")
+            assert ("A" in c.ask("select 1").split()) == is_there
+            for one in c, direct:
+                one.ask("reset work_mem"), one.ask("unlisten *")
+    activity.await_rest(made)

@@ -79,8 +79,9 @@ enum sql_prepare_kind {
 	SQL_PREPARE_DROP, /* DEALLOCATE [PREPARE] name */
 	SQL_PREPARE_DROP_ALL,
 	/* sql_listen_read(): */
-	SQL_PREPARE_LISTEN,  /* LISTEN channel */
-	SQL_PREPARE_UNLISTEN /* UNLISTEN channel, or * */
+	SQL_PREPARE_LISTEN,   /* LISTEN channel */
+	SQL_PREPARE_UNLISTEN, /* UNLISTEN channel, or * */
+	SQL_PREPARE_VIEW      /* sql_view_read() */
 };
 /* Offsets into scan->sql. */
 struct sql_prepare {
@@ -101,6 +102,23 @@ int sql_prepare_may(const char *text, size_t len);
 /* The same for LISTEN and UNLISTEN; at, len: of the whole statement. */
 bool sql_listen_read(const struct sql_scan *, struct sql_prepare *out);
 int sql_listen_may(const char *text, size_t len, bool or_unlisten);
+/* ---- pg_prepared_statements ---- */
+
+/* A query that reads it, perhaps behind EXPLAIN, PREPARE … AS, DECLARE … FOR, COPY (, or CREATE
+ * TABLE … AS: "WITH pg_prepared_statements AS (…) " at that place, or what stands behind the WITH
+ * that is there, means another one. */
+struct sql_view {
+	uint32_t at;
+	bool is_behind_with;
+	bool calls; /* pg_prepared_statement(), whose name is to mean the same */
+	/* As long as the statement, with blanks for pg_catalog. and the parentheses of
+	 * pg_prepared_statement(); NULL: its own. */
+	char *text;
+};
+/* False: the statement is none, and *out is empty. sql_view_free() when true. */
+bool sql_view_read(const struct sql_scan *, struct sql_view *out) MUST_USE;
+void sql_view_free(struct sql_view *);
+
 /* ---- CREATE, ALTER and DROP DATABASE ---- */
 
 /* Of a statement that needs a database without connections, be it as a template: its name, which
@@ -169,8 +187,9 @@ enum sql_leaves {
 	SQL_LEAVES_SEED = 256, /* setseed() */
 	SQL_LEAVES_LESS =
 	    512, /* some of that may be gone: DROP, CLOSE, pg_advisory_unlock() */
-	SQL_LEAVES_UNNAMED = 1024, /* set_config() of a name that is not in the text */
-	SQL_LEAVES_BY_PARAM = 2048 /* the same, but that a parameter is the name */
+	SQL_LEAVES_UNNAMED = 1024,  /* set_config() of a name that is not in the text */
+	SQL_LEAVES_BY_PARAM = 2048, /* the same, but that a parameter is the name */
+	SQL_LEAVES_VIEW = 4096      /* nothing, but it may read pg_prepared_statements */
 };
 /* From tokens alone, and rather too many than too few. */
 unsigned sql_leaves(const struct sql_scan *);
@@ -201,8 +220,9 @@ void sql_config_calls_free(struct sql_config_call *, unsigned count);
 /* PREPARE: LISTEN and UNLISTEN too. */
 enum sql_look { SQL_LOOK_PREPARE = 1, SQL_LOOK_LEAVES = 2 };
 int sql_look(const char *text, size_t have);
-/* Whether the text may call a function that leaves something. */
-bool sql_look_names(const char *text, size_t len);
+/* The same by names anywhere in the text: of functions that leave something, and
+ * pg_prepared_statements (SQL_LOOK_PREPARE). */
+int sql_look_names(const char *text, size_t len);
 
 /* ---- facts ---- */
 

@@ -133,8 +133,8 @@ carry_leaves(const char *sql, size_t len)
 	unsigned leaves;
 	int look = sql_look(sql, len);
 
-	if ((look < 0 || (look & SQL_LOOK_LEAVES) == 0) && !sql_look_names(sql, len) &&
-	    !has_into(sql, len))
+	if ((look < 0 || (look & SQL_LOOK_LEAVES) == 0) &&
+	    sql_look_names(sql, len) == 0 && !has_into(sql, len))
 		return (0);
 	sql_scan(sql, len, &scan);
 	leaves = sql_leaves(&scan);
@@ -159,8 +159,7 @@ carry_look(const char *sql, size_t have, size_t len)
 		return (first > 0 ? first | SQL_LOOK_LEAVES : first);
 	if (have < len)
 		return (-1);
-	if (sql_look_names(sql, len))
-		first |= SQL_LOOK_LEAVES;
+	first |= sql_look_names(sql, len);
 	while (at < end && (at = memchr(at, ';', (size_t)(end - at))) != NULL) {
 		at++;
 		next = sql_look(at, (size_t)(end - at));
@@ -297,7 +296,7 @@ script_read(struct session *s, const char *sql, size_t len, struct script_leaves
 		sql_scan(at, (size_t)(end - at), &scan);
 		at = scan.next;
 		if (!scan.is_empty) {
-			unsigned leaves = sql_leaves(&scan);
+			unsigned leaves = sql_leaves(&scan) & ~(unsigned)SQL_LEAVES_VIEW;
 
 			if (leaves != 0 && is_for_later(s, &scan))
 				leaves = 0;
@@ -564,7 +563,7 @@ carry_parse(struct up *u, uint32_t size)
 		return;
 	sql++;
 	have = strnlen(sql, have - (size_t)(sql - body));
-	leaves = carry_leaves(sql, have);
+	leaves = carry_leaves(sql, have) & ~(unsigned)SQL_LEAVES_VIEW;
 	if (leaves != 0)
 		touch(u->s, leaves, sql, have);
 }

@@ -66,7 +66,7 @@ session_carries(const struct session *s)
 
 /* ---- carry.c ---- */
 
-/* Of a text that Parse has brought. */
+/* Of a text that Parse has brought; SQL_LEAVES_VIEW among them. */
 unsigned carry_leaves(const char *sql, size_t len);
 /* A look at a query string: bits of enum sql_look, or -1: more must be seen. */
 int carry_look(const char *sql, size_t have, size_t len);

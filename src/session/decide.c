@@ -367,7 +367,7 @@ prep_inner_find(struct session *s, const struct sense *sense, struct prep_inner 
 		return (false);
 	if (p.kind == SQL_PREPARE_RUN)
 		st = stmt_named(s, p.name);
-	if (st == NULL || prep_is(st)) {
+	if (st == NULL || prep_nests(st)) {
 		sql_prepare_free(&p);
 		return (false);
 	}

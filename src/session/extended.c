@@ -175,9 +175,12 @@ keep_parse(struct up *u, uint32_t size, const char *name, struct stmt *st)
 		return (weave_refuse(u, 'P', size, "53200",
 		    "prepared statements of this client take too much memory", NULL));
 	}
-	if (name[0] != '\0')
-		stmt_name_add(s, name, st)->is_sure = true;
-	else {
+	if (name[0] != '\0') {
+		struct stmt_name *n = stmt_name_add(s, name, st);
+
+		n->is_sure = true;
+		n->since = prepared_since_now();
+	} else {
 		stmt_unnamed_set(s, st);
 		s->unnamed_token =
 		    ++session_worker(s->worker)->tokens << 8 | (uint64_t)s->worker->index;

@@ -38,6 +38,8 @@ prep_end(struct session *s)
 	if (p->real != NULL)
 		stmt_release(s->worker, p->real);
 	refusal_free(&p->refusal);
+	if (p->said != NULL)
+		stmt_said_release(p->said);
 	free(p->portal);
 	free(p->text);
 	free(p);
@@ -249,7 +251,7 @@ prep_inject(struct up *u, const struct stmt *st)
 	char name[PREPARED_NAME], *text;
 
 	prepared_name(st->id, name);
-	text = mem_printf("PREPARE %s%s AS %s", name, st->declared, stmt_text(st));
+	text = mem_printf("PREPARE %s%s AS %s", name, st->declared, prep_sent(u->s, st));
 	prep_run_own(u, "pgw_prepare", text, st->id);
 	prepared_add(&u->s->link->prepared, st->id, u->s->link->batch);
 	free(text);
@@ -321,6 +323,34 @@ real_of_listen(
 	return (real);
 }
 
+/* What stands behind the name, which may be PREPARE … AS what reads pg_prepared_statements. */
+static void
+put_behind_name(struct session *s, struct buf *text, const struct stmt *st,
+    const struct sql_scan *scan, size_t from)
+{
+	const char *sql = (const char *)st->data, *rest = sql;
+	char *other = NULL, *all = NULL;
+	struct buf with = {0};
+	uint32_t at = 0;
+
+	if (view_put(s, scan, &with, &at, &other)) {
+		at += (uint32_t)(scan->sql - sql);
+		if (other != NULL) {
+			rest = all = mem_strn(sql, st->sql_len);
+			memcpy(all + (scan->sql - sql), other, scan->len);
+		}
+		buf_add(text, rest + from, at - from);
+		prep_edit_add(s->prep, prep_chars(s, (const char *)text->mem, text->len),
+		    with.len, 0);
+		buf_add(text, with.mem, with.len);
+		from = at;
+	}
+	buf_add(text, rest + from, st->sql_len - from);
+	buf_free(&with);
+	free(other);
+	free(all);
+}
+
 /* What the statement's text says, with the name that the link knows in its place. step: what
  * it will do. */
 static struct stmt *
@@ -353,11 +383,13 @@ real_of(struct session *s, const struct stmt *st, struct prep_step *step)
 		step->does = p.kind == SQL_PREPARE_DROP ? PREP_DROP : PREP_NONE;
 		if (step->runs)
 			carry_run(s, n->stmt);
-		if (step->runs && prep_is(n->stmt))
+		if (step->runs && prep_nests(n->stmt))
 			prep_refuse_nested(prep);
+		prep->lists = step->runs && n->stmt->prepare == SQL_PREPARE_VIEW;
 	} else if (p.kind == SQL_PREPARE_MAKE) {
 		step->stmt = prep_intern(s, &scan, &p);
 		step->does = PREP_MAKE;
+		prep->said = stmt_said_make(sql, st->sql_len);
 	}
 	if (step->stmt != NULL) {
 		step->id = step->stmt->id;
@@ -365,9 +397,9 @@ real_of(struct session *s, const struct stmt *st, struct prep_step *step)
 		at = (size_t)(scan.sql - sql) + p.at;
 		buf_add(&text, sql, at);
 		buf_addstr(&text, name);
-		buf_add(&text, sql + at + p.len, st->sql_len - at - p.len);
 		prep_edit_add(prep, prep_chars(s, sql, at), PREPARED_NAME - 1,
 		    prep_chars(s, sql + at, p.len));
+		put_behind_name(s, &text, st, &scan, at + p.len);
 	} else
 		buf_add(&text, sql, st->sql_len);
 	real = real_text(s, st, &text);
@@ -391,7 +423,11 @@ prep_real(struct up *u, const struct stmt *st, const char *portal)
 		p->real = real_of_listen(s, st, portal != NULL, step);
 		return (p->real);
 	}
+	if (st->prepare == SQL_PREPARE_VIEW)
+		return (view_real(u, st, portal));
 	p->real = real_of(s, st, step);
+	if (p->lists && portal != NULL)
+		view_tell(u);
 	n = step->stmt != NULL ? stmt_name_find(s, step->name) : NULL;
 	if (n != NULL && step->does == PREP_NONE)
 		up_ensure(
@@ -443,7 +479,8 @@ before_execute(struct up *u, struct prep_step *step)
 	struct session *s = u->s;
 
 	if (step->does == PREP_MAKE &&
-	    !statements_have_room(s, step->name, step->stmt->sql_len))
+	    !statements_have_room(
+		s, step->name, (size_t)step->stmt->sql_len + s->prep->said->len))
 		return (false);
 	if (step->does == PREP_MAKE && prepared_is_old(&s->link->prepared, step->id))
 		up_forget(u, step->id);
@@ -536,6 +573,7 @@ step_done(struct session *s, struct link *l, const struct prep_step *step)
 			n = stmt_name_add(s, step->name, step->stmt);
 			n->is_sure = true;
 			n->since = prepared_since_now();
+			stmt_name_say(s, n, s->prep->said);
 		}
 		/* FALLTHROUGH */
 	case PREP_TELL:
@@ -659,6 +697,8 @@ prep_error(struct session *s, const struct request *r, const uint8_t *body, size
 	long position;
 
 	p->has_failed |= p->is_ahead;
+	if (p->lists && view_failed(s, r, e, b))
+		return (true);
 	if (p->is_ahead || (p->is_batch && !r->is_prepare && !r->is_ours))
 		return (false);
 	if (refusal_is_set(&p->refusal)) {

@@ -4,6 +4,7 @@
  *
  *   prepare.c  what they mean for a session's names; the extended protocol
  *   script.c   simple queries: the string that the server gets instead, and its answers
+ *   view.c     what reads pg_prepared_statements
  *
  * The session has one namespace for what Parse and PREPARE have made. A link has each
  * statement under the hash of its text, types, and the parameters that the text is read
@@ -75,11 +76,13 @@ struct prep {
 	unsigned rounds;  /* is_ahead: Parses so far */
 	bool is_unlisten; /* the tag that has just come is to be UNLISTEN */
 	bool knows_tag;   /* the last tag was expected, and what it says is noted */
+	bool lists;       /* the link is told what pg_prepared_statements shows */
 	bool may_repeat, repeats, has_repeated;
 	struct prep_step *steps;
 	unsigned count, done;
 	struct prep_edit *edits;
 	unsigned edit_count;
+	struct stmt_said *said; /* where its PREPAREs stand; NULL: not needed yet */
 	char *text; /* the client's, to be run once more; NULL: it cannot be */
 	size_t len;
 	char *portal;      /* is_batch: its last Bind */
@@ -101,6 +104,13 @@ static inline bool
 prep_is(const struct stmt *st)
 {
 	return (st->prepare != SQL_PREPARE_NONE && st->prepare != SQL_PREPARE_DROP_ALL);
+}
+
+/* Not what EXECUTE may run. */
+static inline bool
+prep_nests(const struct stmt *st)
+{
+	return (prep_is(st) && st->prepare != SQL_PREPARE_VIEW);
 }
 
 static inline bool
@@ -151,6 +161,43 @@ bool prep_is_ready(struct up *, const char *sql, size_t len);
 enum up_verdict prep_query(struct up *, const char *said, const char *sent, size_t len);
 /* The same query once more. */
 void prep_repeat(struct session *, struct link *);
+
+/* ---- view.c: pg_prepared_statements ---- */
+
+/* What the server of s->link gets for the statement. */
+const char *view_sent(const struct session *, const struct stmt *);
+static inline const char *
+prep_sent(const struct session *s, const struct stmt *st)
+{
+	return (UNLIKELY(st->views != NULL) ? view_sent(s, st) : stmt_text(st));
+}
+/* prep_real() of a statement that reads it. */
+const struct stmt *view_real(
+    struct up *, const struct stmt *, const char *portal) MUST_USE;
+/* Before such a statement runs, in the same batch: the link is told what the client has
+ * prepared. */
+void view_tell(struct up *);
+/* Whether the link lacks some of it, and has room; and prepares that there. */
+bool view_misses(struct session *);
+void view_ensure(struct up *);
+/* A statement of view_ensure() has failed: what the client gets is in the batch. */
+bool view_failed(struct session *, const struct request *,
+    const struct proto_error_fields *, struct batch *);
+/* Of a query string: what is put into the statement, where, and the text (owned) that stands
+ * for it otherwise (NULL: its own). False: it does not read the view. */
+bool view_put(struct session *, const struct sql_scan *, struct buf *with, uint32_t *at,
+    char **text);
+/* The names of a session, one after the other; NULL: from the first one, and behind the last. */
+struct stmt_name *view_name_next(const struct session *, const struct stmt_name *);
+/* The list of them that a link is told. */
+struct view_list *view_list_begin(void);
+void view_list_name(struct view_list *, const struct stmt_name *);
+/* One that the string is about to make. */
+void view_list_new(
+    struct view_list *, const char *name, const struct stmt *, const struct stmt_said *);
+/* The caller frees it; it needs no quoting. NULL: it is too long, see view_refuse(). */
+char *view_list_end(struct view_list *) MUST_USE;
+void view_refuse(struct prep *);
 
 /* ---- share.c ---- */
 

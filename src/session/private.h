@@ -240,6 +240,11 @@ void batch_flush(struct batch *);
 
 /* ---- statements.c ---- */
 
+/* What servers get for a statement that reads pg_prepared_statements, by what they know of it. */
+#define STMT_VIEWS 3
+struct stmt_views {
+	char *sent[STMT_VIEWS]; /* NULL: not needed yet */
+};
 /* A statement's text and types; one object per worker, for all clients that prepared it. */
 struct stmt {
 	struct table_node node;
@@ -250,14 +255,21 @@ struct stmt {
 	char *clean; /* what servers get, without names of databases; NULL: the text */
 	char *
 	    declared; /* by PREPARE, with these types: "(int, text)" or ""; NULL: by Parse */
-	uint8_t prepare; /* enum sql_prepare_kind: what the text is */
-	bool is_lone;    /* DROP DATABASE … */
+	struct stmt_views *views; /* prepare == SQL_PREPARE_VIEW; else NULL */
+	uint8_t prepare;          /* enum sql_prepare_kind: what the text is */
+	bool is_lone;             /* DROP DATABASE … */
 	bool knows_share;
 	uint8_t share;   /* enum sql_share */
 	uint16_t leaves; /* enum sql_leaves: what it may leave in the server's session */
 	bool knows_taint,
 	    is_taint;   /* whether it leaves something in the server's session */
 	uint8_t data[]; /* text, NUL, types */
+};
+/* A query string with a PREPARE in it. */
+struct stmt_said {
+	unsigned refs;
+	uint32_t len;
+	char text[];
 };
 /* A client's name for one. Lives until nobody waits for an answer about it. */
 struct stmt_name {
@@ -266,8 +278,10 @@ struct stmt_name {
 	unsigned pending;
 	uint32_t batch;              /* of its Parse */
 	struct prepared_since since; /* the client has prepared it */
+	struct stmt_said *said;      /* by PREPARE, in that string; NULL: by Parse */
 	bool is_sure;                /* that Parse has been answered */
 	bool is_listed;
+	bool is_lost; /* a server has refused it since */
 	char name[];
 };
 struct statements {
@@ -289,6 +303,18 @@ stmt_text(const struct stmt *st)
 	return (st->clean != NULL ? st->clean : (const char *)st->data);
 }
 void stmt_release(struct worker *, struct stmt *);
+static inline struct stmt *
+stmt_hold(const struct stmt *st)
+{
+	struct stmt *held = (struct stmt *)(uintptr_t)st;
+
+	held->refs++;
+	return (held);
+}
+struct stmt_said *stmt_said_make(const char *sql, size_t len);
+void stmt_said_release(struct stmt_said *);
+/* The name was given by a PREPARE in that string (NULL: it was not). */
+void stmt_name_say(struct session *, struct stmt_name *, struct stmt_said *);
 struct stmt_name *stmt_name_find(const struct session *, const char *name);
 /* Takes over the reference to stmt. */
 struct stmt_name *stmt_name_add(struct session *, const char *name, struct stmt *);

@@ -43,14 +43,15 @@ prep_look(const struct session *s, const char *sql, size_t have, size_t len)
 		if (look_at(s, at, (size_t)(end - at)) > 0)
 			return (1);
 	}
-	return (0);
+	return ((sql_look_names(sql, len) & SQL_LOOK_PREPARE) != 0);
 }
 
 /* ---- a Parse ahead ---- */
 
-/* What Parse has made cannot be made by PREPARE: its types are numbers. */
+/* What Parse has made cannot be made by PREPARE: its types are numbers. *lists: what the client
+ * has prepared is to be there. */
 static const struct stmt_name *
-missing_of_parse(struct session *s, const char *sql, size_t len)
+missing_of_parse(struct session *s, const char *sql, size_t len, bool *lists)
 {
 	const char *at = sql, *end = sql + len;
 	const struct stmt_name *n, *missing = NULL;
@@ -62,6 +63,7 @@ missing_of_parse(struct session *s, const char *sql, size_t len)
 		at = scan.next;
 		if (sql_prepare_read(&scan, &p)) {
 			n = p.kind == SQL_PREPARE_RUN ? stmt_name_find(s, p.name) : NULL;
+			*lists |= n != NULL && n->stmt->prepare == SQL_PREPARE_VIEW;
 			if (n != NULL && n->stmt->declared == NULL &&
 			    !prepared_touch_proven(
 				&s->link->prepared, n->stmt->id, n->since, 0))
@@ -80,6 +82,7 @@ prep_is_ready(struct up *u, const char *sql, size_t len)
 	struct link *l = s->link;
 	const struct stmt_name *missing;
 	bool had_sync = !l->wants_sync;
+	bool lists = (sql_look_names(sql, len) & SQL_LOOK_PREPARE) != 0;
 	unsigned rounds = 0;
 
 	if (!prep_settle(u))
@@ -87,8 +90,9 @@ prep_is_ready(struct up *u, const char *sql, size_t len)
 	if (s->weave == NULL && l->txn != 'E' && !listen_is_ready(s, sql, len))
 		return (false);
 	/* A server in a failed transaction refuses it, and the query as well. */
-	missing = l->txn != 'E' ? missing_of_parse(s, sql, len) : NULL;
-	if (missing == NULL)
+	missing = l->txn != 'E' ? missing_of_parse(s, sql, len, &lists) : NULL;
+	lists = missing == NULL && lists && view_misses(s);
+	if (missing == NULL && !lists)
 		return (true);
 	if (s->prep != NULL && s->prep->is_ahead) {
 		had_sync = s->prep->had_sync;
@@ -103,7 +107,10 @@ prep_is_ready(struct up *u, const char *sql, size_t len)
 	s->prep->rounds = rounds + 1;
 	s->prep->had_sync = had_sync;
 	up_to_link(u);
-	up_ensure(u, missing->stmt, missing->since, 0);
+	if (lists)
+		view_ensure(u);
+	else
+		up_ensure(u, missing->stmt, missing->since, 0);
 	(void)prep_settle(u);
 	return (false);
 }
@@ -115,7 +122,9 @@ struct script {
 	struct link *l;
 	struct prep *p;
 	const char *said,
-	    *sent; /* as the client has it, and without names of databases */
+	    *sent;     /* as the client has it, and without names of databases */
+	char *blanked; /* the latter, when it is our own */
+	size_t len;
 	struct buf out;
 	uint32_t chars; /* in out */
 	bool has_any;   /* a name in it is ours */
@@ -173,6 +182,108 @@ put_name(struct script *b, const struct prep_step *step, const char *from,
 	put(b, name, PREPARED_NAME - 1);
 	b->has_any = true;
 }
+
+/* ---- what reads pg_prepared_statements ---- */
+
+/* Whether the string has done something with the name. */
+static bool
+is_renamed(const struct script *b, const char *name)
+{
+	for (unsigned i = 0; i < b->p->count; i++) {
+		const struct prep_step *step = &b->p->steps[i];
+
+		if (step->does == PREP_DROP_ALL ||
+		    ((step->does == PREP_MAKE || step->does == PREP_DROP) &&
+			strcmp(step->name, name) == 0))
+			return (true);
+	}
+	return (false);
+}
+
+/* What it has made is still there. */
+static bool
+is_made(const struct script *b, unsigned at)
+{
+	const struct prep_step *step = &b->p->steps[at];
+
+	if (step->does != PREP_MAKE)
+		return (false);
+	for (unsigned i = at + 1; i < b->p->count; i++) {
+		const struct prep_step *later = &b->p->steps[i];
+
+		if (later->does == PREP_DROP_ALL ||
+		    (later->does == PREP_DROP && strcmp(later->name, step->name) == 0))
+			return (false);
+	}
+	return (true);
+}
+
+static const struct stmt_said *
+said_of(struct script *b)
+{
+	if (b->p->said == NULL)
+		b->p->said = stmt_said_make(b->said, b->len);
+	return (b->p->said);
+}
+
+/* What the client will have prepared when the string has come to here. */
+static void
+put_list(struct script *b)
+{
+	struct view_list *list = view_list_begin();
+	const struct stmt_name *n = NULL;
+	char *text, *sql;
+
+	while ((n = view_name_next(b->s, n)) != NULL)
+		if (!is_renamed(b, n->name))
+			view_list_name(list, n);
+	for (unsigned i = 0; i < b->p->count; i++)
+		if (is_made(b, i))
+			view_list_new(
+			    list, b->p->steps[i].name, b->p->steps[i].stmt, said_of(b));
+	text = view_list_end(list);
+	b->has_any = true;
+	if (text == NULL) {
+		b->is_refused = true;
+		view_refuse(b->p);
+		return;
+	}
+	sql = mem_printf("SET LOCAL pgweave.prepared TO '%s';", text);
+	(void)put_own(b, sql);
+	free(sql);
+	free(text);
+}
+
+/* What of the statement is not put yet begins at `from`, and it may read the view: where the rest
+ * begins. runs: it does so now. */
+static const char *
+put_with(struct script *b, const struct sql_scan *scan, const char *from, bool runs)
+{
+	struct buf with = {0};
+	char *other = NULL;
+	uint32_t at;
+
+	if (!view_put(b->s, scan, &with, &at, &other))
+		return (from);
+	if (runs)
+		put_list(b);
+	if (other != NULL) {
+		if (b->blanked == NULL)
+			b->sent = b->blanked = mem_strn(b->sent, b->len);
+		/* Blanks alone: names of databases stay away. */
+		for (uint32_t i = 0; i < scan->len; i++)
+			if (other[i] == ' ')
+				b->blanked[scan->sql - b->said + i] = ' ';
+	}
+	put_said(b, from, (size_t)(scan->sql + at - from));
+	prep_edit_add(b->p, b->chars, with.len, 0);
+	put(b, (const char *)with.mem, with.len);
+	buf_free(&with);
+	free(other);
+	return (scan->sql + at);
+}
+
+/* ---- statements ---- */
 
 static bool
 is_about(const struct prep_step *step, struct hash128 id)
@@ -290,7 +401,8 @@ put_tell(struct script *b, struct stmt *st, struct prepared_since since)
 	else
 		put_room(b);
 	prepared_name(st->id, name);
-	text = mem_printf("PREPARE %s%s AS %s\n;", name, st->declared, stmt_text(st));
+	text =
+	    mem_printf("PREPARE %s%s AS %s\n;", name, st->declared, prep_sent(b->s, st));
 	step = put_own(b, text);
 	b->more++;
 	step->does = PREP_TELL;
@@ -308,7 +420,8 @@ put_make(struct script *b, const struct sql_scan *scan, const struct sql_prepare
 	struct stmt *st = prep_intern(b->s, scan, p);
 	struct prep_step *step;
 
-	if (!statements_have_room(b->s, p->name, st->sql_len))
+	(void)said_of(b);
+	if (!statements_have_room(b->s, p->name, st->sql_len + b->len))
 		refuse(b, "53200",
 		    "prepared statements of this client take too much memory");
 	if (presence_of(b, st->id, (struct prepared_since){0}) != ABSENT)
@@ -333,7 +446,9 @@ put_known(struct script *b, const struct sql_scan *scan, const struct sql_prepar
 
 	if (p->kind == SQL_PREPARE_RUN)
 		carry_run(b->s, st);
-	if (p->kind == SQL_PREPARE_RUN && prep_is(st)) {
+	if (p->kind == SQL_PREPARE_RUN && st->prepare == SQL_PREPARE_VIEW)
+		put_list(b);
+	if (p->kind == SQL_PREPARE_RUN && prep_nests(st)) {
 		b->is_refused = true;
 		prep_refuse_nested(b->p);
 	}
@@ -426,8 +541,11 @@ put_statement(struct script *b, const struct sql_scan *scan, const char *from)
 	}
 	if (!b->s->rewrites || !sql_prepare_read(scan, &p)) {
 		b->is_long |= b->p->count >= SCRIPT_STATEMENTS;
-		if (!b->is_long)
-			(void)prep_step_add(b->p);
+		if (b->is_long)
+			return (rest);
+		if (b->s->rewrites)
+			rest = put_with(b, scan, from, true);
+		(void)prep_step_add(b->p);
 		return (rest);
 	}
 	if (b->is_long || b->p->count >= SCRIPT_STATEMENTS) {
@@ -444,7 +562,7 @@ put_statement(struct script *b, const struct sql_scan *scan, const char *from)
 		rest = scan->sql + p.at + p.len;
 	} else if (p.kind == SQL_PREPARE_MAKE) {
 		put_make(b, scan, &p, from);
-		rest = scan->sql + p.at + p.len;
+		rest = put_with(b, scan, scan->sql + p.at + p.len, false);
 	} else
 		prep_step_add(b->p)->does =
 		    p.kind == SQL_PREPARE_DROP_ALL ? PREP_DROP_ALL : PREP_NONE;
@@ -513,19 +631,24 @@ answer(struct session *s, const char *tag)
 }
 
 static bool
-make_here(struct session *s, const struct sql_scan *scan, const struct sql_prepare *p)
+make_here(struct session *s, const struct sql_scan *scan, const struct sql_prepare *p,
+    const char *said_sql, size_t said_len)
 {
 	struct stmt *st = prep_intern(s, scan, p);
+	struct stmt_said *said;
 	struct stmt_name *n;
 
 	if (!prepared_touch_fresh(&s->link->prepared, st->id, prepared_since_now()) ||
-	    !statements_have_room(s, p->name, st->sql_len)) {
+	    !statements_have_room(s, p->name, st->sql_len + said_len)) {
 		stmt_release(s->worker, st);
 		return (false);
 	}
 	n = stmt_name_add(s, p->name, st);
 	n->is_sure = true;
 	n->since = prepared_since_now();
+	said = stmt_said_make(said_sql, said_len);
+	stmt_name_say(s, n, said);
+	stmt_said_release(said);
 	answer(s, "PREPARE");
 	return (true);
 }
@@ -545,7 +668,7 @@ answer_here(struct session *s, const char *sql, size_t len)
 	if (scan.next == NULL && sql_prepare_read(&scan, &p)) {
 		n = p.name != NULL ? stmt_name_find(s, p.name) : NULL;
 		if (p.kind == SQL_PREPARE_MAKE && n == NULL)
-			is_done = make_here(s, &scan, &p);
+			is_done = make_here(s, &scan, &p, sql, len);
 		else if (p.kind == SQL_PREPARE_DROP && n != NULL) {
 			is_done = true;
 			stmt_name_take_out(s, n);
@@ -576,7 +699,7 @@ prep_query(struct up *u, const char *said, const char *sent, size_t len)
 	struct session *s = u->s;
 	struct link *l = s->link;
 	bool was_ahead = s->prep != NULL && s->prep->is_ahead && s->prep->had_sync;
-	struct script b = {.s = s, .l = l, .said = said, .sent = sent};
+	struct script b = {.s = s, .l = l, .said = said, .sent = sent, .len = len};
 
 	prep_end(s);
 	if (was_ahead)
@@ -585,6 +708,7 @@ prep_query(struct up *u, const char *said, const char *sent, size_t len)
 		return (UP_GO_ON);
 	b.p = prep_begin(s);
 	build(&b, len);
+	free(b.blanked);
 	if (!b.has_any) {
 		prep_end(s);
 		buf_free(&b.out);
@@ -610,13 +734,14 @@ prep_repeat(struct session *s, struct link *l)
 {
 	char *text = s->prep->text;
 	size_t len = s->prep->len;
-	struct script b = {.s = s, .l = l, .said = text, .sent = text};
+	struct script b = {.s = s, .l = l, .said = text, .sent = text, .len = len};
 	struct buf out = {0};
 
 	s->prep->text = NULL;
 	b.p = prep_begin(s);
 	b.p->is_running = true;
 	build(&b, len);
+	free(b.blanked);
 	proto_message(&out, 'Q', b.out.mem, b.out.len);
 	requests_push(&l->requests, REQ_QUERY, ACT_FORWARD);
 	stream_write(&l->stream, out.mem, out.len);

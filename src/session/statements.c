@@ -15,21 +15,26 @@ stmt_same(const struct table_node *n, const void *key)
 	return (st->id.hi == id->hi && st->id.lo == id->lo);
 }
 
-/* PREPARE, EXECUTE or DEALLOCATE, alone in its text. */
+/* PREPARE, EXECUTE, DEALLOCATE or what reads pg_prepared_statements, alone in its text. */
 static enum sql_prepare_kind
-prepare_kind(const char *sql, size_t len)
+prepare_kind(const char *sql, size_t len, bool names_view)
 {
 	enum sql_prepare_kind kind = SQL_PREPARE_NONE;
 	struct sql_prepare p;
+	struct sql_view view;
 	struct sql_scan scan;
 
-	if (sql_prepare_may(sql, len) <= 0 && sql_listen_may(sql, len, true) <= 0)
+	if (!names_view && sql_prepare_may(sql, len) <= 0 &&
+	    sql_listen_may(sql, len, true) <= 0)
 		return (kind);
 	sql_scan(sql, len, &scan);
 	if (scan.next == NULL &&
 	    (sql_prepare_read(&scan, &p) || sql_listen_read(&scan, &p))) {
 		kind = p.kind;
 		sql_prepare_free(&p);
+	} else if (names_view && scan.next == NULL && sql_view_read(&scan, &view)) {
+		kind = SQL_PREPARE_VIEW;
+		sql_view_free(&view);
 	}
 	sql_scan_free(&scan);
 	return (kind);
@@ -53,6 +58,7 @@ stmt_intern_as(struct worker *w, struct hash128 id, const char *sql, size_t sql_
 	struct session_worker *sw = session_worker(w);
 	struct table_node *n = table_find(&sw->known, id.lo, stmt_same, &id);
 	struct stmt *st;
+	unsigned leaves;
 
 	if (n != NULL) {
 		st = CONTAINER_OF(n, struct stmt, node);
@@ -66,11 +72,14 @@ stmt_intern_as(struct worker *w, struct hash128 id, const char *sql, size_t sql_
 	st->types_len = (uint32_t)types_len;
 	memcpy(st->data, sql, sql_len);
 	memcpy(st->data + sql_len + 1, types, types_len);
-	st->prepare = prepare_kind((const char *)st->data, sql_len);
+	leaves = carry_leaves((const char *)st->data, sql_len);
+	st->prepare = prepare_kind(
+	    (const char *)st->data, sql_len, (leaves & SQL_LEAVES_VIEW) != 0);
+	if (st->prepare == SQL_PREPARE_VIEW)
+		st->views = mem_alloc(sizeof(*st->views));
 	st->is_lone = is_lone((const char *)st->data, sql_len);
-	st->leaves = (uint16_t)carry_leaves((const char *)st->data, sql_len);
 	/* Shared listening links hear for it: see listen.h. */
-	st->leaves &= (uint16_t)~SQL_LEAVES_LISTENER;
+	st->leaves = (uint16_t)(leaves & ~(SQL_LEAVES_LISTENER | SQL_LEAVES_VIEW));
 	table_add(&sw->known, &st->node, id.lo);
 	sw->known_bytes += sizeof(*st) + st->sql_len + st->types_len + 1;
 	return (st);
@@ -96,6 +105,9 @@ stmt_release(struct worker *w, struct stmt *st)
 	if (st->sense != NULL)
 		sense_end(st->sense);
 	free(st->sense);
+	for (unsigned i = 0; st->views != NULL && i < STMT_VIEWS; i++)
+		free(st->views->sent[i]);
+	free(st->views);
 	free(st->clean);
 	free(st->declared);
 	free(st);
@@ -138,12 +150,50 @@ stmt_name_add(struct session *s, const char *name, struct stmt *st)
 	return (n);
 }
 
+/* What the name takes of what the client may have. */
+static size_t
+name_cost(const struct stmt_name *n)
+{
+	return (stmt_name_bytes(n->name, n->stmt->sql_len) +
+		(n->said != NULL ? n->said->len : 0));
+}
+
+struct stmt_said *
+stmt_said_make(const char *sql, size_t len)
+{
+	struct stmt_said *said = mem_alloc(sizeof(*said) + len + 1);
+
+	said->refs = 1;
+	said->len = (uint32_t)len;
+	memcpy(said->text, sql, len);
+	return (said);
+}
+
+void
+stmt_said_release(struct stmt_said *said)
+{
+	INVARIANT(said->refs > 0);
+	if (--said->refs == 0)
+		free(said);
+}
+
+void
+stmt_name_say(struct session *s, struct stmt_name *n, struct stmt_said *said)
+{
+	INVARIANT(n->said == NULL && n->is_listed);
+	if (said == NULL)
+		return;
+	said->refs++;
+	n->said = said;
+	s->statements->bytes += said->len;
+}
+
 void
 stmt_name_put_back(struct session *s, struct stmt_name *n)
 {
 	table_add(&s->statements->names, &n->node, hash_bytes(n->name, strlen(n->name)));
 	n->is_listed = true;
-	s->statements->bytes += stmt_name_bytes(n->name, n->stmt->sql_len);
+	s->statements->bytes += name_cost(n);
 }
 
 size_t
@@ -166,6 +216,8 @@ stmt_name_free_if_done(struct session *s, struct stmt_name *n)
 	if (n->is_listed || n->pending > 0)
 		return;
 	stmt_release(s->worker, n->stmt);
+	if (n->said != NULL)
+		stmt_said_release(n->said);
 	free(n);
 }
 
@@ -177,7 +229,7 @@ stmt_name_take_out(struct session *s, struct stmt_name *n)
 	n->is_listed = false;
 	if (s->statements->last == n)
 		s->statements->last = NULL;
-	s->statements->bytes -= stmt_name_bytes(n->name, n->stmt->sql_len);
+	s->statements->bytes -= name_cost(n);
 	stmt_name_free_if_done(s, n);
 }
 

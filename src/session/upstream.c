@@ -107,7 +107,7 @@ up_ensure(
 	if (st->declared != NULL)
 		prep_inject(u, st);
 	else
-		up_prepare(u, st, stmt_text(st), ACT_SKIP);
+		up_prepare(u, st, prep_sent(u->s, st), ACT_SKIP);
 	up_evict(u);
 }
 
@@ -125,7 +125,7 @@ up_ensure_unnamed(struct up *u, const char *portal)
 	else if (s->unnamed_token != 0 ? l->unnamed == s->unnamed_token : l->unnamed == 0)
 		return;
 	if (st != NULL) {
-		proto_parse(batch_make(&u->batch), "", stmt_text(st),
+		proto_parse(batch_make(&u->batch), "", prep_sent(s, st),
 		    st->data + st->sql_len + 1, st->types_len);
 		batch_made(&u->batch);
 		up_owe(u, REQ_PARSE, ACT_SKIP)->is_unnamed = true;
@@ -192,7 +192,7 @@ up_parse_unnamed(struct up *u, const uint8_t *body, size_t have, uint32_t size)
 		return (up_body(u, size + 1, true));
 	s->link->unnamed = s->unnamed_token;
 	if (s->unnamed != NULL && prep_is(s->unnamed))
-		text = stmt_text(prep_real(u, s->unnamed, NULL));
+		text = prep_sent(s, prep_real(u, s->unnamed, NULL));
 	else if (s->unnamed != NULL)
 		text = s->unnamed->clean;
 	r = up_owe(u, REQ_PARSE, ACT_FORWARD);
@@ -280,7 +280,7 @@ up_parse(struct up *u, const uint8_t *body, size_t len, bool is_alone)
 	else {
 		if (prepared_is_old(&s->link->prepared, real->id))
 			up_forget(u, real->id);
-		up_prepare(u, real, stmt_text(real), ACT_FORWARD);
+		up_prepare(u, real, prep_sent(s, real), ACT_FORWARD);
 		r = requests_at(&s->link->requests, s->link->requests.count - 1);
 	}
 	up_about(r, n);

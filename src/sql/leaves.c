@@ -77,6 +77,8 @@ leaves_of_name(const struct sql_walk *w, bool updates)
 		leaves = leaves_of_set_config(next);
 	else if (updates && strcmp(name, "pg_settings") == 0)
 		leaves = SQL_LEAVES_SETTING | SQL_LEAVES_UNNAMED;
+	else if (strncmp(name, "pg_prepared_statement", 21) == 0)
+		leaves = SQL_LEAVES_VIEW;
 	for (size_t i = 0; leaves == 0 && i < ARRAY_LEN(names); i++)
 		if (strcmp(name, names[i].name) == 0 && sql_is_mark(&next, "("))
 			leaves = names[i].leaves;
@@ -476,23 +478,27 @@ sql_look(const char *text, size_t have)
 	}
 }
 
-bool
+int
 sql_look_names(const char *text, size_t len)
 {
 	const char *at = text, *end = text + len;
+	int look = 0;
 
 	while ((at = memchr(at, '_', (size_t)(end - at))) != NULL) {
 		at++;
 		if (end - at < 6)
-			return (false);
+			break;
 		if ((*at | 0x20) == 'c' && at - text >= 4 &&
 		    strncasecmp(at - 4, "set_config", 10) == 0)
-			return (true);
+			look |= SQL_LOOK_LEAVES;
 		if ((*at | 0x20) == 'a' && strncasecmp(at, "adviso", 6) == 0)
-			return (true);
+			look |= SQL_LOOK_LEAVES;
 		if ((*at | 0x20) == 's' && at - text >= 3 && end - at >= 8 &&
 		    strncasecmp(at - 3, "pg_settings", 11) == 0)
-			return (true);
+			look |= SQL_LOOK_LEAVES;
+		if ((*at | 0x20) == 'p' && at - text >= 3 && end - at >= 18 &&
+		    strncasecmp(at - 3, "pg_prepared_statement", 21) == 0)
+			look |= SQL_LOOK_PREPARE;
 	}
-	return (false);
+	return (look);
 }

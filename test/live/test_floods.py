@@ -46,7 +46,7 @@ def test_a_hundred_thousand_statements(door, pg):
             assert c.say(again(f"s{n}"), SYNC) == f"2 D({n}) C(SELECT 1) Z(I)"
         assert c.say(pg_.parse("s5", "select 1"), SYNC) == \
             'E(42P05 prepared statement "s5" already exists) Z(I)'
-        counted = c.ask("select count(*) from pg_prepared_statements where name !~ '^s'")
+        counted = c.ask("select count(*) from (select pg_prepared_statement()) p")
         assert int(counted[4:counted.index(")")]) <= 1000
         if not is_sanitized():
             assert door.rss_kb() - before < 1.0 * MANY

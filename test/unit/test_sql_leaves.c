@@ -219,6 +219,73 @@ first_bytes_are_looked_at(void **state)
 	assert_int_equal(
 	    sql_look("create table t", 14), SQL_LOOK_LEAVES | SQL_LOOK_PREPARE);
 	assert_false(sql_look_names("select a_b, _c, d_ from set_x", 29));
+	assert_int_equal(
+	    sql_look_names("select * from PG_prepared_statements", 36), SQL_LOOK_PREPARE);
+	assert_int_equal(
+	    sql_look_names("select 1 from pg_prepared_statement", 35), SQL_LOOK_PREPARE);
+	assert_int_equal(sql_look_names("select 1 from pg_prepared_xacts", 31), 0);
+}
+
+/* The place is marked with a ^ in what is expected, behind a WITH with a +. */
+static void
+what_reads_prepared_statements_is_found(void **state)
+{
+	static const struct {
+		const char *text, *is;
+	} cases[] = {
+	    {"select 1 from pg_prepared_statements",
+		"^select 1 from pg_prepared_statements"},
+	    {"/* a */ SELECT x.name FROM Pg_Catalog . pg_prepared_statements x",
+		"/* a */ ^SELECT x.name FROM              pg_prepared_statements x"},
+	    {"with recursive a as (select 1) table pg_prepared_statements",
+		"with recursive +a as (select 1) table pg_prepared_statements"},
+	    {"explain (costs off) (table \"pg_prepared_statements\")",
+		"explain (costs off) ^(table \"pg_prepared_statements\")"},
+	    {"prepare p (int) as with a as (select 1) table pg_prepared_statements",
+		"prepare p (int) as with +a as (select 1) table pg_prepared_statements"},
+	    {"declare c cursor with hold for table pg_prepared_statements",
+		"declare c cursor with hold for ^table pg_prepared_statements"},
+	    {"copy (table pg_prepared_statements) to stdout",
+		"copy (^table pg_prepared_statements) to stdout"},
+	    {"create temp table t (a) as table pg_prepared_statements",
+		"create temp table t (a) as ^table pg_prepared_statements"},
+	    {"select 1 from a join pg_prepared_statement ( ) f on true",
+		"^select 1 from a join pg_prepared_statement     f on true"},
+	    {"select (pg_prepared_statement()).name", NULL},
+	    {"create view v as table pg_prepared_statements", NULL},
+	    {"with pg_prepared_statements (a) as (select 1) table pg_prepared_statements",
+		NULL},
+	    {"select 1 from app.pg_prepared_statements", NULL},
+	    {"select 'pg_prepared_statements'", NULL},
+	    {"lock pg_prepared_statements", NULL},
+	    {"with", NULL},
+	    {"explain", NULL},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+		struct buf is = {0};
+		struct sql_view view;
+		struct sql_scan s;
+		const char *text;
+
+		scan(cases[i].text, &s);
+		if (!sql_view_read(&s, &view)) {
+			if (cases[i].is != NULL)
+				fail_msg("not found: %s", cases[i].text);
+			sql_scan_free(&s);
+			continue;
+		}
+		assert_non_null(cases[i].is);
+		text = view.text != NULL ? view.text : s.sql;
+		buf_addf(&is, "%.*s%c%s", (int)view.at, text,
+		    view.is_behind_with ? '+' : '^', text + view.at);
+		buf_add(&is, "", 1);
+		assert_string_equal((char *)is.mem, cases[i].is);
+		buf_free(&is);
+		sql_view_free(&view);
+		sql_scan_free(&s);
+	}
 }
 
 int
@@ -229,6 +296,7 @@ main(void)
 	    cmocka_unit_test(settings_are_named),
 	    cmocka_unit_test(calls_of_set_config_are_read),
 	    cmocka_unit_test(first_bytes_are_looked_at),
+	    cmocka_unit_test(what_reads_prepared_statements_is_found),
 	};
 
 	return (cmocka_run_group_tests(tests, NULL, NULL));

@@ -76,7 +76,8 @@ int become_user(const char *name, char *why, size_t why_len) MUST_USE;
 unsigned descriptors_raise(void);
 /* Takes the listening sockets that the service manager has opened, if any. */
 void sockets_take(void);
-/* Tells systemd, when it listens: "READY=1", "STOPPING=1"… */
-void notify(const char *state);
+/* Tells systemd, when it listens: "READY=1", "STOPPING=1"…; status: what `systemctl status`
+ * shows, or NULL. */
+void notify(const char *state, const char *status);
 
 #endif

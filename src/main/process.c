@@ -162,11 +162,13 @@ sockets_take(void)
 }
 
 void
-notify(const char *state)
+notify(const char *state, const char *status)
 {
 #ifdef HAVE_SYSTEMD
-	sd_notify(0, state);
+	sd_notifyf(0, "%s%s%s", state, status != NULL ? "\nSTATUS=" : "",
+	    status != NULL ? status : "");
 #else
 	(void)state;
+	(void)status;
 #endif
 }

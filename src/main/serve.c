@@ -130,6 +130,19 @@ world_swap(const struct topo *topo, char *why, size_t why_len)
 	return (0);
 }
 
+/* is_fresh: what serves is what the file says. */
+static void
+notify_serving(bool is_fresh)
+{
+	char status[160];
+
+	snprintf(status, sizeof(status), "Serving %zu databases with %u worker%s.%s",
+	    topo_database_count(world), net_worker_count(),
+	    net_worker_count() == 1 ? "" : "s",
+	    is_fresh ? "" : " The last reload failed, see the log.");
+	notify("READY=1", status);
+}
+
 static int
 host_reload(char *why, size_t why_len)
 {
@@ -141,7 +154,7 @@ host_reload(char *why, size_t why_len)
 	/* The time is for Type=notify-reload. */
 	snprintf(
 	    state, sizeof(state), "RELOADING=1\nMONOTONIC_USEC=%" PRId64, clock_us());
-	notify(state);
+	notify(state, "Reading the configuration again.");
 	topo = world_read(path[0] != '\0' ? path : options->config, true, why, why_len);
 	fault = topo == NULL ? F_CONF : world_swap(topo, why, why_len);
 	if (fault == 0)
@@ -150,7 +163,7 @@ host_reload(char *why, size_t why_len)
 		log_info("the configuration was read again");
 	else
 		log_error("reload failed, nothing has changed: %s", why);
-	notify("READY=1");
+	notify_serving(fault == 0);
 	return (fault);
 }
 
@@ -251,15 +264,19 @@ stop_look(evutil_socket_t fd, short what, void *arg)
 static void
 stop_begin(enum stopping how)
 {
+	const char *what = how == DRAINING ? "waiting for transactions to end"
+					   : "waiting for clients to leave";
 	struct timeval every = {.tv_usec = 50000};
+	char status[160];
 
 	if (how == ENDING || stopping >= how) {
 		stop_now();
 		return;
 	}
-	log_info("shutting down: %s", how == DRAINING ? "waiting for transactions to end"
-						      : "waiting for clients to leave");
-	notify("STOPPING=1");
+	log_info("shutting down: %s", what);
+	snprintf(status, sizeof(status), "Shutting down: %s; clients: %u.", what,
+	    session_total());
+	notify("STOPPING=1", status);
 	/* The console, and cancel requests that a peer brings, still have the unix socket. */
 	session_close_doors();
 	net_listen_local(topo_settings(world)->so_reuseport);
@@ -588,7 +605,7 @@ serve(const struct options *o)
 		exit(code);
 	}
 	daemon_ready(EXIT_FINE);
-	notify("READY=1");
+	notify_serving(true);
 	net_run_main();
 	net_join();
 	stored_keys_stop();

@@ -571,15 +571,23 @@ def test_the_service_manager_is_told(proxy, pg, tmp_path):
         s.bind(str(tmp_path / "notify"))
         s.settimeout(10)
         door = proxy(pg, env={"NOTIFY_SOCKET": str(tmp_path / "notify")})
-        assert s.recv(4096) == b"READY=1"
+        serving = s.recv(4096).decode().split("\n")
+        assert serving[0] == "READY=1"
+        assert re.fullmatch(r"STATUS=Serving \d+ databases with 2 workers\.", serving[1])
         began = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
         door.reload()
         said = s.recv(4096).decode().split("\n")
         assert said[0] == "RELOADING=1" and said[1].startswith("MONOTONIC_USEC=")
         assert began <= int(said[1].split("=")[1]) <= began + 20_000_000
-        assert s.recv(4096) == b"READY=1"
+        assert s.recv(4096).decode().split("\n") == serving
+        with open(door.ini, "a") as f:
+            f.write("\nno_such_setting = 1\n")
+        door.signal(signal.SIGHUP)
+        assert s.recv(4096).startswith(b"RELOADING=1")
+        assert s.recv(4096).decode() == "\n".join(serving) + " The last reload failed, see the log."
         door.signal(signal.SIGTERM)
-        assert s.recv(4096) == b"STOPPING=1"
+        assert s.recv(4096) == (b"STOPPING=1\nSTATUS=Shutting down: waiting for clients to leave; "
+                                b"clients: 0.")
         door.wait_exit()
 
 

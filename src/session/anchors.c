@@ -237,6 +237,18 @@ answer_row(void *arg, const uint8_t *p, size_t len)
 	free(kind);
 }
 
+void
+anchor_has_table(struct anchor *a, const char *name, bool has_it)
+{
+	for (unsigned i = a->table_count; i-- > 0;)
+		if (strcmp(a->tables[i], name) == 0) {
+			free(a->tables[i]);
+			a->tables[i] = a->tables[--a->table_count];
+		}
+	if (has_it)
+		add_name(&a->tables, &a->table_count, mem_str(name));
+}
+
 /* The link is at rest, and so is what the session knows of it. */
 static void
 stepped_all(struct anchor *a)

@@ -551,6 +551,7 @@ weave_decide(struct session *s, const struct sense *sense, const struct binding 
 	/* What they reset on one link, they reset for the client. */
 	if (w->txn == TXN_NONE && is_reset_of_all(sense)) {
 		*seat = w->home;
+		w->unit.floats = true;
 		return (GO_ONE);
 	}
 	if (f->keeps == SQL_KEEPS_LISTENER)

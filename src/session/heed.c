@@ -84,6 +84,21 @@ heed_is_ready(struct session *s, const struct sense *sense)
 	return (go);
 }
 
+bool
+heed_follows(struct session *s, const struct sense *sense)
+{
+	struct sql_prepare p;
+
+	if (strcmp(sense->scan.verb, "unlisten") != 0 || !heed_is(sense) ||
+	    s->weave->txn == TXN_FAILED)
+		return (false);
+	INVARIANT(sql_listen_read(&sense->scan, &p));
+	if (s->listens != NULL)
+		weave_track_listen(s->weave, p.name, true);
+	sql_prepare_free(&p);
+	return (true);
+}
+
 void
 heed_run(struct session *s, const struct sense *sense, struct buf *out)
 {

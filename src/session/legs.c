@@ -914,7 +914,10 @@ weave_txn_over(struct session *s, bool committed)
 	said_free(&w->saved);
 	said_free(&w->local);
 	portals_free(s);
-	temps_cut(w, 0);
+	if (committed)
+		temps_hold(w);
+	else
+		temps_cut(w, 0);
 	weave_savepoints_cut(s, 0);
 	if (w->begin_sql != NULL)
 		w->begin_sql[w->begin_len] = '\0';

@@ -193,6 +193,9 @@ bool listen_rest(struct session *);
 
 /* LISTEN_REFUSED: weave->refusal says why. LISTEN_GO of any other statement. */
 enum listen_go heed_is_ready(struct session *, const struct sense *);
+/* An UNLISTEN behind other statements of its string goes with them, to a server to which it means
+ * nothing: it is noted. */
+bool heed_follows(struct session *, const struct sense *);
 void heed_run(struct session *, const struct sense *, struct buf *out);
 /* All of a unit was answered here: outside of a transaction what it said holds, or not. False:
  * the session is closed. */

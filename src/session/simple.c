@@ -61,6 +61,8 @@ decide_other(struct session *s, const struct sense *sense, struct route_plan *pl
 	case SQL_SET:
 	case SQL_EXPLAIN_ROUTE:
 	default:
+		if (heed_follows(s, sense))
+			return (GO_ONE);
 		go = weave_decide(s, sense, NULL, other, &there);
 		if (go == GO_REFUSED)
 			return (go);

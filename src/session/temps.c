@@ -8,12 +8,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define TEMPS_MAX 1024
-
 struct temp {
 	char *name;
-	const struct seat *seat;
-	bool is_gone;
+	const struct seat *seat; /* NULL: it is gone */
 };
 
 void
@@ -30,12 +27,10 @@ temps_cut(struct weave *w, unsigned count)
 }
 
 static void
-add(struct weave *w, const char *name, const struct seat *seat, bool is_gone)
+add(struct weave *w, const char *name, const struct seat *seat)
 {
-	if (w->temp_count == TEMPS_MAX)
-		return;
 	w->temps = mem_realloc(w->temps, (w->temp_count + 1) * sizeof(*w->temps));
-	w->temps[w->temp_count++] = (struct temp){mem_str(name), seat, is_gone};
+	w->temps[w->temp_count++] = (struct temp){mem_str(name), seat};
 }
 
 bool
@@ -68,7 +63,7 @@ seat_of_temp(const struct weave *w, const char *name)
 
 	for (unsigned i = w->temp_count; i-- > 0;)
 		if (strcmp(w->temps[i].name, name) == 0)
-			return (w->temps[i].is_gone ? NULL : w->temps[i].seat);
+			return (w->temps[i].seat);
 	TAILQ_FOREACH(a, &w->anchors, entry)
 		if (is_among(a->tables, a->table_count, name))
 			return (a->link->place);
@@ -84,13 +79,26 @@ temps_note(struct session *s, const struct sense *sense, unsigned leaves)
 
 	for (unsigned i = 0; i < f->table_count; i++) {
 		const struct sql_table *t = &f->tables[i];
+		const struct seat *was = seat_of_temp(w, t->name);
 
 		if (t->is_created && (leaves & SQL_LEAVES_TABLE) != 0 &&
-		    w->decided != NULL)
-			add(w, t->name, w->decided, false);
-		else if (is_drop && seat_of_temp(w, t->name) != NULL)
-			add(w, t->name, NULL, true);
+		    was != w->decided)
+			add(w, t->name, w->decided);
+		else if (is_drop && was != NULL)
+			add(w, t->name, NULL);
 	}
+}
+
+void
+temps_hold(struct weave *w)
+{
+	struct anchor *a;
+
+	for (unsigned i = 0; i < w->temp_count; i++)
+		TAILQ_FOREACH(a, &w->anchors, entry)
+			anchor_has_table(
+			    a, w->temps[i].name, a->link->place == w->temps[i].seat);
+	temps_cut(w, 0);
 }
 
 /* ---- members ---- */

@@ -538,14 +538,18 @@ void anchors_end(struct session *);
 /* Where the route leads, another server answers for the member of an anchor: the refusal is set. */
 bool anchors_are_stale(
     struct session *, const struct topo_database *, const struct seat *);
+/* Until its server is asked. */
+void anchor_has_table(struct anchor *, const char *name, bool has_it);
 void anchors_tick(struct worker *, int64_t now_us);
 
 /* ---- temps.c ---- */
 
 /* The statement is about to run where the route has led. */
 void temps_note(struct session *, const struct sense *, unsigned leaves);
-/* ROLLBACK TO; a unit that is looked at from its beginning; the transaction is over. */
+/* ROLLBACK, also to a savepoint; a unit that is looked at from its beginning. */
 void temps_cut(struct weave *, unsigned count);
+/* It is committed, and another one may have begun: the anchors have what was made. */
+void temps_hold(struct weave *);
 bool temps_are_any(const struct weave *);
 /* The member to which the seat belongs; or NULL. */
 const struct topo_database *member_of_seat(const struct weave *, const struct seat *);

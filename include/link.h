@@ -272,11 +272,12 @@ struct link {
 	struct stream stream;
 	struct worker *worker;
 	const struct link_keeper *keeper;
-	TAILQ_ENTRY(link) entry;      /* the keeper's: all links of a place */
-	TAILQ_ENTRY(link) idle_entry; /* the keeper's: those that are idle */
-	void *place;                  /* the keeper's */
-	struct mail mail;             /* the keeper's: to another worker */
-	uint64_t reconnect;           /* the keeper's */
+	TAILQ_ENTRY(link) entry; /* the keeper's: all links of a place */
+	TAILQ_ENTRY(link)
+	idle_entry;           /* the keeper's: those that are idle; LENT: the user's */
+	void *place;          /* the keeper's */
+	struct mail mail;     /* the keeper's: to another worker */
+	uint64_t reconnect;   /* the keeper's */
 	unsigned move_to;     /* the keeper's: worker to which it is handed over */
 	unsigned host_at;     /* the keeper's: among the database's hosts */
 	struct waiter *owner; /* the keeper's: for whom alone it is opened */

@@ -118,7 +118,8 @@ struct seat {
 	const char *secret; /* for the server; the snapshot's; NULL: none */
 	uint64_t since;     /* links opened from an older snapshot are not fit any more */
 	struct link_list links;
-	struct link_list idle; /* first: came back last */
+	struct link_list idle;   /* first: came back last */
+	struct link_list shared; /* lent to several sessions at once: by their user */
 	TAILQ_HEAD(, waiter) waiters;
 	TAILQ_HEAD(, waiter) own_waiters; /* for links of their own */
 	unsigned own_waiting;
@@ -208,6 +209,10 @@ bool pool_learn(struct seat *);
  * want: parameters that the link should have, when there is a choice. The link is IDLE;
  * the caller lends it to itself with link_lend(). */
 struct link *pool_lend(struct seat *, struct waiter *, const struct vars *want) MUST_USE;
+/* Whether links may be lent without waiting: nobody does, and nothing keeps them back. */
+bool pool_may_lend(const struct seat *);
+/* An idle link with just these parameters, for a caller who does not wait; or NULL. */
+struct link *pool_lend_like(struct seat *, const struct vars *) MUST_USE;
 /* The same for a link that is opened for this waiter alone and that nobody has after it: a
  * walsender. It counts in every limit; an idle link of the pool makes room. own: valid while it
  * waits. What the server answers to the login is what refused() gets. Its user ends it with

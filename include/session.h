@@ -35,6 +35,8 @@ struct fence;
 struct signals;
 struct hub;
 struct carry;
+struct mux;
+struct sql_facts;
 
 #define SESSION_MAGIC 0x53455353U
 struct session {
@@ -73,6 +75,7 @@ struct session {
 	bool knows_it_waits : 1; /* query_wait_notify has come, for this wait */
 	bool is_admin : 1;       /* console: may change things */
 	bool says_pgbouncer : 1; /* console: the name under which it was asked for */
+	bool shuns_mux : 1;      /* its statement comes again, for a link of its own */
 	bool holds_clients : 1;  /* counted in seat, database and user */
 	uint8_t
 	    waits_own; /* for so many things of the proxy's own its next message waits */
@@ -83,6 +86,9 @@ struct session {
 	struct stmt
 	    *unnamed; /* what its unnamed statement is; NULL: none, or too long to keep */
 	struct prep *prep; /* PREPARE, EXECUTE or DEALLOCATE under way; or NULL */
+	struct mux *mux;   /* SHARING: where its statement runs */
+	const struct sql_facts
+	    *timed; /* of the statement under way, which might share a link; or NULL */
 	struct session_login *login; /* until READY */
 	struct cancel_order *order;  /* CANCELLING */
 	struct console *console;     /* CONSOLE */
@@ -148,6 +154,7 @@ struct session_worker {
 	struct buf scratch[2];   /* new bytes of a batch: to the server, to the client */
 	bool is_draining;        /* shutdown: sessions close at their next rest */
 	uint32_t peer_id;        /* as it was at the start; 0: none */
+	TAILQ_HEAD(, mux) mux_spare, mux_unsent;
 	TAILQ_HEAD(, forward) forwards; /* cancel requests on their way to peers */
 };
 static inline struct session_worker *
@@ -177,6 +184,10 @@ const char *session_state_name(enum session_state);
 /* The database's name as the client gave it; "" before it is known. */
 const char *session_database(const struct session *);
 const char *session_user(const struct session *);
+/* The link on which the client's statement runs; NULL: none. */
+const struct link *session_link_now(const struct session *);
+/* For whom a lent link works, to be told from others. */
+const void *session_link_serves(const struct link *);
 /* Statements that the client has prepared under a name. */
 unsigned session_prepared_count(const struct session *);
 /* What holds a session to a link. */

@@ -125,7 +125,7 @@ struct topo_database {
 	struct conf_at at;
 	/* -1 where the database says nothing. */
 	int pool_mode, pin;
-	int64_t share_statements;
+	int64_t share_statements, multiplex;
 	int64_t pool_size, min_pool_size, reserve_pool_size;
 	int64_t max_db_connections, max_db_client_connections;
 	int64_t server_lifetime; /* µs */
@@ -344,6 +344,7 @@ struct topo_login {
 	const struct topo_key *rules; /* of [login x]; NULL: none */
 	/* -1 where nothing is said. */
 	int pool_mode, pin;
+	int64_t multiplex;
 	int64_t pool_size, reserve_pool_size;
 	int64_t max_user_connections, max_user_client_connections;
 	int64_t query_timeout, query_wait_timeout;             /* µs */
@@ -496,7 +497,7 @@ struct topo_limits {
 	int64_t query_timeout, query_wait_timeout; /* µs; 0: no limit, as below */
 	int64_t idle_transaction_timeout, transaction_timeout; /* µs */
 	int64_t client_idle_timeout;                           /* µs */
-	bool share_statements;
+	bool share_statements, multiplex;
 	bool refuses_pins;
 };
 void topo_limits(const struct topo *, const struct topo_database *,

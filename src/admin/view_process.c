@@ -149,12 +149,14 @@ view_workers_visit(struct worker *w, struct show *show)
 {
 	const struct seat *seat;
 	struct timespec cpu = {0};
-	int64_t links = 0, shared = 0, healed = 0;
+	int64_t links = 0, shared = 0, healed = 0, multiplexed = 0, moved = 0;
 
 	TAILQ_FOREACH(seat, &pool_worker(w)->seats, entry) {
 		links += seat->link_count;
 		shared += (int64_t)seat->metrics.v[M_shared_count];
 		healed += (int64_t)seat->metrics.v[M_healed_count];
+		multiplexed += (int64_t)seat->metrics.v[M_multiplexed_count];
+		moved += (int64_t)seat->metrics.v[M_moved_count];
 	}
 	(void)clock_gettime(CLOCK_THREAD_CPUTIME_ID, &cpu);
 	row_int(show, COL_WORKERS_worker, w->index);
@@ -166,6 +168,8 @@ view_workers_visit(struct worker *w, struct show *show)
 	    show, COL_WORKERS_cpu_ms, (int64_t)cpu.tv_sec * 1000 + cpu.tv_nsec / 1000000);
 	row_int(show, COL_WORKERS_shared, shared);
 	row_int(show, COL_WORKERS_healed, healed);
+	row_int(show, COL_WORKERS_multiplexed, multiplexed);
+	row_int(show, COL_WORKERS_moved, moved);
 	row_end(show);
 }
 

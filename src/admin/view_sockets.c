@@ -80,6 +80,7 @@ client_state(const struct session *s)
 {
 	switch (s->state) {
 	case SESSION_ACTIVE:
+	case SESSION_SHARING:
 	case SESSION_WEAVING:
 		return ("active");
 	case SESSION_IDLE:
@@ -152,7 +153,7 @@ client_row(struct show *show, const struct session *s, const char *state)
 	row_int(show, AT(show, wait_us), wait % 1000000);
 	row_int(show, AT(show, close_needed), 0);
 	row_pointer(show, AT(show, ptr), s);
-	row_pointer(show, AT(show, link), s->link);
+	row_pointer(show, AT(show, link), session_link_now(s));
 	row_int(show, AT(show, remote_pid),
 	    s->addr.family == AF_UNIX ? s->addr.of.peer.pid : 0);
 	row_int(show, AT(show, prepared_statements), session_prepared_count(s));
@@ -185,7 +186,7 @@ server_row(
 	row_int(show, AT(show, wait_us), 0);
 	row_int(show, AT(show, close_needed), pool_is_stale(l));
 	row_pointer(show, AT(show, ptr), l);
-	row_pointer(show, AT(show, link), l->user_arg);
+	row_pointer(show, AT(show, link), session_link_serves(l));
 	row_int(show, AT(show, remote_pid), is_unix ? l->remote.of.peer.pid : l->pid);
 	row_int(show, AT(show, prepared_statements), prepared_count(&l->prepared));
 	row_int(show, AT(show, id), (int64_t)l->id);

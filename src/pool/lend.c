@@ -244,6 +244,35 @@ pool_lend(struct seat *seat, struct waiter *w, const struct vars *want)
 	return (NULL);
 }
 
+bool
+pool_may_lend(const struct seat *seat)
+{
+	const struct pool *pool = seat->pool;
+
+	return (atomic_load_explicit(&pool->waiting, memory_order_relaxed) == 0 &&
+		!atomic_load_explicit(&pool->db->is_paused, memory_order_relaxed) &&
+		!pool_is_closed(seat) && !pool_is_fenced(seat) && seat->database != NULL);
+}
+
+struct link *
+pool_lend_like(struct seat *seat, const struct vars *want)
+{
+	bool in_turn = pool_settings(seat->worker)->server_round_robin;
+	struct link *l =
+	    in_turn ? TAILQ_LAST(&seat->idle, link_list) : TAILQ_FIRST(&seat->idle);
+
+	for (unsigned i = 0; l != NULL && i < LOOK_FOR_VARS; i++) {
+		if (l->vars == want && l->kept_for == NULL && !pool_is_stale(l) &&
+		    !pool_wants_check(l)) {
+			pool_set_idle(l, false);
+			return (l);
+		}
+		l = in_turn ? TAILQ_PREV(l, link_list, idle_entry)
+			    : TAILQ_NEXT(l, idle_entry);
+	}
+	return (NULL);
+}
+
 /* One that is kept for somebody comes last: rather one more is opened, if that does not hang. */
 static struct link *
 take_for_waiters(struct seat *seat)

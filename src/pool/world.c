@@ -79,6 +79,7 @@ pool_seat_as(struct worker *w, const char *dbname, const char *role)
 	seat->used_us = seat->period_start_us = clock_us();
 	TAILQ_INIT(&seat->links);
 	TAILQ_INIT(&seat->idle);
+	TAILQ_INIT(&seat->shared);
 	TAILQ_INIT(&seat->waiters);
 	TAILQ_INIT(&seat->own_waiters);
 	seat_resolve(seat, pw->topo);

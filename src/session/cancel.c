@@ -8,6 +8,7 @@
  * server has closed the one that took it on: then the signal has been sent, and cannot hit
  * what the client does next.
  */
+#include "mux.h"
 #include "weave.h"
 #include <stdlib.h>
 #include <string.h>
@@ -211,7 +212,9 @@ session_cancel_now(struct session *s, void (*done)(void *), void *arg)
 	if (s->state == SESSION_WAITING) {
 		cancel_waiting(s);
 		done(arg);
-	} else if (s->state == SESSION_WEAVING) {
+	} else if (s->state == SESSION_SHARING)
+		mux_cancel(s, done, arg);
+	else if (s->state == SESSION_WEAVING) {
 		weave_cancel(s);
 		done(arg);
 	} else if (s->weave != NULL && s->weave->is_held) {
@@ -252,7 +255,8 @@ session_of_pid(struct worker *w, uint32_t pid)
 
 	return (
 	    s != NULL && (s->state == SESSION_IDLE || s->state == SESSION_WAITING ||
-			     s->state == SESSION_ACTIVE || s->state == SESSION_WEAVING)
+			     s->state == SESSION_ACTIVE || s->state == SESSION_SHARING ||
+			     s->state == SESSION_WEAVING)
 		? s
 		: NULL);
 }

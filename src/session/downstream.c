@@ -12,6 +12,7 @@
  */
 #include "carry.h"
 #include "listen.h"
+#include "mux.h"
 #include <string.h>
 
 #define WHOLE_SMALL                                                                      \
@@ -375,8 +376,8 @@ down_error(struct down *d, const uint8_t *body, uint32_t size)
 }
 
 /* The counter of queries that take about as long: nearly always the first one. */
-static enum metric_id
-query_bucket(int64_t us)
+enum metric_id
+session_query_bucket(int64_t us)
 {
 	static const int64_t bounds_us[] = {
 #define BUCKET(bound_us) bound_us,
@@ -428,8 +429,10 @@ down_ready(struct down *d, const uint8_t *body, uint32_t size)
 	METRIC_INC(m, query_count);
 	if (l->query_us != 0) {
 		METRIC_ADD(m, query_time, now - l->query_us);
-		m->v[query_bucket(now - l->query_us)]++;
+		m->v[session_query_bucket(now - l->query_us)]++;
 	}
+	if (UNLIKELY(s->timed != NULL))
+		mux_timed(s, now - l->query_us);
 	l->query_us = l->requests.count > 0 ? now : 0;
 	if (l->txn != 'I' && s->mode == POOL_STATEMENT) {
 		batch_flush(&d->batch);

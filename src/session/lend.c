@@ -4,6 +4,7 @@
  */
 #include "carry.h"
 #include "listen.h"
+#include "mux.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -24,7 +25,7 @@ session_is_at_work(const struct session *s)
 	/* In the middle of a COPY there is nothing to be done for it. */
 	if (s->state == SESSION_WAITING || s->state == SESSION_WEAVING)
 		return (!weave_split_takes(s));
-	if (s->waits_own)
+	if (s->waits_own || s->state == SESSION_SHARING)
 		return (true);
 	if (s->state != SESSION_ACTIVE || l == NULL || s->body_left > 0 ||
 	    l->is_copying_in)
@@ -49,6 +50,10 @@ session_flow(struct session *s)
 			      l->requests.count >= REQUESTS_MAX));
 	bool hold_link = l != NULL && l->state == LINK_LENT && stream_is_full(&s->stream);
 
+	if (UNLIKELY(s->mux != NULL)) {
+		mux_flow(s->mux);
+		return;
+	}
 	if (s->weave != NULL && s->weave->run != NULL &&
 	    s->weave->run->federation != NULL && !stream_is_full(&s->stream))
 		federate_resume(s->weave->run->federation);
@@ -215,6 +220,8 @@ session_granted(struct waiter *w, struct link *l)
 {
 	struct session *s = CONTAINER_OF(w, struct session, waiter);
 
+	if (UNLIKELY(s->timed != NULL) && mux_granted(s, l))
+		return;
 	(void)session_take(s, l);
 	if (s->state != SESSION_CLOSED)
 		session_flow(s);

@@ -333,6 +333,8 @@ size_t session_feed(struct session *, const uint8_t *p, size_t len);
 size_t session_link_bytes(struct link *, const uint8_t *p, size_t len);
 /* Answers that need no server and whose turn has come. */
 void session_emit_fakes(struct session *, struct batch *);
+/* The counter of queries that take about as long. */
+enum metric_id session_query_bucket(int64_t us);
 /* The server will never do what this request asks. */
 void session_undo_request(struct session *, struct link *, struct request *);
 /* The session will not see the answers any more; the requests stay owed to nobody. */

@@ -13,13 +13,11 @@
 #include "prepare.h"
 #include <string.h>
 
-struct note {
-	uint64_t snapshot, catalogs; /* their generations */
-	const struct topo_virtual *virt;
-	const struct topo_key *key;
-	struct route_memo memo; /* of no member: nothing is noted */
-};
-_Static_assert(sizeof(struct note) <= SQL_NOTE_BYTES, "a note must fit");
+static struct repeat_note *
+note_with(const struct sql_facts *facts)
+{
+	return (&((struct facts_note *)sql_facts_note(facts))->repeat);
+}
 
 static bool
 says_nothing(const struct weave *w)
@@ -31,16 +29,16 @@ says_nothing(const struct weave *w)
 	return (any == 0);
 }
 
-static struct note
+static struct repeat_note
 note_of(const struct session *s)
 {
-	return ((struct note){topo_generation(pool_worker(s->worker)->topo),
+	return ((struct repeat_note){topo_generation(pool_worker(s->worker)->topo),
 	    catalog_generation(catalog_of(s->worker)), s->weave->virt, s->weave->key,
 	    {0}});
 }
 
 static bool
-is_current(const struct session *s, const struct note *n)
+is_current(const struct session *s, const struct repeat_note *n)
 {
 	const struct weave *w = s->weave;
 
@@ -68,7 +66,7 @@ repeat(struct session *s, const struct sql_facts *facts, struct route_plan *plan
 	/* A refusal is worded, though it is not told: it looks for the verb. */
 	static const struct sql_scan no_scan;
 	struct weave *w = s->weave;
-	const struct note *n = sql_facts_note(facts);
+	const struct repeat_note *n = note_with(facts);
 	struct route_input in;
 
 	if (!is_current(s, n))
@@ -108,7 +106,7 @@ void
 repeat_note(struct session *s, const struct sense *sense, const struct route_plan *plan)
 {
 	const struct sql_facts *f = sense->facts;
-	struct note *n = sql_facts_note(f);
+	struct repeat_note *n = note_with(f);
 
 	if (plan->memo.member == NULL || !is_free(s) || sense->scan.next != NULL ||
 	    (f->class != SQL_READ && f->class != SQL_WRITE) || f->copies_in ||

@@ -1,6 +1,7 @@
 /* A session's life: its states, who gets its bytes in which, its end. */
 #include "carry.h"
 #include "listen.h"
+#include "mux.h"
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -154,8 +155,9 @@ session_bytes_once(struct session *s, const uint8_t *p, size_t len)
 			return (weave_split_bytes(s, p, len));
 		stream_pause(&s->stream);
 		return (0);
+	case SESSION_SHARING:
 	case SESSION_WELCOME:
-		/* Not before the greeting. */
+		/* Not before the answer, or the greeting. */
 		stream_pause(&s->stream);
 		return (0);
 	case SESSION_CANCELLING:
@@ -233,7 +235,10 @@ session_init(struct worker *w)
 	TAILQ_INIT(&sw->orphans);
 	TAILQ_INIT(&sw->lookups);
 	w->slot[WORKER_SESSION] = sw;
+	TAILQ_INIT(&sw->mux_spare);
+	TAILQ_INIT(&sw->mux_unsent);
 	worker_on_tick(w, session_tick);
+	worker_on_turn(w, mux_turn);
 	pool_on_world(w, session_on_world);
 }
 
@@ -247,6 +252,7 @@ session_end_all(struct worker *w)
 	for (unsigned i = 0; i < SESSION_CLOSED; i++)
 		while ((s = TAILQ_FIRST(&sw->sessions[i])) != NULL)
 			session_close(s, "57P01", "pooler is shutting down");
+	mux_end_all(w);
 	weave_orphans_end(sw);
 	hub_end_all(w);
 	session_lookups_end(w);
@@ -265,6 +271,7 @@ session_fini(struct worker *w)
 	free(sw->plan);
 	free(sw->sights);
 	kinds_free(sw);
+	mux_fini(sw);
 	free(sw);
 	w->slot[WORKER_SESSION] = NULL;
 }
@@ -334,6 +341,8 @@ session_end(struct session *s, const char *reason)
 	listen_free(s);
 	fence_leave(s);
 	signals_free(s);
+	mux_leave(s);
+	mux_untimed(s);
 	session_give_link(s, "client disconnect while server was not ready");
 	if (s->state == SESSION_CONSOLE)
 		session_console_free(s);

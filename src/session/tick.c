@@ -1,5 +1,6 @@
 /* What time does to sessions. */
 #include "listen.h"
+#include "mux.h"
 
 #define HUNG_UP_US 2000000 /* how long the work of a client goes on that has hung up */
 
@@ -131,6 +132,15 @@ tick_weaving(struct session *s, int64_t now)
 }
 
 static void
+tick_sharing(struct session *s, int64_t now)
+{
+	int64_t max = s->seat->limits.query_timeout;
+
+	if (max > 0 && now - mux_since_us(s) > max)
+		session_close(s, "57014", "query timeout");
+}
+
+static void
 tick_idle(struct session *s, int64_t now)
 {
 	int64_t max = s->seat->limits.client_idle_timeout;
@@ -176,6 +186,9 @@ session_tick(struct worker *w, int64_t now)
 	tick_each(&sw->sessions[SESSION_ACTIVE], now, tick_hung_up);
 	tick_each(&sw->sessions[SESSION_WAITING], now, tick_hung_up);
 	tick_each(&sw->sessions[SESSION_WEAVING], now, tick_hung_up);
+	tick_each(&sw->sessions[SESSION_SHARING], now, tick_hung_up);
+	tick_each(&sw->sessions[SESSION_SHARING], now, tick_sharing);
+	mux_tick(w, now);
 	tick_each(&sw->sessions[SESSION_ACTIVE], now, tick_active);
 	tick_each(&sw->sessions[SESSION_WAITING], now, tick_waiting);
 	tick_each(&sw->sessions[SESSION_WEAVING], now, tick_weaving);

@@ -13,6 +13,7 @@
  */
 #include "carry.h"
 #include "listen.h"
+#include "mux.h"
 #include <string.h>
 
 enum up_verdict
@@ -794,6 +795,9 @@ up_message(struct up *u)
 		if (s->link == NULL && type == 'P' && s->rewrites && s->signals == NULL &&
 		    share_parse_taken(u, size))
 			return (UP_GO_ON);
+		if (s->link == NULL && s->seat->limits.multiplex && type == 'Q' &&
+		    mux_query(u, size))
+			return (UP_STOP);
 		if (s->link == NULL && !session_get_link(s))
 			return (UP_STOP);
 	}
@@ -854,7 +858,8 @@ session_feed(struct session *s, const uint8_t *p, size_t len)
 	METRIC_ADD(&s->seat->metrics, received, u.used);
 	again_sent(&u);
 	if (s->link == NULL) {
-		session_flow(s);
+		if (s->state != SESSION_SHARING)
+			session_flow(s);
 		return (u.used);
 	}
 	batch_flush(&u.batch);

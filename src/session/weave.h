@@ -478,6 +478,21 @@ enum decision weave_route(struct session *, const struct sense *, const struct b
 /* What the statement leaves in the server's session for whoever comes next. */
 bool weave_is_taint(const struct sense *);
 
+/* What is remembered with the facts of statements. */
+struct facts_note {
+	/* repeat.c: where they went; memo.member NULL: nothing is noted. */
+	struct repeat_note {
+		uint64_t snapshot, catalogs; /* their generations */
+		const struct topo_virtual *virt;
+		const struct topo_key *key;
+		struct route_memo memo;
+	} repeat;
+	/* mux.c: */
+	uint32_t run_us; /* how long they took lately; 0: not known */
+	uint8_t fit;     /* whether they may share a link */
+};
+_Static_assert(sizeof(struct facts_note) <= SQL_NOTE_BYTES, "a note must fit");
+
 /* ---- repeat.c ---- */
 
 /* GO_ONE, as it was decided for one like it; false: it must be decided. */

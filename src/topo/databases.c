@@ -39,6 +39,7 @@ static const struct slot slots[] = {
     DB_SLOT(min_pool_size, SLOT_NUMBER),
     DB_SLOT(reserve_pool_size, SLOT_NUMBER),
     DB_SLOT(share_statements, SLOT_NUMBER),
+    DB_SLOT(multiplex, SLOT_NUMBER),
     DB_SLOT(max_db_connections, SLOT_NUMBER),
     DB_SLOT(max_db_client_connections, SLOT_NUMBER),
     DB_SLOT(server_lifetime, SLOT_NUMBER),
@@ -84,6 +85,7 @@ draft_begin(struct draft *d, struct words *w, const char *name, struct conf_at a
 		    .min_pool_size = -1,
 		    .reserve_pool_size = -1,
 		    .share_statements = -1,
+		    .multiplex = -1,
 		    .max_db_connections = -1,
 		    .max_db_client_connections = -1,
 		    .server_lifetime = -1,
@@ -320,6 +322,13 @@ draft_end(struct draft *d, struct words *w, bool is_one_line)
 	if (db->user == NULL && topo_settings(w->topo)->auth_type == AUTH_ANY)
 		conf_warning(w->problems, db->at,
 		    "%s: auth_type = any needs a user for each database, this one has none",
+		    db->name);
+	if (db->multiplex == 1 &&
+	    (db->pool_mode >= 0 ? db->pool_mode
+				: (int)topo_settings(w->topo)->pool_mode) == POOL_SESSION)
+		conf_warning(w->problems, db->at,
+		    "%s: multiplex needs pool_mode = transaction or statement, in session "
+		    "pools it does nothing",
 		    db->name);
 	if (db->region == NULL)
 		db->region = "";

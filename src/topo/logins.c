@@ -143,6 +143,7 @@ read_auth_file(struct topo *t, struct conf_problems *problems)
 static const struct slot slots[] = {
     LOGIN_SLOT(pool_mode, SLOT_MODE),
     LOGIN_SLOT(pin, SLOT_MODE),
+    LOGIN_SLOT(multiplex, SLOT_NUMBER),
     LOGIN_SLOT(pool_size, SLOT_NUMBER),
     LOGIN_SLOT(reserve_pool_size, SLOT_NUMBER),
     LOGIN_SLOT(max_user_connections, SLOT_NUMBER),

@@ -7,9 +7,10 @@
 #include <string.h>
 
 #define LOGIN_SAYS_NOTHING                                                               \
-	.pool_mode = -1, .pin = -1, .pool_size = -1, .reserve_pool_size = -1,            \
-	.max_user_connections = -1, .max_user_client_connections = -1,                   \
-	.query_timeout = -1, .query_wait_timeout = -1, .idle_transaction_timeout = -1,   \
+	.pool_mode = -1, .pin = -1, .multiplex = -1, .pool_size = -1,                    \
+	.reserve_pool_size = -1, .max_user_connections = -1,                             \
+	.max_user_client_connections = -1, .query_timeout = -1,                          \
+	.query_wait_timeout = -1, .idle_transaction_timeout = -1,                        \
 	.transaction_timeout = -1, .client_idle_timeout = -1
 
 /* ---- parts ---- */
@@ -434,6 +435,7 @@ topo_limits(const struct topo *t, const struct topo_database *db,
 		first_said(l->client_idle_timeout, -1, s->client_idle_timeout),
 	    .share_statements =
 		first_said(-1, db->share_statements, s->share_statements) != 0,
+	    .multiplex = first_said(l->multiplex, db->multiplex, 0) != 0,
 	    .refuses_pins = first_said(l->pin, db->pin, PIN_ALLOW) == PIN_REFUSE,
 	};
 	/* PgBouncer: effectively capped at the pool size. */

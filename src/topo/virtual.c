@@ -223,7 +223,7 @@ is_pool_word(const char *key)
 {
 	static const char *const words[] = {"pool_mode", "pool_size", "min_pool_size",
 	    "reserve_pool_size", "reserve_pool", "max_overflow", "max_db_connections",
-	    "max_db_client_connections", "share_statements"};
+	    "max_db_client_connections", "share_statements", "multiplex"};
 
 	for (size_t i = 0; i < ARRAY_LEN(words); i++) {
 		if (strcasecmp(words[i], key) == 0)

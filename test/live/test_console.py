@@ -48,7 +48,8 @@ COLUMNS = {
     "TOTALS": "name value",
     "STATE": "key value",
     "PINS": "client database reason since statement member",
-    "WORKERS": "worker clients links statements loop_lag_us cpu_ms shared healed",
+    "WORKERS": "worker clients links statements loop_lag_us cpu_ms shared healed "
+               "multiplexed moved",
 }
 LISTS = ("databases users pools free_clients used_clients login_clients free_servers used_servers "
          "dns_names dns_zones dns_queries dns_pending").split()

@@ -475,11 +475,11 @@ the_login_is_heard_before_the_database(void **state)
 	    "[databases]\nd = pool_mode=transaction pool_size=31 min_pool_size=2 "
 	    "reserve_pool_size=33 max_db_connections=0 max_db_client_connections=35 "
 	    "server_lifetime=0 query_timeout=39 query_wait_timeout=40 "
-	    "idle_transaction_timeout=41 transaction_timeout=42\ne = host=x\n"
+	    "idle_transaction_timeout=41 transaction_timeout=42 multiplex=on\ne = host=x\n"
 	    "[users]\nu = pool_mode=statement pool_size=1 reserve_pool_size=0 "
 	    "max_user_connections=56 max_user_client_connections=57 query_timeout=0 "
 	    "query_wait_timeout=60 idle_transaction_timeout=61 transaction_timeout=62 "
-	    "client_idle_timeout=63\n",
+	    "client_idle_timeout=63 multiplex=off\n",
 	    NULL);
 	struct topo_limits l;
 
@@ -500,7 +500,9 @@ the_login_is_heard_before_the_database(void **state)
 	assert_int_equal(l.idle_transaction_timeout, 21000000);
 	assert_int_equal(l.transaction_timeout, 22000000);
 	assert_int_equal(l.client_idle_timeout, 23000000);
+	assert_false(l.multiplex);
 	topo_limits(t, topo_database_find(t, "d"), NULL, &l);
+	assert_true(l.multiplex);
 	assert_int_equal(l.pool_mode, POOL_TRANSACTION);
 	assert_int_equal(l.pool_size, 31);
 	assert_int_equal(l.min_pool_size, 2);
@@ -514,6 +516,7 @@ the_login_is_heard_before_the_database(void **state)
 	assert_int_equal(l.transaction_timeout, 42000000);
 	assert_int_equal(l.client_idle_timeout, 23000000);
 	topo_limits(t, topo_database_find(t, "d"), topo_login_find(t, "u"), &l);
+	assert_false(l.multiplex);
 	assert_int_equal(l.pool_mode, POOL_STATEMENT);
 	assert_int_equal(l.pool_size, 1);
 	assert_int_equal(l.min_pool_size, 1);

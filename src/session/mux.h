@@ -1,0 +1,98 @@
+/*
+ * session/mux.h: links that several sessions use at once (multiplex = on), for the session
+ * room's own files.
+ *
+ *   mux.c          who joins, what is sent, who leaves or is moved, what time does
+ *   mux_answers.c  whose an answer is; the end of a link
+ *
+ *   clients   A: select 1   B: select 2   C: select 3      what has come in one turn
+ *   link      select 1 select 2 select 3                   goes out with one write
+ *             1 ready, 2 ready, 3 ready                    and each answer to its client
+ *
+ * Only statements that stand alone, outside a transaction, and are known to be plain reads share
+ * a link, and only with sessions whose settings are the link's. One of which nothing has been
+ * answered can thus be run again elsewhere, and its answer thrown away. How long those of its
+ * kind took is remembered with their facts: what is not known to be quick takes a link of its
+ * own, as everything else does. What is slow all the same holds up those behind it for a moment
+ * only: they are moved.
+ */
+#ifndef SESSION_MUX_H
+#define SESSION_MUX_H
+#include "weave.h"
+
+#define MUX_DEPTH     8 /* statements on one link */
+#define MUX_TEXT_MAX  8192
+#define MUX_TEXTS_MAX 65536 /* then it is to be emptied first */
+/* Behind a statement that has run for so many times multiplex_quick no more are put, and those
+ * that are there are moved. */
+#define MUX_STALL 25
+
+/* One statement on a link. */
+struct mux_entry {
+	struct session *s;             /* NULL: nobody wants the answer any more */
+	const struct sql_facts *facts; /* held */
+	int64_t start_us;
+	uint32_t at, len; /* in mux->texts */
+	uint32_t run_us;  /* that it is expected to take */
+};
+/* Belongs to its link, from the first statement to the last answer. */
+struct mux {
+	TAILQ_ENTRY(mux) entry; /* with something to send, or spare */
+	struct link *link;
+	struct mux_entry ring[MUX_DEPTH];
+	unsigned head, count;
+	struct buf texts; /* of the statements, as their clients have sent them */
+	uint32_t sent;    /* so much of it */
+	uint32_t run_us;  /* that all of them are expected to take */
+	int64_t head_us;  /* since when the server works on the first one */
+	bool is_unsent;   /* on the worker's list */
+	bool is_closed;   /* nobody joins any more */
+	bool is_cut; /* the first one is cancelled, and its client has half a message */
+};
+
+/* ---- mux.c ---- */
+
+/* A simple query of a session without a link. True: it went to a link that others share. */
+bool mux_query(struct up *, uint32_t size);
+/* The session was given the link for a statement that may share it. True: it does, perhaps with
+ * others that wait. */
+bool mux_granted(struct session *, struct link *);
+/* A statement that had a link of its own took so long. */
+void mux_timed(struct session *, int64_t us);
+/* It is not known how long it took. */
+void mux_untimed(struct session *);
+/* The session ends; nobody wants its answer. */
+void mux_leave(struct session *);
+void mux_cancel(struct session *, void (*done)(void *), void *arg);
+/* Since when the session's statement runs there. */
+int64_t mux_since_us(const struct session *);
+/* A session's client reads again, or does not. */
+void mux_flow(struct mux *);
+void mux_tick(struct worker *, int64_t now_us);
+/* Sends what came in this turn. */
+void mux_turn(struct worker *);
+void mux_end_all(struct worker *);
+void mux_fini(struct session_worker *);
+
+/* For mux_answers.c. */
+static inline struct mux_entry *
+mux_at(struct mux *m, unsigned i)
+{
+	return (&m->ring[(m->head + i) % MUX_DEPTH]);
+}
+/* All but the first `stay` are run elsewhere. */
+void mux_move(struct mux *, unsigned stay);
+/* The session is at rest again; its statement is answered, or will not be. */
+void mux_release(struct session *);
+/* The first one is cancelled, and its client hears so. */
+void mux_say_cancelled(struct mux_entry *);
+/* Statements of these facts took so long. */
+void mux_note_run(struct worker *, const struct sql_facts *, int64_t us);
+/* The mux is empty: its link is not the mux's any more. */
+void mux_free(struct mux *);
+
+/* ---- mux_answers.c ---- */
+
+extern const struct link_user mux_link_user;
+
+#endif

@@ -722,7 +722,18 @@ relay_statement(struct up *u, char type, uint32_t size)
 	return (v);
 }
 
-/* Describe, Execute and Close within a batch: of a portal that another member has? */
+/* A portal of another member, or kept here; or a cursor WITH HOLD of another one. */
+static bool
+is_not_here(struct session *s, const char *name)
+{
+	struct weave *w = s->weave;
+
+	return (portal_find(w, name) != NULL ||
+		cursors_is_elsewhere(w, name, s->link->place) ||
+		(cursors_is_held(w, name) && seat_of_held(w, name) != s->link->place));
+}
+
+/* Describe, Execute and Close within a batch: of a portal that is elsewhere? */
 static enum up_verdict
 relay_portal(struct up *u, char type, uint32_t size)
 {
@@ -730,14 +741,16 @@ relay_portal(struct up *u, char type, uint32_t size)
 	struct weave *w = s->weave;
 	const char *name = (const char *)u->p + u->used + PROTO_HEAD;
 	char what = 'P';
+	bool is_any =
+	    w->cursor_count > 0 || !TAILQ_EMPTY(&w->portals) || !TAILQ_EMPTY(&w->anchors);
 
-	if ((w->cursor_count == 0 && !w->unit.awaits_run) || size > SESSION_NAMES_MAX)
+	if ((!is_any && !w->unit.awaits_run) || size > SESSION_NAMES_MAX)
 		return (UP_PASS);
 	if (!is_whole(u, size))
 		return (UP_STOP);
 	if (type == 'E' && size >= 9 && name[0] == '\0')
 		w->unit.awaits_run = false;
-	if (w->cursor_count == 0)
+	if (!is_any)
 		return (UP_PASS);
 	if (type == 'E'
 		? size < 9 || strnlen(name, size - 4) + 5 != size - 4
@@ -745,7 +758,10 @@ relay_portal(struct up *u, char type, uint32_t size)
 		return (UP_PASS);
 	if (what != 'P')
 		return (UP_PASS);
-	if (cursors_is_elsewhere(w, name, s->link->place))
+	/* Closing what is not there is no error. */
+	if (type == 'C')
+		portal_free(s, portal_find(w, name));
+	if (is_not_here(s, name))
 		return (w->is_bound ? doom(u, size) : begin_anew(u));
 	if (type == 'C')
 		cursors_close(w, name);

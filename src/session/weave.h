@@ -389,7 +389,8 @@ weave_follows(const struct session *s, char type)
 	const struct weave *w = s->weave;
 
 	return ((type == 'E' || type == 'D') && w->relays && w->cursor_count == 0 &&
-		s->link != NULL && s->state != SESSION_WEAVING && !w->unit.awaits_run &&
+		TAILQ_EMPTY(&w->portals) && TAILQ_EMPTY(&w->anchors) && s->link != NULL &&
+		s->state != SESSION_WEAVING && !w->unit.awaits_run &&
 		!s->link->skips_to_sync && !refusal_is_set(&w->refusal));
 }
 /* What ReadyForQuery says. */

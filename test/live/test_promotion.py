@@ -180,10 +180,15 @@ def test_the_old_primary_stays_out_until_it_is_a_replica(proxy, pair, pg):
 
 
 def test_a_promotion_beside_a_living_primary(proxy, pair, pg):
-    """The newer timeline wins, whoever is still there."""
+    """The newer timeline wins, whoever is still there; who has a lock at the old one is told."""
     door = group(proxy, pair, pg)
-    promote(pair.replica)
-    until(lambda: writes_to(door) == pair.replica.port, 10 * SLOW)
+    with door.connect("bank") as c:
+        c.execute("select pg_advisory_lock(1)")
+        promote(pair.replica)
+        until(lambda: writes_to(door) == pair.replica.port, 10 * SLOW)
+        with pytest.raises(psycopg.OperationalError, match="session is pinned to") as e:
+            c.execute("insert into ledger (id) values (1)")
+        assert e.value.sqlstate == "08006"
     until(lambda: (health(door, "main")["reason"] or "").endswith("it is not used"), 5)
     # What a reload reads is the same.
     before = door.log().count("configuration was read again")

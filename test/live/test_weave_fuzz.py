@@ -2,7 +2,7 @@
 the same, message by message. All statements belong to one member, or to none.
 
 A script is a dozen units: simple queries, strings of several statements, and batches up to their
-Sync, with transactions, savepoints, cursors, errors at Parse, Bind and Execute, names that are
+Sync, with transactions, savepoints, cursors, temporary tables, locks, errors at Parse, Bind and Execute, names that are
 taken and names that are not there. Every third script is sent in pieces of a few bytes.
 
 What may differ:
@@ -37,13 +37,21 @@ ONE = [
     "values (1), (2)", "select $1::int", "savepoint s", "rollback to s", "release s", "begin", "commit",
     "rollback", "end", "abort", "start transaction read only", "set application_name = 'x'",
     "show application_name", "create temp table if not exists tt (a int) on commit drop",
-    "declare c cursor for select 1", "fetch c", "do $$ begin raise notice 'hi'; end $$"]
+    "declare c cursor for select 1", "fetch c", "do $$ begin raise notice 'hi'; end $$",
+    # what pins
+    "create temp table t1 (a int)", "select count(*) from t1", "drop table t1", "select 1 as a into temp t1",
+    "alter table t1 rename to t2", "drop table if exists t2", "create temp table if not exists fz (a int)",
+    "discard temp", "declare h cursor with hold for values (1), (2), (3)", "fetch h", "close h", "close all",
+    "select pg_advisory_lock_shared(5)", "select pg_advisory_unlock_shared(5)",
+    "select pg_advisory_unlock_all()"]
 FULL = [sql for sql in ONE if sql not in ("", "-- nothing")]
 SEVERAL = [
     "select 1; select 2", "begin; select 1", "select 1; commit", "commit; begin", "select 1/0; select 2",
     "rollback; select 3", "begin; select 1/0; rollback", ";;", "select 1;", "begin; commit",
     "begin; insert into fz values (3); commit; select 4", "rollback; begin", "select 1; begin; select 2",
-    "commit; select 9", "rollback; rollback; select 1"]
+    "commit; select 9", "rollback; rollback; select 1", "discard all",
+    "create temp table t1 (a int); insert into t1 values (2)", "create temp table t1 (a int); select 1/0",
+    "select pg_advisory_lock_shared(5); commit; begin"]
 REFUSED = re.compile(r"E\(0A000 [^)]*(one batch belong|must stand)")
 
 

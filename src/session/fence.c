@@ -11,6 +11,9 @@
  *   RISES    the workers close their links
  *   UP       the statement may go; `is_void`: without a fence, for it will fail
  *   PASSED   it has gone; the next one waits until this is over
+ *
+ * Where statements are not prepared under names of the proxy's own (a session pool) what a Bind
+ * runs is not looked at: then the Parse raises the fence, for what comes next.
  */
 #include "listen.h"
 #include <stdlib.h>
@@ -24,7 +27,7 @@ struct fence {
 	char *site;
 	int64_t up_us;
 	enum { FENCE_ASKS, FENCE_RISES, FENCE_UP, FENCE_PASSED } state;
-	bool is_void;
+	bool is_void, stays;
 };
 
 static void
@@ -119,6 +122,22 @@ fence_leave(struct session *s)
 		session_own_over(s);
 	else
 		fence_drop(f);
+}
+
+void
+fence_stay(struct session *s)
+{
+	if (s->fence != NULL)
+		s->fence->stays = true;
+}
+
+void
+fence_rest(struct session *s)
+{
+	if (!s->fence->stays)
+		fence_leave(s);
+	else
+		s->fence->stays = false;
 }
 
 void

@@ -389,7 +389,7 @@ session_release_if_done(struct session *s)
 		return;
 	}
 	if (UNLIKELY(s->fence != NULL))
-		fence_leave(s);
+		fence_rest(s);
 	if (s->carry != NULL && carry_rest(s))
 		return;
 	if (s->mode == POOL_SESSION) {

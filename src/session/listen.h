@@ -237,6 +237,10 @@ enum up_verdict up_substitute(struct up *, char type, uint32_t size);
 /* The statement may be sent, also if it needs a database without connections; or the message
  * waits. The link is the session's. */
 bool fence_is_ready(struct up *, const char *sql, size_t len);
+/* It was parsed alone, and its Execute goes by unseen: the fence outlasts one rest. */
+void fence_stay(struct session *);
+/* Its link is at rest. */
+void fence_rest(struct session *);
 /* It is over. */
 void fence_leave(struct session *);
 /* The session has one. */

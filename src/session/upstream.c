@@ -636,6 +636,7 @@ up_own_business(struct up *u, char type, uint32_t size)
 {
 	const char *sql = (const char *)u->p + u->used + PROTO_HEAD;
 	size_t have = u->len - u->used - PROTO_HEAD, at = 0;
+	bool is_ahead;
 
 	if (have > size - 4)
 		have = size - 4;
@@ -655,12 +656,17 @@ up_own_business(struct up *u, char type, uint32_t size)
 	if (UNLIKELY(sql_signal_may(sql + at, have - at)) &&
 	    (type == 'P' || !pool_settings(u->s->worker)->disable_pqexec))
 		return (signal_message(u, type, size));
-	if (LIKELY(!sql_lone_may(sql + at, have - at)) ||
-	    (at > 1 && is_for_later(u, size)))
+	if (LIKELY(!sql_lone_may(sql + at, have - at)))
+		return (UP_PASS);
+	is_ahead = at > 1 && is_for_later(u, size);
+	if (is_ahead && u->s->rewrites)
 		return (UP_PASS);
 	/* They are short. */
-	return (fence_is_ready(u, sql + at, strnlen(sql + at, have - at)) ? UP_PASS
-									  : UP_STOP);
+	if (!fence_is_ready(u, sql + at, strnlen(sql + at, have - at)))
+		return (UP_STOP);
+	if (is_ahead)
+		fence_stay(u->s);
+	return (UP_PASS);
 }
 
 static enum up_verdict up_linked(struct up *, char type, uint32_t size);

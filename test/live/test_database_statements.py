@@ -30,21 +30,35 @@ def use(door, dbname):
 
 
 def test_idle_links(door, pg):
-    """By simple queries in one mode, by extended ones in the other."""
+    """By simple queries in one mode, by extended ones and under names in the other."""
     with door.connect("postgres") as c:
+        said = []
+
         def run(sql):
-            if door.settings[4]["pool_mode"] == "session":
-                r = c.pgconn.exec_params(sql.encode(), [])
-                assert r.status == psycopg.pq.ExecStatus.COMMAND_OK, r.error_message
-            else:
+            said.append(sql.encode())
+            if door.settings[4]["pool_mode"] != "session":
                 c.execute(sql)
+                return
+            if len(said) % 2:
+                r = c.pgconn.exec_params(said[-1], [])
+            else:
+                name = b"s%d" % len(said)
+                r = c.pgconn.prepare(name, said[-1])
+                assert r.status == psycopg.pq.ExecStatus.COMMAND_OK, r.error_message
+                r = c.pgconn.exec_prepared(name, [])
+            assert r.status == psycopg.pq.ExecStatus.COMMAND_OK, r.error_message
 
         use(door, "tpl")
         run("create database copy template = tpl")
         use(door, "copy")
         run("alter database copy rename to \"Copy 2\"")
         use(door, "Copy 2")
-        run("/* first */ drop database \"Copy 2\"")
+        run("alter database \"Copy 2\" rename to copy")
+        use(door, "copy")
+        run("/* first */ drop database copy")
+        run("create database copy template = tpl")
+        use(door, "copy")
+        run("drop database copy")
         # What was closed comes again.
         with door.connect("tpl") as t:
             assert t.execute("select current_database()").fetchone() == ("tpl",)

@@ -578,7 +578,11 @@ decide_by_pin(struct route_work *w)
 	const char *list, *one;
 
 	if (w->in->pinned_at != NULL) {
-		(void)route_one(w, w->in->pinned_at, ROUTE_BY_PIN);
+		if (route_may(w->in->key, w->own, w->in->pinned_at))
+			(void)route_one(w, w->in->pinned_at, ROUTE_BY_PIN);
+		else
+			(void)route_denied(
+			    w, w->in->pinned_at, "What the statement names is there.");
 		return (true);
 	}
 	if (!names_pinned(w))

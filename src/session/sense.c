@@ -223,6 +223,9 @@ is_open_at(void *arg, const struct topo_database *db)
 	for (unsigned i = 0; i < w->leg_count; i++)
 		if (w->legs[i].is_open && w->legs[i].seat->database == db)
 			return (true);
+	/* What reads alone need not go on there. */
+	if (w->txn != TXN_NONE && w->is_read_only)
+		return (false);
 	TAILQ_FOREACH(a, &w->anchors, entry)
 		if (((const struct seat *)a->link->place)->database == db)
 			return (true);

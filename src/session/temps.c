@@ -8,6 +8,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* topo refuses circles. */
+#define FALLBACKS_MAX 16
+
 struct temp {
 	char *name;
 	const struct seat *seat; /* NULL: it is gone */
@@ -103,6 +106,20 @@ temps_hold(struct weave *w)
 
 /* ---- members ---- */
 
+/* It may answer for the member while that is down. */
+static bool
+stands_in(const struct topo_database *member, const struct topo_database *db)
+{
+	const struct topo_database *at = topo_database_served(member);
+
+	for (unsigned hops = 0; hops < FALLBACKS_MAX && at->fallback != NULL; hops++) {
+		at = topo_database_served(at->fallback);
+		if (at == db || topo_database_primary(at, NULL) == db)
+			return (true);
+	}
+	return (false);
+}
+
 const struct topo_database *
 member_of_seat(const struct weave *w, const struct seat *seat)
 {
@@ -117,7 +134,8 @@ member_of_seat(const struct weave *w, const struct seat *seat)
 			: served == seat->database)
 			return (m);
 		if (seat->database != NULL &&
-		    (served == seat->database || seat->database->replica_of == served))
+		    (served == seat->database || seat->database->replica_of == served ||
+			(near == NULL && stands_in(m, seat->database))))
 			near = m;
 	}
 	return (near);

@@ -216,26 +216,37 @@ weave_free(struct session *s)
 	free(w);
 }
 
+/* What the client is pinned to still belongs to the virtual database. */
+static bool
+anchors_fit(struct weave *w, const struct topo_virtual *v)
+{
+	const struct anchor *a;
+
+	w->virt = v;
+	TAILQ_FOREACH(a, &w->anchors, entry)
+		if (((const struct seat *)a->link->place)->database == NULL ||
+		    member_of_seat(w, a->link->place) == NULL)
+			return (false);
+	return (true);
+}
+
 void
 weave_world(struct session *s)
 {
 	const struct topo *topo = pool_worker(s->worker)->topo;
 	struct weave *w = s->weave;
 	const struct topo_virtual *v = topo_virtual_find(topo, w->name);
-	bool is_key, was_key, is_lost = v == NULL || w->home->database == NULL;
-	const struct anchor *a;
+	bool is_key, was_key;
 
 	free(w->seats);
 	w->seats = NULL;
 	w->seat_count = 0;
-	TAILQ_FOREACH(a, &w->anchors, entry)
-		is_lost |= ((const struct seat *)a->link->place)->database == NULL;
-	if (is_lost || (w->member != NULL && topo_member_find(v, w->member) == NULL)) {
+	if (v == NULL || w->home->database == NULL || !anchors_fit(w, v) ||
+	    (w->member != NULL && topo_member_find(v, w->member) == NULL)) {
 		session_close(s, "57P01", "database configuration changed");
 		return;
 	}
 	was_key = w->key != NULL && w->key_is_key;
-	w->virt = v;
 	w->key = rules_of(s, topo, &is_key);
 	w->bars = NULL;
 	if (was_key && !is_key)

@@ -41,6 +41,11 @@ def locks(made, name):
                          [name]).fetchone()[0]
 
 
+def asleep(root, pid):
+    until(lambda: root.execute("select wait_event from pg_stat_activity where pid = %s",
+                               [pid]).fetchone()[0] == "PgSleep", 5, "it sleeps")
+
+
 def test_kinds(door):
     """Each kind, at the default and at a member that is named: until it is gone."""
     for reason, (make, end) in PINS.items():
@@ -261,12 +266,18 @@ def test_ends(door, made):
 
 def test_lost(door, made):
     """With a link goes what was there, and so does the client."""
-    for begin in ("select 1", "begin"):
+    both = "/* pgweave: databases='primary,analytics', federation=tag */ "
+    for begin in ("select 1", "begin", both + "select pg_sleep(60)", AT + "select pg_sleep(60)"):
         with Client(door.port) as c:
             c.ask(AT + "create temp table t (a int)"), c.ask("select pg_advisory_lock(9)")
             pid = c.value(AT + "select pg_backend_pid()")
-            c.ask(begin), c.ask(USERS)
+            if "sleep" in begin:
+                c.send(pg_.query(begin))
+            else:
+                c.ask(begin), c.ask(USERS)
             with made.connect("postgres") as root:
+                if "sleep" in begin:
+                    asleep(root, pid)
                 root.execute("select pg_terminate_backend(%s)", [pid])
             heard = c.hear(seconds=5)
             assert heard.endswith("EOF") and "E(" in heard, heard
@@ -291,8 +302,7 @@ def test_operators(door, made, c):
         assert c.value(AT + "select pg_backend_pid()") == mine
         c.send(pg_.query("insert into t select 1 from pg_sleep(60)"))
         with made.connect("postgres") as root:
-            until(lambda: root.execute("select wait_event from pg_stat_activity where pid = %s",
-                                       [mine]).fetchone()[0] == "PgSleep", 5, "it sleeps")
+            asleep(root, mine)
         with socket.create_connection(("127.0.0.1", door.port)) as k:
             k.sendall(pg_.cancel_request(*c.key))
             k.recv(1)
@@ -359,3 +369,21 @@ def test_drivers(door):
                 assert await a.fetchval("select pg_try_advisory_lock($1)", 1)
     asyncio.run(asyncio.wait_for(pooled(), 30))
     settle(door)
+
+
+def test_reload(proxy, made):
+    """Another configuration of the member leaves the link alone; without the member, it is over."""
+    door = proxy(made, sections=bank.sections(made))
+    text = open(door.ini).read()
+    with Client(door.port) as c, Client(door.port) as other:
+        c.ask(AT + "create temp table t (a int)"), other.ask("select pg_advisory_lock(1)")
+        for change, to in (("[database analytics]\n", "[database analytics]\nquery_timeout = 300\n"),
+                           ("secondary, analytics", "secondary")):
+            assert c.ask("select count(*) from t") == one(0)
+            reads = door.log().count("configuration was read again")
+            door.write(text.replace("analytics_events, user_activity = analytics\narchive.* = analytics", "x = primary")
+                       .replace("databases = primary, analytics", "databases = primary").replace(change, to))
+            door.reload()
+            until(lambda: door.log().count("configuration was read again") > reads, 5, "it is read")
+        assert c.ask("select 1 from t").startswith("E(57P01 database configuration changed)")
+        assert other.ask("select pg_advisory_unlock(1)") == one("t")

@@ -65,35 +65,60 @@ enum worker_slot {
 #define WORKER_TICKS   8 /* hooks of one kind, with the NULL that ends them */
 #define WORKER_TICK_US 100000
 
+/* A descriptor that is told as long as it can be read; in the thread that waits for it. */
+struct fd_watch {
+	int fd;
+	void (*ready)(struct fd_watch *);
+};
+void fd_watch(struct worker *, struct fd_watch *);
+/* Before the descriptor is closed. */
+void fd_unwatch(struct worker *, struct fd_watch *);
+
+/* Fires once, in the worker's turn; set, cancelled by its thread alone. {.fire = …} to begin
+ * with; to be cancelled before it is freed. */
+struct timer {
+	void (*fire)(struct timer *);
+	struct worker *worker;
+	struct event *event;
+	int64_t due_us;
+	bool is_set;
+	TAILQ_ENTRY(timer) entry;
+};
+void timer_set(struct worker *, struct timer *, int64_t after_us);
+void timer_cancel(struct timer *);
+
 struct worker {
 	unsigned
 	    index; /* 0 to count - 1; the main thread has count, the side thread the next */
-	unsigned count; /* of workers that serve clients */
-	struct event_base *base;
-	struct evdns_base *dns; /* made at the first name to resolve */
-	int64_t hosts_mtime;    /* of /etc/hosts, as dns has it */
+	unsigned count;          /* of workers that serve clients */
+	struct event_base *base; /* NULL: those that serve clients, see poll.c */
+	struct evdns_base *dns;  /* made at the first name to resolve */
+	int64_t hosts_mtime;     /* of /etc/hosts, as dns has it */
 	uint8_t *rbuf;    /* plain bytes just read, of whichever stream is being served */
 	uint8_t *wire_in; /* TLS: bytes as they came */
 	size_t wire_in_len, wire_in_at;
 	struct buf wire_out;                   /* TLS: bytes to be sent */
 	struct buf plain_out;                  /* TLS: parts gathered into one record */
 	TAILQ_HEAD(stream_list, stream) ready; /* streams with work that needs no event */
-	struct stream_list young; /* streams that hangup_fd does not have yet */
+	TAILQ_HEAD(, timer) timers;
 	STAILQ_HEAD(, burial) buried;
 	void *slot[WORKER_SLOTS]; /* each room's own state of this worker */
 	void (*tick[WORKER_TICKS])(struct worker *, int64_t now_us);
 	/* Called after everything else in a turn. */
 	void (*turn[WORKER_TICKS])(struct worker *);
-	struct event *tick_event, *wake_event, *hangup_event;
-	int hangup_fd; /* an epoll set of streams, for hang-ups and errors alone */
+	struct event *tick_event, *poll_event; /* or NULL */
+	int poll_fd;                           /* its epoll set */
+	struct epoll_event *polled;            /* events of this turn */
+	int polled_count;
 	bool is_stopping;
 	uint64_t turns;
+	int64_t now_us;      /* see worker_now_us(); 0: not read yet */
 	int64_t loop_lag_us; /* how late the last tick came */
 	int64_t tick_due_us;
 	pthread_t thread;
 	/* Shared with other threads: */
 	_Atomic(struct mail *) mailbox;
-	int wake_fd;
+	struct fd_watch wake;
 	_Atomic unsigned clients; /* dealt to this worker and not yet gone */
 };
 
@@ -131,6 +156,15 @@ void worker_post(struct worker *, struct mail *);
 /* Registers what a room does in each worker every WORKER_TICK_US, and after each turn;
  * before net_start(). */
 void worker_on_tick(struct worker *, void (*fn)(struct worker *, int64_t now_us));
+/* clock_us() as it was when somebody first asked in this turn of the worker's loop: for times that
+ * are taken with each statement. */
+static inline int64_t
+worker_now_us(struct worker *w)
+{
+	if (w->now_us == 0)
+		w->now_us = clock_us();
+	return (w->now_us);
+}
 void worker_on_turn(struct worker *, void (*fn)(struct worker *));
 void worker_bury(struct worker *, struct burial *, void (*bury)(struct burial *));
 
@@ -188,21 +222,19 @@ struct stream_ops {
 };
 
 struct stream {
-	struct event event;
-	struct event *write_event; /* only while the kernel refuses bytes */
 	struct worker *worker;
 	const struct stream_ops *ops;
 	struct ssl_st *ssl; /* NULL: plain */
 	struct buf in;      /* came, not dealt with yet */
 	struct buf out;     /* to be sent as it is, when the kernel takes it */
-	TAILQ_ENTRY(stream) ready_entry, young_entry;
+	TAILQ_ENTRY(stream) ready_entry;
 	int fd; /* -1: closed */
 	int err;
 	bool has_more : 1; /* the kernel may have bytes that we have not read */
 	bool is_paused : 1;
-	bool is_ready : 1; /* on the worker's ready list */
-	bool is_young : 1; /* on its list of these */
-	bool is_lost : 1;  /* end of file or an error was met */
+	bool is_ready : 1;      /* on the worker's ready list */
+	bool is_lost : 1;       /* end of file or an error was met */
+	bool watches_write : 1; /* only while the kernel refuses bytes */
 	bool told_lost : 1;
 	bool is_connecting : 1;
 	bool is_shaking : 1;   /* TLS handshake under way */

@@ -68,8 +68,7 @@ call_free(struct call *c)
 		c->worker->slot[WORKER_ADMIN] = NULL;
 		free(aw);
 	}
-	if (c->timer != NULL)
-		event_free(c->timer);
+	timer_cancel(&c->timer);
 	show_free(c->show);
 	select_free(c->select);
 	statement_free(&c->st);
@@ -168,24 +167,19 @@ call_visit(struct call *c, void (*visit)(struct worker *, void *),
 }
 
 static void
-call_timer(evutil_socket_t fd, short what, void *arg)
+call_timer(struct timer *t)
 {
-	struct call *c = arg;
+	struct call *c = CONTAINER_OF(t, struct call, timer);
 
-	(void)fd;
-	(void)what;
 	c->check(c);
 }
 
 void
 call_check_later(struct call *c, void (*check)(struct call *))
 {
-	struct timeval after = {.tv_usec = CHECK_EVERY_US};
-
 	c->check = check;
-	if (c->timer == NULL)
-		c->timer = event_new(c->worker->base, -1, 0, call_timer, c);
-	INVARIANT(c->timer != NULL && event_add(c->timer, &after) == 0);
+	c->timer.fire = call_timer;
+	timer_set(c->worker, &c->timer, CHECK_EVERY_US);
 }
 
 static unsigned

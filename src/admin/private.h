@@ -58,8 +58,8 @@ struct call {
 	char *who;           /* "C-0x12: pgweave/admin@1.2.3.4:5678", for the log */
 	char *sql;
 	struct statement st;
-	char *database;      /* what a waiting command waits for; NULL: all */
-	struct event *timer; /* of a waiting command */
+	char *database;     /* what a waiting command waits for; NULL: all */
+	struct timer timer; /* of a waiting command */
 	void (*check)(struct call *);
 	unsigned left; /* what it still waits for; SHUTDOWN: its kind */
 	uint64_t id;   /* KILL_CLIENT: whom */

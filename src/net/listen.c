@@ -24,20 +24,22 @@
 #define DEFER_ACCEPT_S 45
 
 static struct listener {
-	int fd;
+	struct fd_watch watch;
 	bool is_unix;
-	struct event *event;
-} listeners[LISTEN_MAX];
+} * listeners[LISTEN_MAX];
 static unsigned listener_count;
 static int given[LISTEN_MAX];
 static unsigned given_count;
 static net_accept *on_accept;
 static struct worker *acceptor;
-static struct event *rest_event, *leave_event;
 static struct sockaddr_un unix_addr;
 static bool resting;
 
 static void listen_rest(void);
+static void listen_again(struct timer *);
+static void listen_leave(struct timer *);
+static struct timer rest_timer = {.fire = listen_again},
+		    leave_timer = {.fire = listen_leave};
 
 /* The kernel makes a socket before it finds that there is nobody to be accepted, and unmakes it:
  * to ask is cheaper. */
@@ -50,14 +52,12 @@ listen_has_more(int fd)
 }
 
 static void
-listen_ready(evutil_socket_t fd, short what, void *arg)
+listen_ready(struct fd_watch *watch)
 {
 	struct sockaddr_storage ss;
+	int client, fd = watch->fd;
 	socklen_t len;
-	int client;
 
-	(void)what;
-	(void)arg;
 	for (int i = 0; i < ACCEPT_BATCH && !resting; i++) {
 		len = sizeof(ss);
 		client = accept4(
@@ -80,37 +80,31 @@ listen_ready(evutil_socket_t fd, short what, void *arg)
 }
 
 static void
-listen_again(evutil_socket_t fd, short what, void *arg)
+listen_again(struct timer *t)
 {
-	(void)fd;
-	(void)what;
-	(void)arg;
+	(void)t;
 	resting = false;
 	for (unsigned i = 0; i < listener_count; i++)
-		event_add(listeners[i].event, NULL);
+		fd_watch(acceptor, &listeners[i]->watch);
 }
 
 /* Leaves new connections in the kernel's queue for a while: no file descriptors left. */
 static void
 listen_rest(void)
 {
-	struct timeval after = {.tv_usec = REST_US};
-
 	if (resting || listener_count == 0)
 		return;
 	resting = true;
 	for (unsigned i = 0; i < listener_count; i++)
-		event_del(listeners[i].event);
-	if (rest_event == NULL)
-		rest_event = evtimer_new(acceptor->base, listen_again, NULL);
-	INVARIANT(rest_event != NULL && evtimer_add(rest_event, &after) == 0);
+		fd_unwatch(acceptor, &listeners[i]->watch);
+	timer_set(acceptor, &rest_timer, REST_US);
 }
 
 static int
 listen_add(int fd, bool is_unix, const struct settings *set, const char *where, char *why,
     size_t why_len)
 {
-	struct listener *l = &listeners[listener_count];
+	struct listener *l;
 
 	if (listener_count == LISTEN_MAX) {
 		snprintf(why, why_len, "more than %d addresses to listen on", LISTEN_MAX);
@@ -122,13 +116,12 @@ listen_add(int fd, bool is_unix, const struct settings *set, const char *where, 
 		close(fd);
 		return (F_SYSTEM);
 	}
-	l->fd = fd;
-	l->is_unix = is_unix;
+	l = mem_alloc(sizeof(*l));
+	*l = (struct listener){
+	    .watch = {.fd = fd, .ready = listen_ready}, .is_unix = is_unix};
 	socket_tune_listener(fd, is_unix, set);
-	l->event =
-	    event_new(acceptor->base, fd, EV_READ | EV_PERSIST, listen_ready, NULL);
-	INVARIANT(l->event != NULL && event_add(l->event, NULL) == 0);
-	listener_count++;
+	fd_watch(acceptor, &l->watch);
+	listeners[listener_count++] = l;
 	log_info("listening on %s", where);
 	return (0);
 }
@@ -338,58 +331,51 @@ listen_end(bool keep_unix)
 	unsigned kept = 0;
 
 	for (unsigned i = 0; i < listener_count; i++)
-		if (keep_unix && listeners[i].is_unix)
+		if (keep_unix && listeners[i]->is_unix)
 			listeners[kept++] = listeners[i];
 		else {
-			event_free(listeners[i].event);
-			close(listeners[i].fd);
+			if (!resting)
+				fd_unwatch(acceptor, &listeners[i]->watch);
+			close(listeners[i]->watch.fd);
+			free(listeners[i]);
 		}
 	listener_count = kept;
 }
 
 /* Clients whom the kernel has connected to us would be cut off by closing. */
 static void
-listen_leave(evutil_socket_t fd, short what, void *arg)
+listen_leave(struct timer *t)
 {
-	(void)fd;
-	(void)what;
-	(void)arg;
+	(void)t;
 	for (unsigned i = 0; i < listener_count && !resting; i++)
-		if (!listeners[i].is_unix)
-			listen_ready(listeners[i].fd, EV_READ, NULL);
+		if (!listeners[i]->is_unix)
+			listen_ready(&listeners[i]->watch);
 	listen_end(true);
 }
 
 static void
 listen_local(bool is_shared)
 {
-	struct timeval after = {.tv_usec = LEAVE_US};
 	int off = 0;
 
 	if (!is_shared || listener_count == 0) {
-		listen_leave(-1, 0, NULL);
+		listen_leave(&leave_timer);
 		return;
 	}
 	/* Those that have not said anything yet are to be shown now. */
 	for (unsigned i = 0; i < listener_count; i++)
-		if (!listeners[i].is_unix)
-			(void)setsockopt(listeners[i].fd, IPPROTO_TCP, TCP_DEFER_ACCEPT,
-			    &off, sizeof(off));
-	if (leave_event == NULL)
-		leave_event = evtimer_new(acceptor->base, listen_leave, NULL);
-	INVARIANT(leave_event != NULL && evtimer_add(leave_event, &after) == 0);
+		if (!listeners[i]->is_unix)
+			(void)setsockopt(listeners[i]->watch.fd, IPPROTO_TCP,
+			    TCP_DEFER_ACCEPT, &off, sizeof(off));
+	timer_set(acceptor, &leave_timer, LEAVE_US);
 }
 
 static void
 listen_close(void)
 {
 	listen_end(false);
-	if (leave_event != NULL)
-		event_free(leave_event);
-	leave_event = NULL;
-	if (rest_event != NULL)
-		event_free(rest_event);
-	rest_event = NULL;
+	timer_cancel(&leave_timer);
+	timer_cancel(&rest_timer);
 	resting = false;
 	if (unix_addr.sun_path[0] != '\0')
 		unlink(unix_addr.sun_path);

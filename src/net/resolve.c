@@ -1,7 +1,7 @@
 /*
  * Names to addresses, without blocking: literal addresses and what is known of a name at once,
  * the rest by libevent's resolver (/etc/hosts, and the name servers of /etc/resolv.conf or of
- * the setting resolv_conf).
+ * the setting resolv_conf). Threads that do not wait in libevent have the main thread ask.
  */
 #include "names.h"
 #include <arpa/inet.h>
@@ -20,9 +20,14 @@ struct resolve {
 	char *host;
 	uint16_t port;
 	struct settings ttl; /* dns_… alone are looked at; strings are not */
-	struct evdns_getaddrinfo_request *request;
+	char *resolv_conf;
+	struct evdns_getaddrinfo_request *request; /* or the main thread asks */
 	struct worker *worker;
-	bool is_starting, is_done, is_cancelled;
+	bool is_starting, is_done, is_cancelled, is_away;
+	/* Where it is the main thread that asks: */
+	struct mail mail;
+	struct resolved found;
+	int err;
 };
 
 static _Atomic unsigned asked_for;
@@ -71,40 +76,67 @@ resolve_known(const char *host, uint16_t port, resolve_done *done, void *arg)
 }
 
 static void
-resolve_learn(struct resolve *r, int err, const struct evutil_addrinfo *list)
+resolve_learn(struct resolve *r)
 {
-	const char *why = err != 0 ? evutil_gai_strerror(err) : "no address";
-	struct resolved found = {0};
+	const char *why = r->err != 0 ? evutil_gai_strerror(r->err) : "no address";
 
-	for (const struct evutil_addrinfo *ai = list; ai != NULL && err == 0;
-	     ai = ai->ai_next)
-		resolved_add(&found, ai->ai_addr, (socklen_t)ai->ai_addrlen);
-	resolved_set_port(&found, 0);
-	name_learn(r->host, found.count > 0 ? &found : NULL, why, &r->ttl, clock_us());
+	name_learn(
+	    r->host, r->found.count > 0 ? &r->found : NULL, why, &r->ttl, clock_us());
 }
 
 /* What has just been learned may be too old at once (a ttl of 0): it is told as it came. */
 static void
-resolve_tell(struct resolve *r, int err, const struct evutil_addrinfo *list)
+resolve_tell(struct resolve *r)
 {
-	struct resolved found = {0};
-
 	if (resolve_known(r->host, r->port, r->done, r->arg))
 		return;
-	for (; list != NULL && err == 0; list = list->ai_next)
-		resolved_add(&found, list->ai_addr, (socklen_t)list->ai_addrlen);
-	resolved_set_port(&found, r->port);
-	if (found.count > 0)
-		r->done(r->arg, &found, NULL);
+	resolved_set_port(&r->found, r->port);
+	if (r->found.count > 0)
+		r->done(r->arg, &r->found, NULL);
 	else
-		r->done(r->arg, NULL, err != 0 ? evutil_gai_strerror(err) : "no address");
+		r->done(r->arg, NULL,
+		    r->err != 0 ? evutil_gai_strerror(r->err) : "no address");
 }
 
 static void
 resolve_free(struct resolve *r)
 {
+	free(r->resolv_conf);
 	free(r->host);
 	free(r);
+}
+
+/* In the thread that asked, as the next ones but for resolve_answer(). */
+static void
+resolve_end(struct resolve *r)
+{
+	r->is_done = true;
+	atomic_fetch_sub(&asked_for, 1);
+	if (!r->is_cancelled && !r->worker->is_stopping)
+		resolve_tell(r);
+	if (!r->is_starting)
+		resolve_free(r);
+}
+
+/* The answer comes too late; who asked may still cancel it. */
+static void
+resolve_drop(struct resolve *r)
+{
+	r->is_done = true;
+	atomic_fetch_sub(&asked_for, 1);
+	if (r->is_cancelled)
+		resolve_free(r);
+}
+
+static void
+resolve_back(struct worker *w, struct mail *m)
+{
+	struct resolve *r = CONTAINER_OF(m, struct resolve, mail);
+
+	if (w->is_stopping)
+		resolve_drop(r);
+	else
+		resolve_end(r);
 }
 
 static void
@@ -112,17 +144,22 @@ resolve_answer(int err, struct evutil_addrinfo *list, void *arg)
 {
 	struct resolve *r = arg;
 
-	r->is_done = true;
-	asked_for--;
-	if (r->worker->is_stopping)
-		r->is_cancelled = true;
-	else if (err != EVUTIL_EAI_CANCEL)
-		resolve_learn(r, err, list);
-	if (!r->is_cancelled)
-		resolve_tell(r, err, list);
+	r->err = err;
+	for (const struct evutil_addrinfo *ai = list; ai != NULL && err == 0;
+	     ai = ai->ai_next)
+		resolved_add(&r->found, ai->ai_addr, (socklen_t)ai->ai_addrlen);
+	resolved_set_port(&r->found, 0);
 	if (list != NULL)
 		evutil_freeaddrinfo(list);
-	if (!r->is_starting)
+	if (err != EVUTIL_EAI_CANCEL)
+		resolve_learn(r);
+	if (!r->is_away)
+		resolve_end(r);
+	else if (net_is_running()) {
+		r->mail.run = resolve_back;
+		worker_post(r->worker, &r->mail);
+	} else
+		/* The resolver ends, behind everybody who might have asked. */
 		resolve_free(r);
 }
 
@@ -192,12 +229,35 @@ dns_of(struct worker *w, const char *resolv_conf)
 	return (w->dns);
 }
 
+static void
+resolve_ask(struct worker *w, struct resolve *r)
+{
+	struct evutil_addrinfo hints = {
+	    .ai_socktype = SOCK_STREAM, .ai_family = AF_UNSPEC};
+	bool is_away = r->is_away;
+	struct evdns_getaddrinfo_request *request = evdns_getaddrinfo(
+	    dns_of(w, r->resolv_conf), r->host, NULL, &hints, resolve_answer, r);
+
+	/* One that is away may have been answered, and freed. */
+	if (!is_away)
+		r->request = request;
+}
+
+static void
+resolve_away(struct worker *w, struct mail *m)
+{
+	struct resolve *r = CONTAINER_OF(m, struct resolve, mail);
+
+	if (net_is_running())
+		resolve_ask(w, r);
+	else
+		resolve_drop(r);
+}
+
 struct resolve *
 resolve_start(struct worker *w, const struct settings *set, const char *host,
     uint16_t port, resolve_done *done, void *arg)
 {
-	struct evutil_addrinfo hints = {
-	    .ai_socktype = SOCK_STREAM, .ai_family = AF_UNSPEC};
 	struct resolve *r;
 
 	if (resolve_literal(host, port, done, arg) ||
@@ -207,15 +267,21 @@ resolve_start(struct worker *w, const struct settings *set, const char *host,
 	*r = (struct resolve){.done = done,
 	    .arg = arg,
 	    .host = mem_str(host),
+	    .resolv_conf = mem_str(set->resolv_conf),
 	    .port = port,
 	    .worker = w,
 	    .ttl = {.dns_max_ttl = set->dns_max_ttl,
 		.dns_nxdomain_ttl = set->dns_nxdomain_ttl,
 		.dns_zone_check_period = set->dns_zone_check_period},
-	    .is_starting = true};
-	asked_for++;
-	r->request = evdns_getaddrinfo(
-	    dns_of(w, set->resolv_conf), host, NULL, &hints, resolve_answer, r);
+	    .is_starting = w->base != NULL,
+	    .is_away = w->base == NULL};
+	atomic_fetch_add(&asked_for, 1);
+	if (r->is_away) {
+		r->mail.run = resolve_away;
+		worker_post(net_main(), &r->mail);
+		return (r);
+	}
+	resolve_ask(w, r);
 	r->is_starting = false;
 	if (r->is_done) {
 		resolve_free(r);
@@ -228,5 +294,8 @@ void
 resolve_cancel(struct resolve *r)
 {
 	r->is_cancelled = true;
-	evdns_getaddrinfo_cancel(r->request);
+	if (r->is_away && r->is_done)
+		resolve_free(r);
+	else if (!r->is_away)
+		evdns_getaddrinfo_cancel(r->request);
 }

@@ -2,17 +2,14 @@
  * Streams: one socket each, edge-triggered.
  *
  *   readable -> recv into the worker's buffer -> ops->bytes() in place -> left over? keep it
- *   write    -> one sendmsg -> refused bytes? keep them, ask for the write event
+ *   write    -> one send -> refused bytes? keep them, ask for the write event
  *
  * A connection owns memory only while bytes are stuck. After a short read the kernel's
  * buffer is known to be empty (new bytes bring a new edge) unless the peer has hung up: then
- * reading goes on to the end. A hang-up that comes together with bytes, in one edge, libevent
- * passes on, but not a reset, and no hang-up with a reset behind it; so every socket is also in a
- * second epoll set of the worker, which reports those alone and costs nothing while they live. To
- * put it there costs something: only what is still there at the next tick is, which a login that
- * is for one statement is not. The set reports what has happened before, too.
+ * reading goes on to the end.
  */
 #include "stream.h"
+#include "poll.h"
 #include "tls.h"
 #include <errno.h>
 #include <openssl/ssl.h>
@@ -22,8 +19,8 @@
 #include <unistd.h>
 
 #define STREAM_ROUNDS 4 /* full reads before other streams have their turn */
-
-static void stream_event(evutil_socket_t fd, short what, void *arg);
+/* Parts of no more together are copied: that costs less than to have the kernel gather them. */
+#define GATHER_BYTES 1024
 
 void
 stream_make_ready(struct stream *s)
@@ -34,56 +31,31 @@ stream_make_ready(struct stream *s)
 	TAILQ_INSERT_TAIL(&s->worker->ready, s, ready_entry);
 }
 
-/* Not young any more. */
-static void
-stream_grow_up(struct stream *s)
-{
-	if (s->is_young)
-		TAILQ_REMOVE(&s->worker->young, s, young_entry);
-	s->is_young = false;
-}
+#define READ_EVENTS  (EPOLLIN | EPOLLRDHUP | EPOLLET)
+#define WRITE_EVENTS (READ_EVENTS | EPOLLOUT)
 
 static void
 stream_watch(struct stream *s)
 {
-	INVARIANT(event_assign(&s->event, s->worker->base, s->fd,
-		      EV_READ | EV_CLOSED | EV_ET | EV_PERSIST, stream_event, s) == 0);
-	INVARIANT(event_add(&s->event, NULL) == 0);
-	s->is_young = true;
-	TAILQ_INSERT_TAIL(&s->worker->young, s, young_entry);
-}
-
-void
-stream_watch_young(struct worker *w)
-{
-	struct stream *s;
-
-	while ((s = TAILQ_FIRST(&w->young)) != NULL) {
-		struct epoll_event hangup = {
-		    .events = EPOLLRDHUP | EPOLLET, .data.ptr = s};
-
-		stream_grow_up(s);
-		INVARIANT(epoll_ctl(w->hangup_fd, EPOLL_CTL_ADD, s->fd, &hangup) == 0);
-	}
+	poll_add(s->worker, s, s->watches_write ? WRITE_EVENTS : READ_EVENTS);
 }
 
 static void
 stream_watch_write(struct stream *s)
 {
-	if (s->write_event != NULL)
+	if (s->watches_write)
 		return;
-	s->write_event = event_new(
-	    s->worker->base, s->fd, EV_WRITE | EV_ET | EV_PERSIST, stream_event, s);
-	INVARIANT(s->write_event != NULL && event_add(s->write_event, NULL) == 0);
+	s->watches_write = true;
+	poll_set(s->worker, s, WRITE_EVENTS);
 }
 
 static void
 stream_unwatch_write(struct stream *s)
 {
-	if (s->write_event == NULL)
+	if (!s->watches_write)
 		return;
-	event_free(s->write_event);
-	s->write_event = NULL;
+	s->watches_write = false;
+	poll_set(s->worker, s, READ_EVENTS);
 }
 
 static void
@@ -120,8 +92,8 @@ stream_connect(struct stream *s, struct worker *w, const struct sockaddr *sa,
 		return (F_SYSTEM);
 	}
 	s->is_connecting = true;
+	s->watches_write = true;
 	stream_watch(s);
-	stream_watch_write(s);
 	return (0);
 }
 
@@ -140,9 +112,8 @@ stream_close(struct stream *s)
 	if (s->is_ready)
 		TAILQ_REMOVE(&s->worker->ready, s, ready_entry);
 	s->is_ready = false;
-	stream_grow_up(s);
-	event_del(&s->event);
-	stream_unwatch_write(s);
+	if (s->worker != NULL)
+		poll_forget(s->worker, s);
 	SSL_free(s->ssl);
 	s->ssl = NULL;
 	close(s->fd);
@@ -194,17 +165,31 @@ stream_keep(struct stream *s, const struct iovec *parts, int count, size_t skip)
 		s->was_full = true;
 }
 
-static void
-stream_send_wire(struct stream *s, struct iovec *parts, int count)
+static ssize_t
+send_parts(int fd, struct iovec *parts, int count, size_t total)
 {
-	struct msghdr mh = {.msg_iov = parts, .msg_iovlen = (size_t)count};
+	const struct msghdr mh = {.msg_iov = parts, .msg_iovlen = (size_t)count};
+	uint8_t all[GATHER_BYTES], *at = all;
+
+	if (count == 1)
+		return (send(fd, parts[0].iov_base, total, MSG_NOSIGNAL | MSG_DONTWAIT));
+	if (total > sizeof(all))
+		return (sendmsg(fd, &mh, MSG_NOSIGNAL | MSG_DONTWAIT));
+	for (int i = 0; i < count; i++) {
+		memcpy(at, parts[i].iov_base, parts[i].iov_len);
+		at += parts[i].iov_len;
+	}
+	return (send(fd, all, total, MSG_NOSIGNAL | MSG_DONTWAIT));
+}
+
+static void
+stream_send_wire(struct stream *s, struct iovec *parts, int count, size_t total)
+{
 	ssize_t n = 0;
 
 	if (s->out.len == 0 && !s->is_connecting) {
 		do
-			n = count == 1 ? send(s->fd, parts[0].iov_base, parts[0].iov_len,
-					     MSG_NOSIGNAL | MSG_DONTWAIT)
-				       : sendmsg(s->fd, &mh, MSG_NOSIGNAL | MSG_DONTWAIT);
+			n = send_parts(s->fd, parts, count, total);
 		while (n < 0 && errno == EINTR);
 		if (n < 0 && errno != EAGAIN && errno != EWOULDBLOCK) {
 			stream_send_failed(s, errno);
@@ -223,7 +208,7 @@ stream_send_records(struct stream *s)
 	struct iovec part = {.iov_base = b->mem, .iov_len = b->len};
 
 	if (b->len > 0)
-		stream_send_wire(s, &part, 1);
+		stream_send_wire(s, &part, 1, part.iov_len);
 	b->len = 0;
 	if (b->cap > NET_READ_BYTES * 4)
 		buf_free(b);
@@ -262,7 +247,7 @@ stream_writev(struct stream *s, struct iovec *parts, int count)
 	if (s->ssl != NULL)
 		stream_send_tls(s, parts, count);
 	else
-		stream_send_wire(s, parts, count);
+		stream_send_wire(s, parts, count, total);
 }
 
 void
@@ -493,57 +478,31 @@ stream_connected(struct stream *s)
 		s->ops->connected(s);
 }
 
-static void
-stream_event(evutil_socket_t fd, short what, void *arg)
+void
+stream_polled(struct stream *s, uint32_t events)
 {
-	struct stream *s = arg;
+	const uint32_t ends = EPOLLHUP | EPOLLERR;
 
-	(void)fd;
-	if (s->fd < 0)
-		return;
-	if (what & EV_CLOSED)
-		s->has_hung_up = true;
 	if (s->is_connecting) {
-		/* Until then, an edge for reading is only the error that writing shows too. */
-		if (what & EV_WRITE)
-			stream_connected(s);
-		return;
+		if ((events & (EPOLLOUT | ends)) == 0)
+			return;
+		stream_connected(s);
+		if (s->fd < 0 || s->is_lost)
+			return;
 	}
-	if (what & EV_WRITE)
+	if ((events & (EPOLLRDHUP | ends)) != 0)
+		s->has_hung_up = true;
+	if ((events & ends) != 0) {
+		/* Nobody is there to hear anything. */
+		s->holds_end = false;
+		s->tells_hangup = true;
+	}
+	if ((events & (EPOLLOUT | ends)) != 0 && s->watches_write)
 		stream_flush(s);
-	if (s->fd < 0 || !(what & (EV_READ | EV_CLOSED)))
+	if (s->fd < 0 || (events & (EPOLLIN | EPOLLRDHUP | ends)) == 0)
 		return;
 	s->has_more = true;
 	stream_serve(s);
-}
-
-#define HANGUP_BATCH 64
-
-void
-stream_hangups(evutil_socket_t fd, short what, void *arg)
-{
-	struct epoll_event events[HANGUP_BATCH];
-	int n = epoll_wait(fd, events, HANGUP_BATCH, 0);
-
-	(void)what;
-	(void)arg;
-	for (int i = 0; i < n; i++) {
-		/* Closed in this very turn, perhaps: its memory lasts until the turn is over. */
-		struct stream *s = events[i].data.ptr;
-
-		if (s->fd < 0)
-			continue;
-		s->has_hung_up = true;
-		s->has_more = true;
-		if (events[i].events & (EPOLLHUP | EPOLLERR)) {
-			/* Nobody is there to hear anything. */
-			s->holds_end = false;
-			s->tells_hangup = true;
-		}
-		/* A connection that fails to come up is told by its write event. */
-		if (!s->is_connecting)
-			stream_serve(s);
-	}
 }
 
 void
@@ -613,11 +572,7 @@ stream_detach(struct stream *s)
 	if (s->is_ready)
 		TAILQ_REMOVE(&s->worker->ready, s, ready_entry);
 	s->is_ready = false;
-	event_del(&s->event);
-	stream_unwatch_write(s);
-	if (!s->is_young)
-		epoll_ctl(s->worker->hangup_fd, EPOLL_CTL_DEL, s->fd, NULL);
-	stream_grow_up(s);
+	poll_remove(s->worker, s);
 	s->worker = NULL;
 }
 

@@ -8,10 +8,8 @@
 
 /* Reads and feeds until the socket is empty, the stream is paused or its share is used. */
 void stream_serve(struct stream *);
-/* The event callback of a worker's hangup_fd. */
-void stream_hangups(evutil_socket_t fd, short what, void *arg);
-/* Puts the young streams into it. */
-void stream_watch_young(struct worker *);
+/* What has happened to the socket: EPOLL… */
+void stream_polled(struct stream *, uint32_t events);
 /* Puts the stream on the ready list of its worker. */
 void stream_make_ready(struct stream *);
 /* Sending is over; lost() follows what can still be read. */

@@ -6,6 +6,7 @@
  * owner, by an eventfd.
  */
 #include "net.h"
+#include "poll.h"
 #include "stream.h"
 #include <errno.h>
 #include <event2/dns.h>
@@ -23,16 +24,15 @@ static bool is_running;
 static unsigned worker_count;
 
 static void
-mailbox_empty(evutil_socket_t fd, short what, void *arg)
+mailbox_empty(struct fd_watch *wake)
 {
-	struct worker *w = arg;
+	struct worker *w = CONTAINER_OF(wake, struct worker, wake);
 	struct mail *m, *next, *turned = NULL;
 	uint64_t n;
 	ssize_t got;
 
-	(void)what;
 	/* Before the exchange: a push behind it finds the box empty and wakes us anew. */
-	got = read(fd, &n, sizeof(n));
+	got = read(wake->fd, &n, sizeof(n));
 	(void)got;
 	for (m = atomic_exchange(&w->mailbox, NULL); m != NULL; m = next) {
 		next = m->next;
@@ -55,59 +55,75 @@ worker_post(struct worker *w, struct mail *m)
 		m->next = head;
 	while (!atomic_compare_exchange_weak(&w->mailbox, &head, m));
 	if (head == NULL) {
-		ssize_t n = write(w->wake_fd, &one, sizeof(one));
+		ssize_t n = write(w->wake.fd, &one, sizeof(one));
 
 		INVARIANT(n == sizeof(one) || errno == EAGAIN);
 	}
 }
 
 static void
-worker_ticked(evutil_socket_t fd, short what, void *arg)
+worker_tick(struct worker *w, int64_t now)
 {
-	struct worker *w = arg;
-	int64_t now = clock_us();
-
-	(void)fd;
-	(void)what;
 	w->loop_lag_us =
 	    w->tick_due_us != 0 && now > w->tick_due_us ? now - w->tick_due_us : 0;
 	w->tick_due_us = now + WORKER_TICK_US;
-	stream_watch_young(w);
 	for (size_t i = 0; w->tick[i] != NULL; i++)
 		w->tick[i](w, now);
+}
+
+static void
+worker_ticked(evutil_socket_t fd, short what, void *arg)
+{
+	(void)fd;
+	(void)what;
+	worker_tick(arg, clock_us());
+}
+
+static void
+worker_polled(evutil_socket_t fd, short what, void *arg)
+{
+	(void)fd;
+	(void)what;
+	poll_serve(arg, 0);
+}
+
+/* libevent for those that resolve names and speak HTTP. */
+static void
+worker_add_base(struct worker *w)
+{
+	struct event_config *cfg = event_config_new();
+	struct timeval tick = {.tv_usec = WORKER_TICK_US};
+
+	INVARIANT(cfg != NULL);
+	event_config_set_flag(cfg, EVENT_BASE_FLAG_NOLOCK);
+	w->base = event_base_new_with_config(cfg);
+	event_config_free(cfg);
+	INVARIANT(w->base != NULL);
+	w->tick_event = event_new(w->base, -1, EV_PERSIST, worker_ticked, w);
+	w->poll_event =
+	    event_new(w->base, w->poll_fd, EV_READ | EV_PERSIST, worker_polled, w);
+	INVARIANT(w->tick_event != NULL && event_add(w->tick_event, &tick) == 0);
+	INVARIANT(w->poll_event != NULL && event_add(w->poll_event, NULL) == 0);
 }
 
 static struct worker *
 worker_create(unsigned index, unsigned count)
 {
 	struct worker *w = mem_alloc(sizeof(*w));
-	struct event_config *cfg = event_config_new();
-	struct timeval tick = {.tv_usec = WORKER_TICK_US};
 
 	w->index = index;
 	w->count = count;
 	TAILQ_INIT(&w->ready);
-	TAILQ_INIT(&w->young);
+	TAILQ_INIT(&w->timers);
 	STAILQ_INIT(&w->buried);
-	INVARIANT(cfg != NULL);
-	event_config_set_flag(cfg, EVENT_BASE_FLAG_NOLOCK);
-	INVARIANT(event_config_require_features(cfg, EV_FEATURE_ET) == 0);
-	w->base = event_base_new_with_config(cfg);
-	event_config_free(cfg);
-	INVARIANT(w->base != NULL);
 	w->rbuf = mem_alloc(WORKER_RBUF_BYTES);
-	w->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-	INVARIANT(w->wake_fd >= 0);
-	w->wake_event =
-	    event_new(w->base, w->wake_fd, EV_READ | EV_PERSIST, mailbox_empty, w);
-	w->tick_event = event_new(w->base, -1, EV_PERSIST, worker_ticked, w);
-	INVARIANT(w->wake_event != NULL && event_add(w->wake_event, NULL) == 0);
-	w->hangup_fd = epoll_create1(EPOLL_CLOEXEC);
-	INVARIANT(w->hangup_fd >= 0);
-	w->hangup_event =
-	    event_new(w->base, w->hangup_fd, EV_READ | EV_PERSIST, stream_hangups, w);
-	INVARIANT(w->hangup_event != NULL && event_add(w->hangup_event, NULL) == 0);
-	INVARIANT(w->tick_event != NULL && event_add(w->tick_event, &tick) == 0);
+	w->poll_fd = epoll_create1(EPOLL_CLOEXEC);
+	w->wake.fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	w->wake.ready = mailbox_empty;
+	INVARIANT(w->poll_fd >= 0 && w->wake.fd >= 0);
+	fd_watch(w, &w->wake);
+	if (index >= count)
+		worker_add_base(w);
 	return (w);
 }
 
@@ -128,18 +144,20 @@ static void
 worker_destroy(struct worker *w)
 {
 	worker_burials(w);
-	event_free(w->wake_event);
-	event_free(w->tick_event);
-	event_free(w->hangup_event);
+	if (w->base != NULL) {
+		event_free(w->tick_event);
+		event_free(w->poll_event);
+	}
 	if (w->dns != NULL) {
 		/* Who asked still gets an answer, which frees what was kept for it. */
 		evdns_base_free(w->dns, 1);
 		for (int i = 0; i < DNS_END_TURNS; i++)
 			event_base_loop(w->base, EVLOOP_NONBLOCK);
 	}
-	close(w->hangup_fd);
-	event_base_free(w->base);
-	close(w->wake_fd);
+	if (w->base != NULL)
+		event_base_free(w->base);
+	close(w->poll_fd);
+	close(w->wake.fd);
 	buf_free(&w->wire_out);
 	buf_free(&w->plain_out);
 	free(w->wire_in);
@@ -148,13 +166,36 @@ worker_destroy(struct worker *w)
 }
 
 static void
+worker_wait(struct worker *w)
+{
+	bool is_busy = !TAILQ_EMPTY(&w->ready);
+	int64_t left_us = 0, now;
+
+	if (w->base != NULL) {
+		w->now_us = 0;
+		event_base_loop(w->base, EVLOOP_ONCE | (is_busy ? EVLOOP_NONBLOCK : 0));
+		return;
+	}
+	if (!is_busy)
+		left_us = timers_due_us(w, w->tick_due_us) - worker_now_us(w);
+	w->now_us = 0;
+	poll_serve(w, left_us > 0 ? (int)((left_us + 999) / 1000) : 0);
+	now = worker_now_us(w);
+	if (now >= w->tick_due_us)
+		worker_tick(w, now);
+	if (UNLIKELY(!TAILQ_EMPTY(&w->timers)))
+		timers_fire(w, now);
+}
+
+static void
 worker_run(struct worker *w)
 {
 	struct stream *s, *last;
 
+	if (w->base == NULL)
+		w->tick_due_us = clock_us() + WORKER_TICK_US;
 	while (!w->is_stopping) {
-		event_base_loop(w->base,
-		    TAILQ_EMPTY(&w->ready) ? EVLOOP_ONCE : EVLOOP_ONCE | EVLOOP_NONBLOCK);
+		worker_wait(w);
 		/* Each at most once a turn: a stream that stays ready waits for the others. */
 		last = TAILQ_LAST(&w->ready, stream_list);
 		while (last != NULL && (s = TAILQ_FIRST(&w->ready)) != NULL) {
@@ -294,7 +335,7 @@ net_settle(void)
 		any = false;
 		for (unsigned i = 0; i < net_thread_count(); i++) {
 			any |= atomic_load(&workers[i]->mailbox) != NULL;
-			mailbox_empty(workers[i]->wake_fd, EV_READ, workers[i]);
+			mailbox_empty(&workers[i]->wake);
 			worker_burials(workers[i]);
 		}
 	}

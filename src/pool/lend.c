@@ -134,7 +134,7 @@ pool_wait_end(struct waiter *w)
 		pool_own_end(w);
 		return;
 	}
-	METRIC_ADD(&seat->metrics, wait_time, clock_us() - w->start_us);
+	METRIC_ADD(&seat->metrics, wait_time, worker_now_us(seat->worker) - w->start_us);
 	waiter_remove(w);
 }
 
@@ -183,7 +183,7 @@ pool_wants_check(const struct link *l)
 	const struct settings *set = pool_settings(l->worker);
 
 	return (set->server_check_query[0] != '\0' &&
-		clock_us() - l->request_us > set->server_check_delay);
+		worker_now_us(l->worker) - l->request_us > set->server_check_delay);
 }
 
 static void
@@ -215,7 +215,7 @@ pool_lend(struct seat *seat, struct waiter *w, const struct vars *want)
 	struct link *l;
 
 	INVARIANT(w->seat == NULL);
-	seat->used_us = clock_us();
+	seat->used_us = worker_now_us(seat->worker);
 	/* Those who wait have links coming, or else they had got the one that is kept. */
 	if ((TAILQ_EMPTY(&seat->waiters) || w->kept != NULL) &&
 	    !seat->pool->db->is_paused && !pool_is_closed(seat) && !pool_is_fenced(seat))
@@ -432,7 +432,7 @@ pool_back(struct link *l)
 		link_close(l, "unclean server");
 		return;
 	}
-	if (clock_us() - l->connect_us > seat->limits.server_lifetime) {
+	if (worker_now_us(l->worker) - l->connect_us > seat->limits.server_lifetime) {
 		link_close(l, "server lifetime over");
 		return;
 	}

@@ -399,7 +399,7 @@ down_ready(struct down *d, const uint8_t *body, uint32_t size)
 	struct link *l = d->l;
 	struct request *r = requests_head(&l->requests);
 	struct metrics *m = &s->seat->metrics;
-	int64_t now = clock_us();
+	int64_t now = worker_now_us(s->worker);
 	bool is_forwarded = r == NULL || r->act == ACT_FORWARD;
 	bool is_after_error = r != NULL && r->is_after_error;
 

@@ -844,7 +844,7 @@ flows_on(const struct session *s)
 size_t
 session_feed(struct session *s, const uint8_t *p, size_t len)
 {
-	struct up u = {.s = s, .p = p, .len = len, .now_us = clock_us()};
+	struct up u = {.s = s, .p = p, .len = len, .now_us = worker_now_us(s->worker)};
 	struct session_worker *sw = session_worker(s->worker);
 
 	s->request_us = u.now_us;

@@ -264,7 +264,8 @@ struct link_owner {
 	_Atomic uint32_t client;
 };
 
-#define LINK_MAGIC 0x4c494e4bU
+#define LINK_DRAWN_MIXED UINT64_MAX
+#define LINK_MAGIC       0x4c494e4bU
 struct link {
 	struct burial burial;
 	uint32_t magic;
@@ -323,7 +324,10 @@ struct link {
 	struct link_owner serves;
 	uint64_t unnamed; /* the user: token of its unnamed statement; 0: there is none */
 	uint32_t batch;   /* counts the Syncs sent */
-	uint32_t said;    /* counts the SETs and RESETs of clients */
+	/* The user's: whose values of sequences the server's session may have, before and since it
+	 * was lent; 0: nobody's. */
+	uint64_t drawn_before, drawn;
+	uint32_t said;         /* counts the SETs and RESETs of clients */
 	struct hash128 shared; /* the user's: the statement of the batch that shares */
 	struct buf kept;       /* the user's: what stands behind its Parse */
 	unsigned cancels;      /* cancel requests under way */
@@ -351,7 +355,7 @@ struct link *link_open(
 /* Closes and buries it; in the keeper's or user's hands alike. reason: for the log. */
 void link_close(struct link *, const char *reason);
 const char *link_state_name(enum link_state);
-/* LENT: bytes go to the user. */
+/* LENT: bytes go to the user, whose link->drawn is of several unless it says better. */
 void link_lend(struct link *, const struct link_user *, void *user_arg);
 /* LENT -> IDLE or CANCELLING, as cancel requests allow. */
 void link_give_back(struct link *);

@@ -139,6 +139,7 @@ struct seat {
 	    *ask_for;    /* full, as it was when the ask left; then not changed */
 	unsigned asides; /* links of pool_open_aside() */
 	int64_t used_us;
+	int64_t sequences_us; /* the user's: when currval() was asked for last; 0 */
 	struct metrics metrics;
 	struct metrics period_start; /* the counters when the stats_period began */
 	struct metrics average;      /* what the last whole one added to them */

@@ -83,6 +83,8 @@ struct session {
 	    pipelined; /* batches before it may share statements again: it does not wait */
 	struct statements *statements; /* NULL: none yet */
 	uint64_t unnamed_token;        /* marks it on links; 0: there is none */
+	/* It has used that link, and meanwhile no other; 0: none yet. */
+	uint64_t stay, stay_link;
 	struct stmt
 	    *unnamed; /* what its unnamed statement is; NULL: none, or too long to keep */
 	struct prep *prep; /* PREPARE, EXECUTE or DEALLOCATE under way; or NULL */
@@ -191,7 +193,7 @@ const void *session_link_serves(const struct link *);
 /* Statements that the client has prepared under a name. */
 unsigned session_prepared_count(const struct session *);
 /* What holds a session to a link. */
-#define SESSION_PINS_MAX 6
+#define SESSION_PINS_MAX 7
 struct session_pin {
 	const char *reason;
 	const char *member; /* the database whose link it is */

@@ -189,7 +189,9 @@ enum sql_leaves {
 	    512, /* some of that may be gone: DROP, CLOSE, pg_advisory_unlock() */
 	SQL_LEAVES_UNNAMED = 1024,  /* set_config() of a name that is not in the text */
 	SQL_LEAVES_BY_PARAM = 2048, /* the same, but that a parameter is the name */
-	SQL_LEAVES_VIEW = 4096      /* nothing, but it may read pg_prepared_statements */
+	SQL_LEAVES_VIEW = 4096,     /* nothing, but it may read pg_prepared_statements */
+	SQL_LEAVES_SEQUENCE = 8192, /* nothing, but it may call currval() or lastval() */
+	SQL_LEAVES_NO_SEQUENCE = 16384 /* DISCARD SEQUENCES */
 };
 /* From tokens alone, and rather too many than too few. */
 unsigned sql_leaves(const struct sql_scan *);
@@ -220,8 +222,8 @@ void sql_config_calls_free(struct sql_config_call *, unsigned count);
 /* PREPARE: LISTEN and UNLISTEN too. */
 enum sql_look { SQL_LOOK_PREPARE = 1, SQL_LOOK_LEAVES = 2 };
 int sql_look(const char *text, size_t have);
-/* The same by names anywhere in the text: of functions that leave something, and
- * pg_prepared_statements (SQL_LOOK_PREPARE). */
+/* The same by names anywhere in the text: of functions that leave something or ask for what is
+ * left, and pg_prepared_statements (SQL_LOOK_PREPARE). */
 int sql_look_names(const char *text, size_t len);
 
 /* ---- facts ---- */

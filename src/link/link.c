@@ -123,6 +123,11 @@ link_note_tag(struct link *l, const char *tag, size_t len)
 		link_define(l);
 		return (false);
 	}
+	if (tag_is(tag, len, "DISCARD ALL") || tag_is(tag, len, "DISCARD SEQUENCES")) {
+		l->drawn_before = 0;
+		if (l->user == NULL)
+			l->drawn = 0;
+	}
 	if (tag_is(tag, len, "DISCARD ALL")) {
 		prepared_clear(&l->prepared);
 		l->vars = vars_without_startup(l->worker, l->vars);
@@ -411,6 +416,8 @@ void
 link_lend(struct link *l, const struct link_user *user, void *user_arg)
 {
 	link_move(l, LINK_LENT);
+	l->drawn_before = l->drawn;
+	l->drawn = LINK_DRAWN_MIXED;
 	l->user = user;
 	l->user_arg = user_arg;
 	l->request_us = clock_us();

@@ -282,6 +282,7 @@ is_for_later(const struct session *s, const struct sql_scan *scan)
 /* The statements of a string together. */
 struct script_leaves {
 	unsigned leaves, count;
+	unsigned first; /* of the first one */
 	bool restores;
 };
 
@@ -300,7 +301,8 @@ script_read(struct session *s, const char *sql, size_t len, struct script_leaves
 
 			if (leaves != 0 && is_for_later(s, &scan))
 				leaves = 0;
-			out->count++;
+			if (out->count++ == 0)
+				out->first = leaves;
 			out->leaves |= leaves;
 			if ((leaves & SQL_LEAVES_SETTING) != 0 && session_carries(s)) {
 				(void)carry_of(s);
@@ -332,6 +334,23 @@ refuse_query(struct up *u)
 	up_drop_unnamed(u);
 }
 
+/* currval() or lastval() is among what runs; is_first: nothing runs before it in this message.
+ * False: the message waits. */
+static bool
+look_at_sequences(struct up *u, unsigned *leaves, bool is_first, struct refusal *why)
+{
+	enum sequences_go go = SEQUENCES_RUN;
+
+	if ((*leaves & SQL_LEAVES_SEQUENCE) == 0 || !session_carries(u->s))
+		return (true);
+	if (!sequences_prefer(u))
+		return (false);
+	go = is_first ? sequences_check(u->s, why) : SEQUENCES_WITHIN;
+	if (go == SEQUENCES_WITHIN)
+		*leaves &= ~(unsigned)SQL_LEAVES_SEQUENCE;
+	return (true);
+}
+
 enum up_verdict
 carry_query(struct up *u, const char *sql, size_t len, bool *restores)
 {
@@ -345,9 +364,13 @@ carry_query(struct up *u, const char *sql, size_t len, bool *restores)
 	*restores = all.restores;
 	if (s->rewrites)
 		all.leaves &= ~(unsigned)SQL_LEAVES_LISTENER;
+	if (!look_at_sequences(
+		u, &all.leaves, (all.first & SQL_LEAVES_SEQUENCE) != 0, &why))
+		return (UP_STOP);
 	if (all.leaves == 0)
 		return (UP_PASS);
-	if (session_carries(s) && pin_refuses(s, all.leaves, &why)) {
+	if (refusal_is_set(&why) ||
+	    (session_carries(s) && pin_refuses(s, all.leaves, &why))) {
 		if (!prep_settle(u)) {
 			refusal_free(&why);
 			return (UP_STOP);
@@ -409,11 +432,39 @@ carry_restore(const struct session *s, const char *name, carry_set *each, void *
 	return (is_any);
 }
 
-void
-carry_run(struct session *s, const struct stmt *st)
+bool
+carry_run(struct session *s, const struct stmt *st, bool is_first, struct refusal *why)
 {
-	if (st->leaves != 0 && session_carries(s))
-		touch(s, st->leaves, (const char *)st->data, st->sql_len);
+	unsigned leaves = st->leaves;
+	enum sequences_go go = SEQUENCES_RUN;
+
+	if (leaves == 0 || !session_carries(s))
+		return (true);
+	if ((leaves & SQL_LEAVES_SEQUENCE) != 0)
+		go = is_first ? sequences_check(s, why) : SEQUENCES_WITHIN;
+	if (go == SEQUENCES_WITHIN)
+		leaves &= ~(unsigned)SQL_LEAVES_SEQUENCE;
+	if (go != SEQUENCES_REFUSE && leaves != 0)
+		touch(s, leaves, (const char *)st->data, st->sql_len);
+	return (go != SEQUENCES_REFUSE);
+}
+
+/* The server is made to fail the batch in its place. */
+static enum up_verdict
+refuse_batch(struct up *u, uint32_t size, struct refusal *why)
+{
+	struct session *s = u->s;
+
+	if (!prep_settle(u)) {
+		refusal_free(why);
+		return (UP_STOP);
+	}
+	(void)prep_begin(s);
+	(void)prep_step_add(s->prep);
+	s->prep->is_batch = s->prep->is_running = true;
+	s->prep->refusal = *why;
+	up_doom(u);
+	return (up_body(u, size + 1, true));
 }
 
 /* The names that a Bind gives for the parameters of set_config(). */
@@ -500,18 +551,10 @@ carry_bind(struct up *u, const struct stmt *st, const char *portal, uint32_t siz
 	if ((leaves & SQL_LEAVES_SETTING) != 0 && note_names(u, st, size))
 		leaves &= ~(unsigned)SQL_LEAVES_BY_PARAM;
 	leaves = unless_bound(leaves);
-	if (pin_refuses(s, leaves, &why)) {
-		if (!prep_settle(u)) {
-			refusal_free(&why);
-			return (UP_STOP);
-		}
-		(void)prep_begin(s);
-		(void)prep_step_add(s->prep);
-		s->prep->is_batch = s->prep->is_running = true;
-		s->prep->refusal = why;
-		up_doom(u);
-		return (up_body(u, size + 1, true));
-	}
+	if (!look_at_sequences(u, &leaves, true, &why))
+		return (UP_STOP);
+	if (refusal_is_set(&why) || pin_refuses(s, leaves, &why))
+		return (refuse_batch(u, size, &why));
 	touch(s, leaves | ((leaves & SQL_LEAVES_DISCARD) != 0 ? SQL_LEAVES_SETTING : 0),
 	    (const char *)st->data, st->sql_len);
 	name_note(
@@ -549,23 +592,29 @@ carry_execute(struct up *u, uint32_t size)
 	return (up_body(u, size + 1, true));
 }
 
-void
+enum up_verdict
 carry_parse(struct up *u, uint32_t size)
 {
 	const char *body = (const char *)u->p + u->used + PROTO_HEAD, *sql;
 	size_t have = u->len - u->used - PROTO_HEAD;
+	struct refusal why = {0};
 	unsigned leaves;
 
 	if (have > size - 4)
 		have = size - 4;
 	sql = memchr(body, '\0', have);
 	if (sql == NULL)
-		return;
+		return (UP_PASS);
 	sql++;
 	have = strnlen(sql, have - (size_t)(sql - body));
 	leaves = carry_leaves(sql, have) & ~(unsigned)SQL_LEAVES_VIEW;
+	if (!look_at_sequences(u, &leaves, true, &why))
+		return (UP_STOP);
+	if (refusal_is_set(&why))
+		return (refuse_batch(u, size, &why));
 	if (leaves != 0)
 		touch(u->s, leaves, sql, have);
+	return (UP_PASS);
 }
 
 /* Whether the letters may be of RESET, SET … TO DEFAULT or DISCARD ALL, or of a comment. */
@@ -787,6 +836,11 @@ carry_rest(struct session *s)
 		set_done(s, l);
 	}
 	forget_set(c);
+	/* What has failed has told nothing. */
+	if (c->has_failed)
+		touched &= ~(unsigned)(SQL_LEAVES_SEQUENCE | SQL_LEAVES_NO_SEQUENCE);
+	if ((touched & SQL_LEAVES_NO_SEQUENCE) != 0)
+		pin_set(s, SQL_LEAVES_SEQUENCE, 0);
 	pin_set(s, touched & CARRY_PINS & ~(unsigned)CARRY_ASKED, touched);
 	c->touched = 0;
 	c->has_failed = false;
@@ -811,7 +865,9 @@ bool
 carry_may_lose(const struct carry *c)
 {
 	return (c->pins.held == 0 && !c->is_asking &&
-		(c->touched & ~(unsigned)(SQL_LEAVES_LOCAL | SQL_LEAVES_LESS)) == 0);
+		(c->touched &
+		    ~(unsigned)(SQL_LEAVES_LOCAL | SQL_LEAVES_LESS | SQL_LEAVES_SEQUENCE |
+				SQL_LEAVES_NO_SEQUENCE)) == 0);
 }
 
 void

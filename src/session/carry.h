@@ -5,6 +5,7 @@
  *   carry.c  settings: seen in what is sent, told by the server afterwards
  *   ask.c    the question to the server
  *   pins.c   temporary tables, cursors WITH HOLD, advisory locks …
+ *   sequences.c  currval() and lastval()
  *
  * A statement that may leave something is noted when it is sent (sql_leaves()), or by its tag.
  * When the link is at rest after such a one, and before it is given back, the server is asked
@@ -20,7 +21,7 @@
 
 #define CARRY_PINS                                                                       \
 	(SQL_LEAVES_TABLE | SQL_LEAVES_CURSOR | SQL_LEAVES_LOCK | SQL_LEAVES_LISTENER |  \
-	    SQL_LEAVES_SEED | SQL_LEAVES_UNNAMED)
+	    SQL_LEAVES_SEED | SQL_LEAVES_UNNAMED | SQL_LEAVES_SEQUENCE)
 /* Whether they are still there can be asked. */
 #define CARRY_ASKED                                                                      \
 	(SQL_LEAVES_TABLE | SQL_LEAVES_CURSOR | SQL_LEAVES_LOCK | SQL_LEAVES_LISTENER)
@@ -78,16 +79,17 @@ enum up_verdict carry_query(struct up *, const char *sql, size_t len, bool *rest
 #define CARRY_DISCARD "discard all"
 typedef void carry_set(void *arg, const char *sql);
 bool carry_restore(const struct session *, const char *name, carry_set *each, void *arg);
-/* The statement runs, by EXECUTE. */
-void carry_run(struct session *, const struct stmt *);
+/* The statement runs, by EXECUTE; is_first: of what is sent now. False: it is refused. */
+bool carry_run(
+    struct session *, const struct stmt *, bool is_first, struct refusal *) MUST_USE;
 /* Bind of a statement (NULL: not known) that leaves something, or while another such one is
  * bound. UP_PASS: go on. */
 enum up_verdict carry_bind(
     struct up *, const struct stmt *, const char *portal, uint32_t size);
 /* Execute. UP_PASS: of another portal. */
 enum up_verdict carry_execute(struct up *, uint32_t size);
-/* Parse, where nobody looks at Bind and Execute. */
-void carry_parse(struct up *, uint32_t size);
+/* Parse, where nobody looks at Bind and Execute. UP_PASS: go on. */
+enum up_verdict carry_parse(struct up *, uint32_t size);
 /* The same, and Bind, of a client that has its link for itself. UP_PASS: go on. */
 enum up_verdict carry_parse_own(struct up *, uint32_t size);
 enum up_verdict carry_bind_own(struct up *, uint32_t size);
@@ -116,6 +118,33 @@ void carry_settings_are(struct session *, struct link *, struct vars *now);
 void carry_ask(struct session *, unsigned asks);
 /* The value of a row at *at, which goes behind it; the caller frees it. NULL: there is none. */
 char *ask_value(const uint8_t *row, size_t len, size_t *at) MUST_USE;
+
+/* ---- sequences.c ---- */
+
+/* The session is about to leave the link, which it has used. */
+void sequences_left(struct session *, struct link *);
+/* The session is about to ask for a link: the one of its stay is kept for it, if it is idle. */
+void sequences_keep(struct session *);
+/* Appends what cleans the session's link of other values, when others may not answer here. */
+bool sequences_clean(struct session *, struct buf *sql);
+#define SEQUENCES_UNKNOWN                                                                \
+	"currval() and lastval() are not known on this server connection"
+#define SEQUENCES_HINT                                                                   \
+	"Use INSERT ... RETURNING, ask in the transaction that draws from the "          \
+	"sequence, or use a database with pool_mode = session."
+enum sequences_go {
+	SEQUENCES_RUN,    /* and it holds the session to its link */
+	SEQUENCES_WITHIN, /* the same transaction: it does not */
+	SEQUENCES_WAIT,   /* the message comes again */
+	SEQUENCES_REFUSE
+};
+/* Before what calls currval() or lastval(), now or later in this batch: the session has the link
+ * of its stay, if it can. False: the message waits. */
+bool sequences_prefer(struct up *);
+/* Such a statement is to run now. */
+enum sequences_go sequences_check(const struct session *, struct refusal *);
+/* Both. */
+enum sequences_go sequences_may(struct up *, struct refusal *);
 
 /* ---- pins.c ---- */
 

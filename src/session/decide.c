@@ -2,8 +2,8 @@
  * What becomes of a statement of a session on a virtual database, and whether its key may run
  * it now.
  */
+#include "carry.h"
 #include "catalog.h"
-#include "prepare.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -160,6 +160,22 @@ decide_split(struct weave *w, const struct route_plan *plan)
 	return (go);
 }
 
+/* Outside of a transaction it may be another link that has drawn from the sequence. */
+static bool
+may_ask_sequences(struct weave *w, const struct sense *sense)
+{
+	const struct sql_scan *scan = &sense->scan;
+
+	if (sense->facts->is_plain_read || w->txn != TXN_NONE || w->unit.is_string ||
+	    (w->relays && w->is_bound) ||
+	    (sql_look_names(scan->sql, scan->len) & SQL_LOOK_LEAVES) == 0 ||
+	    (sql_leaves(scan) & SQL_LEAVES_SEQUENCE) == 0)
+		return (true);
+	refusal_set(&w->refusal, "55000", SEQUENCES_UNKNOWN,
+	    "On virtual databases they are answered in a transaction.", SEQUENCES_HINT);
+	return (false);
+}
+
 /* What the statement leaves there, or needs of what was left. */
 static bool
 may_be_there(struct session *s, const struct sense *sense, const struct route_plan *plan,
@@ -168,7 +184,7 @@ may_be_there(struct session *s, const struct sense *sense, const struct route_pl
 	struct weave *w = s->weave;
 	const struct sql_facts *f = sense->facts;
 
-	return (anchors_may_pin(s, sense, seat) &&
+	return (anchors_may_pin(s, sense, seat) && may_ask_sequences(w, sense) &&
 		(f->cursor == NULL || cursors_may_open(w, f->cursor, seat)) &&
 		(plan->on_replica || TAILQ_EMPTY(&w->anchors) ||
 		    !anchors_are_stale(s, plan->legs[0].member, seat)));

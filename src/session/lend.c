@@ -136,6 +136,8 @@ session_apply_vars(struct session *s, struct vars *want)
 	struct buf sql = {0};
 	bool differs = l->vars != want && vars_sql(l->vars, want, &sql);
 
+	if (UNLIKELY(((struct seat *)l->place)->sequences_us != 0))
+		differs |= sequences_clean(s, &sql);
 	/* A simple query also drops the unnamed statement of whoever had the link before. */
 	if (!differs && !s->rewrites && l->unnamed != 0) {
 		buf_addstr(&sql, ";");
@@ -205,6 +207,8 @@ session_get_link(struct session *s)
 	s->waiter.is_login = s->weave != NULL;
 	s->waiter.is_asking = false;
 	s->knows_it_waits = false;
+	if (UNLIKELY(s->seat->sequences_us != 0) && session_carries(s))
+		sequences_keep(s);
 	l = pool_lend(s->seat, &s->waiter, s->vars);
 	if (l != NULL)
 		usable = session_take(s, l);
@@ -301,6 +305,8 @@ session_let_go(struct session *s)
 	s->link = NULL;
 	prep_end(s);
 	l->was_shared |= s->mode != POOL_SESSION;
+	if (s->weave == NULL && s->state != SESSION_WELCOME)
+		sequences_left(s, l);
 	l->is_sharing = l->shares = l->heals = false;
 	if (!s->rewrites)
 		l->unnamed = UNNAMED_FOREIGN;

@@ -19,6 +19,7 @@ static const struct reason {
     {SQL_LEAVES_SEED, "", "setseed", "setseed()", M_pins_setseed},
     {SQL_LEAVES_UNNAMED, "", "set_config", "set_config() with a computed name",
 	M_pins_set_config},
+    {SQL_LEAVES_SEQUENCE, "", "sequence", "currval() or lastval()", M_pins_sequence},
 };
 _Static_assert(ARRAY_LEN(reasons) <= SESSION_PINS_MAX, "room for each");
 

@@ -381,8 +381,8 @@ real_of(struct session *s, const struct stmt *st, struct prep_step *step)
 			step->stmt = prep_stand_in(s);
 		}
 		step->does = p.kind == SQL_PREPARE_DROP ? PREP_DROP : PREP_NONE;
-		if (step->runs)
-			carry_run(s, n->stmt);
+		if (step->runs && !carry_run(s, n->stmt, true, &prep->refusal))
+			step->runs = false;
 		if (step->runs && prep_nests(n->stmt))
 			prep_refuse_nested(prep);
 		prep->lists = step->runs && n->stmt->prepare == SQL_PREPARE_VIEW;
@@ -426,6 +426,8 @@ prep_real(struct up *u, const struct stmt *st, const char *portal)
 	if (st->prepare == SQL_PREPARE_VIEW)
 		return (view_real(u, st, portal));
 	p->real = real_of(s, st, step);
+	if (refusal_is_set(&p->refusal) && portal != NULL)
+		up_doom(u);
 	if (p->lists && portal != NULL)
 		view_tell(u);
 	n = step->stmt != NULL ? stmt_name_find(s, step->name) : NULL;

@@ -49,9 +49,9 @@ prep_look(const struct session *s, const char *sql, size_t have, size_t len)
 /* ---- a Parse ahead ---- */
 
 /* What Parse has made cannot be made by PREPARE: its types are numbers. *lists: what the client
- * has prepared is to be there. */
+ * has prepared is to be there; *asks: the link of its stay is. */
 static const struct stmt_name *
-missing_of_parse(struct session *s, const char *sql, size_t len, bool *lists)
+missing_of_parse(struct session *s, const char *sql, size_t len, bool *lists, bool *asks)
 {
 	const char *at = sql, *end = sql + len;
 	const struct stmt_name *n, *missing = NULL;
@@ -64,6 +64,8 @@ missing_of_parse(struct session *s, const char *sql, size_t len, bool *lists)
 		if (sql_prepare_read(&scan, &p)) {
 			n = p.kind == SQL_PREPARE_RUN ? stmt_name_find(s, p.name) : NULL;
 			*lists |= n != NULL && n->stmt->prepare == SQL_PREPARE_VIEW;
+			*asks |=
+			    n != NULL && (n->stmt->leaves & SQL_LEAVES_SEQUENCE) != 0;
 			if (n != NULL && n->stmt->declared == NULL &&
 			    !prepared_touch_proven(
 				&s->link->prepared, n->stmt->id, n->since, 0))
@@ -84,13 +86,17 @@ prep_is_ready(struct up *u, const char *sql, size_t len)
 	bool had_sync = !l->wants_sync;
 	bool lists = (sql_look_names(sql, len) & SQL_LOOK_PREPARE) != 0;
 	unsigned rounds = 0;
+	bool asks = false;
 
 	if (!prep_settle(u))
 		return (false);
 	if (s->weave == NULL && l->txn != 'E' && !listen_is_ready(s, sql, len))
 		return (false);
 	/* A server in a failed transaction refuses it, and the query as well. */
-	missing = l->txn != 'E' ? missing_of_parse(s, sql, len, &lists) : NULL;
+	missing = l->txn != 'E' ? missing_of_parse(s, sql, len, &lists, &asks) : NULL;
+	if (asks && l->txn != 'E' && !sequences_prefer(u))
+		return (false);
+	l = s->link;
 	lists = missing == NULL && lists && view_misses(s);
 	if (missing == NULL && !lists)
 		return (true);
@@ -444,8 +450,9 @@ put_known(struct script *b, const struct sql_scan *scan, const struct sql_prepar
 {
 	struct prep_step *step;
 
-	if (p->kind == SQL_PREPARE_RUN)
-		carry_run(b->s, st);
+	if (p->kind == SQL_PREPARE_RUN &&
+	    !carry_run(b->s, st, b->p->count == 0, &b->p->refusal))
+		b->is_refused = true;
 	if (p->kind == SQL_PREPARE_RUN && st->prepare == SQL_PREPARE_VIEW)
 		put_list(b);
 	if (p->kind == SQL_PREPARE_RUN && prep_nests(st)) {

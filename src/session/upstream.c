@@ -177,7 +177,9 @@ up_parse_unnamed(struct up *u, const uint8_t *body, size_t have, uint32_t size)
 	else if (proto_parse_parse(body, have, &parse) == 0) {
 		struct stmt *st = stmt_intern(s->worker, &parse);
 
-		if (prep_is(st) && !prep_settle(u)) {
+		if ((prep_is(st) && !prep_settle(u)) ||
+		    (UNLIKELY((st->leaves & SQL_LEAVES_SEQUENCE) != 0) &&
+			!sequences_prefer(u))) {
 			stmt_release(s->worker, st);
 			return (UP_STOP);
 		}
@@ -267,7 +269,8 @@ up_parse(struct up *u, const uint8_t *body, size_t len, bool is_alone)
 	st = stmt_intern(s->worker, &parse);
 	if (s->weave != NULL)
 		(void)sense_of_stmt(s->worker, st);
-	if (prep_is(st) ? !prep_settle(u) : up_must_wait(u, NULL, st)) {
+	if ((prep_is(st) ? !prep_settle(u) : up_must_wait(u, NULL, st)) ||
+	    (UNLIKELY((st->leaves & SQL_LEAVES_SEQUENCE) != 0) && !sequences_prefer(u))) {
 		stmt_release(s->worker, st);
 		return (UP_STOP);
 	}
@@ -720,9 +723,10 @@ up_linked(struct up *u, char type, uint32_t size)
 	case 'S':
 		return (up_sync(u, size));
 	case 'P':
-		if (session_carries(s))
-			carry_parse(u, size);
-		else if (s->startup != NULL && (v = carry_parse_own(u, size)) != UP_PASS)
+		if (session_carries(s) && (v = carry_parse(u, size)) != UP_PASS)
+			return (v);
+		if (!session_carries(s) && s->startup != NULL &&
+		    (v = carry_parse_own(u, size)) != UP_PASS)
 			return (v);
 		up_owe(u, REQ_PARSE, ACT_FORWARD);
 		break;

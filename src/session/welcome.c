@@ -434,6 +434,7 @@ session_greet(struct session *s)
 		session_move(s, SESSION_ACTIVE);
 	else if (l != NULL) {
 		s->link = NULL;
+		l->drawn = l->drawn_before;
 		pool_give(l, false);
 		if (s->told != NULL)
 			pool_keep_this(l, &s->waiter);

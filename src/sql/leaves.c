@@ -65,6 +65,8 @@ leaves_of_name(const struct sql_walk *w, bool updates)
 	    {"pg_advisory_unlock_shared", SQL_LEAVES_LESS},
 	    {"pg_advisory_unlock_all", SQL_LEAVES_LESS},
 	    {"setseed", SQL_LEAVES_SEED},
+	    {"currval", SQL_LEAVES_SEQUENCE},
+	    {"lastval", SQL_LEAVES_SEQUENCE},
 	};
 	char *name = sql_name_value(&w->l, &w->t);
 	unsigned leaves = 0;
@@ -189,8 +191,10 @@ static unsigned
 leaves_of_discard(struct sql_walk *w)
 {
 	sql_step(w);
-	return (
-	    sql_is_at(w, "all") ? SQL_LEAVES_DISCARD | SQL_LEAVES_LESS : SQL_LEAVES_LESS);
+	if (sql_is_at(w, "all"))
+		return (SQL_LEAVES_DISCARD | SQL_LEAVES_LESS);
+	return (sql_is_at(w, "sequences") ? SQL_LEAVES_LESS | SQL_LEAVES_NO_SEQUENCE
+					  : SQL_LEAVES_LESS);
 }
 
 /* By the first word alone. */
@@ -478,11 +482,32 @@ sql_look(const char *text, size_t have)
 	}
 }
 
+/* currval( or lastval(, perhaps in quotes. */
+static bool
+calls_sequence(const char *text, size_t len)
+{
+	const char *at = text, *end = text + len;
+
+	while ((at = memchr(at, '(', (size_t)(end - at))) != NULL) {
+		const char *p = at++;
+
+		while (p > text && (p[-1] == ' ' || (p[-1] >= '\t' && p[-1] <= '\r')))
+			p--;
+		p -= p > text && p[-1] == '"';
+		if (p - text >= 7 && (p[-1] | 0x20) == 'l' && (p[-2] | 0x20) == 'a' &&
+		    (p[-3] | 0x20) == 'v' &&
+		    (strncasecmp(p - 7, "currval", 7) == 0 ||
+			strncasecmp(p - 7, "lastval", 7) == 0))
+			return (true);
+	}
+	return (false);
+}
+
 int
 sql_look_names(const char *text, size_t len)
 {
 	const char *at = text, *end = text + len;
-	int look = 0;
+	int look = calls_sequence(text, len) ? SQL_LOOK_LEAVES : 0;
 
 	while ((at = memchr(at, '_', (size_t)(end - at))) != NULL) {
 		at++;

@@ -84,6 +84,11 @@ what_statements_leave_is_told(void **state)
 	    {"listen a", SQL_LEAVES_LISTENER},
 	    {"select setseed(0.1)", SQL_LEAVES_SEED},
 	    {"drop table t", SQL_LEAVES_LESS},
+	    {"discard sequences", SQL_LEAVES_LESS | SQL_LEAVES_NO_SEQUENCE},
+	    {"select lastval()", SQL_LEAVES_SEQUENCE},
+	    {"insert into t values (pg_catalog . CURRVAL\n('a'))", SQL_LEAVES_SEQUENCE},
+	    {"select \"lastval\"(), (1)", SQL_LEAVES_SEQUENCE},
+	    {"select xlastval(), interval(3), lastval, nextval('a')", 0},
 	};
 
 	(void)state;

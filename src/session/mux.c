@@ -128,6 +128,8 @@ mux_create(struct session_worker *sw, struct link *l)
 	m->texts.len = m->sent = m->run_us = 0;
 	m->is_unsent = m->is_closed = m->is_cut = false;
 	link_lend(l, &mux_link_user, m);
+	/* Plain reads draw from no sequence. */
+	l->drawn = l->drawn_before;
 	TAILQ_INSERT_HEAD(&seat->shared, l, idle_entry);
 	return (m);
 }

@@ -299,7 +299,8 @@ net_listen(const struct settings *set, net_accept *accepted, char *why, size_t w
 	int fault = 0;
 
 	on_accept = accepted;
-	acceptor = net_worker_count() == 1 ? net_worker(0) : net_main();
+	/* What it keeps goes through no mailbox. */
+	acceptor = net_worker(0);
 	for (unsigned i = 0; i < given_count && fault == 0; i++)
 		fault = listen_given(given[i], set, why, why_len);
 	if (given_count > 0) {
@@ -410,7 +411,7 @@ listen_ask(bool is_close, bool is_shared)
 	lm->mail.run = listen_mailed;
 	lm->is_close = is_close;
 	lm->is_shared = is_shared;
-	if (net_is_running() && acceptor != net_main())
+	if (net_is_running())
 		worker_post(acceptor, &lm->mail);
 	else
 		listen_mailed(NULL, &lm->mail);

@@ -10,6 +10,7 @@ import pytest
 
 import bank
 import fetch
+from proxy import is_standin
 
 HERE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "orm")
 
@@ -36,7 +37,7 @@ def said(door, database):
     is_virtual = database == "bank"
     return {"host": "127.0.0.1", "port": door.port, "user": "alice", "password": "pw-alice",
             "database": database, "member": "bank.analytics" if is_virtual else database,
-            "isVirtual": is_virtual, "keepsCursors": database == "session",
+            "isVirtual": is_virtual, "keepsCursors": database == "session" or not is_standin(),
             "activityAt": "bank_a" if is_virtual else "orm"}
 
 

@@ -137,6 +137,8 @@ struct row {
 	const char *down;
 	enum topo_status as; /* 0: down */
 	bool in_transaction, is_read_only;
+	bool is_pinned; /* see pinned_table() */
+	const char *at; /* the cursor's member */
 };
 
 static int
@@ -189,6 +191,19 @@ set_status(const char *names, enum topo_status status, const char *reason)
 		topo_verdict_set(topo_verdict(name), status, 1000000, reason);
 }
 
+/* The session has temporary tables of these names. */
+static const struct topo_database *
+pinned_table(void *arg, const struct sql_table *t)
+{
+	const struct topo_virtual *v = topo_virtual_find(topo, arg);
+
+	if (t->schema != NULL && strcmp(t->schema, "pg_temp") != 0)
+		return (NULL);
+	return (strcmp(t->name, "mine") == 0     ? topo_member_find(v, "analytics")
+		: strcmp(t->name, "papers") == 0 ? topo_member_find(v, "primary")
+						 : NULL);
+}
+
 static void
 input_of(struct route_input *in, const struct row *row, struct sql_scan *scan)
 {
@@ -205,6 +220,11 @@ input_of(struct route_input *in, const struct row *row, struct sql_scan *scan)
 	    .arg = (void *)(uintptr_t)row,
 	    .in_transaction = row->in_transaction,
 	    .is_read_only = row->is_read_only,
+	    .pinned = row->is_pinned ? pinned_table : NULL,
+	    .pinned_arg = (void *)(uintptr_t) "bank",
+	    .pinned_at = row->at != NULL
+			     ? topo_member_find(topo_virtual_find(topo, "bank"), row->at)
+			     : NULL,
 	    .now_us = 13000000,
 	};
 	assert_non_null(in->virt);

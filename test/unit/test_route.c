@@ -73,6 +73,52 @@ check_rows(const struct row *rows, size_t count)
 		check_row(&rows[i]);
 }
 
+#define PINNED(text, result, ...)                                                        \
+	ROW(text, result, .is_pinned = true __VA_OPT__(, ) __VA_ARGS__)
+
+static void
+test_pins(void **state)
+{
+	static const struct row rows[] = {
+	    PINNED("SELECT * FROM mine", "analytics pin"),
+	    /* Not a replica. */
+	    PINNED("SELECT * FROM papers", "primary pin"),
+	    PINNED("SELECT * FROM pg_temp.papers", "primary pin"),
+	    PINNED("SELECT * FROM vault.papers", "vault table route"),
+	    PINNED("SELECT * FROM users", "primary@replica default"),
+	    PINNED("INSERT INTO mine SELECT 1", "analytics pin"),
+	    PINNED("SELECT * FROM mine, analytics_events", "analytics pin"),
+	    PINNED("SELECT * FROM analytics_events, mine", "analytics pin"),
+	    PINNED("SELECT * FROM mine, users", "0A000",
+		.says =
+		    "\"mine\" is on database \"analytics\", \"users\" on \"primary\""),
+	    PINNED("SELECT * FROM mine, papers", "0A000", .says = "\"papers\""),
+	    PINNED("SELECT * FROM mine, accounts", "0A000", .says = "several databases"),
+	    PINNED(
+		"SELECT * FROM papers, accounts a WHERE a.user_id = 42", "primary pin"),
+	    /* Settings place what stands beside. */
+	    PINNED("SELECT * FROM mine", "analytics pin", SET(database, "primary")),
+	    PINNED(
+		"SELECT * FROM mine, users", "analytics pin", SET(database, "analytics")),
+	    PINNED("SELECT * FROM mine, users", "0A000", LOCAL(database, "primary"),
+		.says = "\"mine\""),
+	    PINNED("SELECT * FROM mine", "analytics pin",
+		SET(databases, "primary, secondary")),
+	    PINNED("SELECT * FROM mine, users", "0A000",
+		SET(databases, "primary, secondary"), .says = "pgweave.databases"),
+	    PINNED("SELECT * FROM mine, users", "22023", SET(database, "nowhere")),
+	    PINNED("CREATE TABLE mine (a int)", "primary default"),
+	    PINNED("CREATE TEMP TABLE mine (a int)", "analytics pin"),
+	    PINNED("CREATE TABLE x AS SELECT * FROM mine", "analytics pin"),
+	    PINNED("DROP TABLE mine", "analytics pin"),
+	    ROW("FETCH c", "analytics pin", .at = "analytics"),
+	    ROW("FETCH c", "primary pin", .at = "primary", SET(database, "analytics")),
+	};
+
+	(void)state;
+	check_rows(rows, ARRAY_LEN(rows));
+}
+
 static void
 test_members(void **state)
 {
@@ -897,6 +943,7 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(test_repeat),
+	    cmocka_unit_test(test_pins),
 	    cmocka_unit_test(test_members),
 	    cmocka_unit_test(test_levels),
 	    cmocka_unit_test(test_shards),

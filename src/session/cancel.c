@@ -201,6 +201,7 @@ static void
 cancel_waiting(struct session *s)
 {
 	pool_wait_end(&s->waiter);
+	mux_untimed(s);
 	session_move(s, SESSION_IDLE);
 	s->is_refused = true;
 	session_flow(s);

@@ -432,6 +432,7 @@ session_link_lost(struct link *l, const char *why)
 	if (s->prep != NULL && s->prep->is_ahead && s->prep->had_sync)
 		l->wants_sync = false;
 	owed = session_owed_readies(l);
+	mux_untimed(s);
 	if (s->listens != NULL && !listen_link_lost(s))
 		goes_on = false;
 	fence_leave(s);

@@ -1,5 +1,6 @@
 /* Links that several sessions use at once: who joins, who leaves, what time does. See mux.h. */
 #include "mux.h"
+#include "carry.h"
 #include "listen.h"
 #include <stdlib.h>
 #include <string.h>
@@ -97,6 +98,22 @@ facts_of(struct session *s, const char *sql, size_t len)
 	return (is_fit(facts) ? facts : NULL);
 }
 
+/* The same of a statement that is kept. */
+static const struct sql_facts *
+facts_of_stmt(struct session *s, struct stmt *st)
+{
+	const char *sql = (const char *)st->data;
+	const struct sense *sense;
+
+	if (st->sql_len > MUX_TEXT_MAX || st->leaves != 0 || prep_is(st) ||
+	    !may_read(sql, st->sql_len) || memchr(sql, '\\', st->sql_len) != NULL)
+		return (NULL);
+	sense = sense_of_stmt(s->worker, st);
+	if (sense->scan.next != NULL || st->clean != NULL || !is_fit(sense->facts))
+		return (NULL);
+	return (sense->facts);
+}
+
 void
 mux_untimed(struct session *s)
 {
@@ -125,7 +142,7 @@ mux_create(struct session_worker *sw, struct link *l)
 		m = mem_alloc(sizeof(*m));
 	m->link = l;
 	m->head = m->count = 0;
-	m->texts.len = m->sent = m->run_us = 0;
+	m->texts.len = m->kept.len = m->sent = m->run_us = 0;
 	m->is_unsent = m->is_closed = m->is_cut = false;
 	link_lend(l, &mux_link_user, m);
 	/* Plain reads draw from no sequence. */
@@ -146,6 +163,8 @@ mux_free(struct mux *m)
 		TAILQ_REMOVE(&sw->mux_unsent, m, entry);
 	if (m->texts.cap > MUX_TEXT_MAX)
 		buf_free(&m->texts);
+	if (m->kept.cap > MUX_TEXT_MAX)
+		buf_free(&m->kept);
 	m->link = NULL;
 	TAILQ_INSERT_HEAD(&sw->mux_spare, m, entry);
 }
@@ -195,9 +214,10 @@ choose(struct session *s, uint32_t len, uint32_t run_us, int64_t now)
 	return (l != NULL ? mux_create(session_worker(s->worker), l) : busy);
 }
 
+/* One message, or a batch. */
 static void
 join(struct mux *m, struct session *s, const struct sql_facts *facts,
-    const uint8_t *message, uint32_t len, int64_t now)
+    const uint8_t *message, size_t len, const struct mux_batch *batch, int64_t now)
 {
 	struct session_worker *sw = session_worker(s->worker);
 	struct mux_entry *e = mux_at(m, m->count);
@@ -206,25 +226,60 @@ join(struct mux *m, struct session *s, const struct sql_facts *facts,
 	    .facts = sql_facts_hold(facts),
 	    .start_us = now,
 	    .at = m->texts.len,
-	    .len = len,
 	    .run_us = note_of(facts)->run_us};
 	if (m->count++ == 0) {
 		m->head_us = now;
 		link_serve(m->link, session_told_pid(s));
 	}
 	m->run_us += e->run_us;
-	buf_add(&m->texts, message, len);
+	if (batch != NULL)
+		mux_batch_put(m, e, s, batch);
+	else {
+		buf_add(&m->texts, message, len);
+		/* As a server does, whatever the query says. */
+		stmt_unnamed_set(s, NULL);
+		s->unnamed_token = 0;
+		m->link->unnamed = 0;
+	}
+	e->len = m->texts.len - e->at;
 	if (!m->is_unsent)
 		TAILQ_INSERT_TAIL(&sw->mux_unsent, m, entry);
 	m->is_unsent = true;
-	/* As a server does, whatever the query says. */
-	stmt_unnamed_set(s, NULL);
-	s->unnamed_token = 0;
-	m->link->unnamed = 0;
 	s->mux = m;
 	session_move(s, SESSION_SHARING);
 	stream_hold_end(&s->stream, true);
 	METRIC_INC(&s->seat->metrics, multiplexed_count);
+}
+
+/* The link that a statement of these facts may join; NULL: it takes one of its own, and its time
+ * is taken. */
+static struct mux *
+find(struct up *u, const struct sql_facts *facts, size_t len)
+{
+	struct session *s = u->s;
+	struct mux *m = NULL;
+
+	if (facts == NULL)
+		return (NULL);
+	if (is_quick(s->worker, facts))
+		m = choose(s, (uint32_t)len, note_of(facts)->run_us, u->now_us);
+	if (m == NULL)
+		s->timed = sql_facts_hold(facts);
+	return (m);
+}
+
+/* The session may share a link now. */
+static bool
+may_share(struct session *s)
+{
+	if (UNLIKELY(s->timed != NULL))
+		mux_untimed(s);
+	if (s->shuns_mux || s->mode == POOL_SESSION || s->listens != NULL ||
+	    s->signals != NULL || s->prep != NULL || s->is_draining) {
+		s->shuns_mux = false;
+		return (false);
+	}
+	return (true);
 }
 
 bool
@@ -233,53 +288,78 @@ mux_query(struct up *u, uint32_t size)
 	struct session *s = u->s;
 	const uint8_t *p = u->p + u->used;
 	const struct sql_facts *facts;
-	struct mux *m = NULL;
+	struct mux *m;
 
-	if (UNLIKELY(s->timed != NULL))
-		mux_untimed(s);
-	if (s->shuns_mux || s->mode == POOL_SESSION || s->listens != NULL ||
-	    s->signals != NULL || s->prep != NULL || s->is_draining || size < 6 ||
-	    u->len - u->used < (size_t)size + 1 || p[size] != '\0' ||
-	    pool_settings(s->worker)->disable_pqexec) {
-		s->shuns_mux = false;
+	if (!may_share(s) || size < 6 || u->len - u->used < (size_t)size + 1 ||
+	    p[size] != '\0' || pool_settings(s->worker)->disable_pqexec)
 		return (false);
-	}
 	facts = facts_of(s, (const char *)p + PROTO_HEAD, size - 5);
-	if (facts == NULL)
+	m = find(u, facts, size + 1);
+	if (m == NULL)
 		return (false);
-	if (is_quick(s->worker, facts))
-		m = choose(s, size + 1, note_of(facts)->run_us, u->now_us);
-	if (m == NULL) {
-		s->timed = sql_facts_hold(facts);
-		return (false);
-	}
-	join(m, s, facts, p, size + 1, u->now_us);
+	join(m, s, facts, p, size + 1, NULL, u->now_us);
 	METRIC_INC(&s->seat->metrics, server_assignment_count);
 	u->used += size + 1;
 	return (true);
 }
 
+bool
+mux_batch(struct up *u)
+{
+	struct session *s = u->s;
+	const struct sql_facts *facts;
+	struct mux_batch b;
+	struct mux *m = NULL;
+
+	if (!may_share(s) || !s->rewrites ||
+	    (s->carry != NULL && s->carry->portals.count > 0) ||
+	    !mux_batch_read(s, u->p + u->used, u->len - u->used, &b))
+		return (false);
+	if (mux_batch_parse(s, &b)) {
+		facts = facts_of_stmt(s, b.stmt);
+		m = find(u, facts, 2 * b.len);
+		if (m != NULL)
+			join(m, s, facts, NULL, 0, &b, u->now_us);
+		mux_batch_end(s, &b);
+	}
+	if (m == NULL)
+		return (false);
+	METRIC_INC(&s->seat->metrics, server_assignment_count);
+	u->used += b.len;
+	return (true);
+}
+
 /* ---- those that wait for a link ---- */
 
-/* The statement that the client waits with: how long its message is; 0: it may not share. */
-static uint32_t
-waiting_message(const struct session *s, const struct link *l)
+/* The statement that the client waits with may share the link: how long its messages are; 0: it
+ * may not. */
+static size_t
+waiting_len(struct session *s, const struct link *l, struct mux_batch *b)
 {
 	const struct buf *in = &s->stream.in;
-	uint32_t size;
+	size_t len;
 
+	*b = (struct mux_batch){0};
 	if (s->state != SESSION_WAITING || s->timed == NULL ||
 	    !is_quick(s->worker, s->timed) || s->vars != l->vars || s->is_draining ||
-	    in->len < PROTO_HEAD || in->mem[0] != 'Q')
+	    in->len < PROTO_HEAD)
 		return (0);
-	size = proto_get32(in->mem + 1) + 1;
-	return (in->len >= size && size <= MUX_TEXT_MAX ? size : 0);
+	if (in->mem[0] != 'Q')
+		return (mux_batch_read(s, in->mem, in->len, b) ? b->len : 0);
+	len = (size_t)proto_get32(in->mem + 1) + 1;
+	return (in->len >= len && len <= MUX_TEXT_MAX ? len : 0);
 }
 
 static void
-join_waiting(struct mux *m, struct session *s, uint32_t len, int64_t now)
+join_waiting(
+    struct mux *m, struct session *s, size_t len, struct mux_batch *b, int64_t now)
 {
-	join(m, s, s->timed, s->stream.in.mem, len, now);
+	bool is_batch = b->len > 0;
+
+	/* It could be read before. */
+	INVARIANT(!is_batch || mux_batch_parse(s, b));
+	join(m, s, s->timed, s->stream.in.mem, len, is_batch ? b : NULL, now);
+	mux_batch_end(s, b);
 	mux_untimed(s);
 	buf_drop(&s->stream.in, len);
 	METRIC_ADD(&s->seat->metrics, received, len);
@@ -289,28 +369,30 @@ bool
 mux_granted(struct session *s, struct link *l)
 {
 	struct seat *seat = l->place;
-	uint32_t len = waiting_message(s, l);
 	struct waiter *w, *next;
 	int64_t now = clock_us();
 	unsigned looks = 0;
+	struct mux_batch b;
 	struct mux *m;
+	size_t len = waiting_len(s, l, &b);
 
 	if (len == 0)
 		return (false);
 	m = mux_create(session_worker(s->worker), l);
-	join_waiting(m, s, len, now);
+	join_waiting(m, s, len, &b, now);
 	for (w = TAILQ_FIRST(&seat->waiters); w != NULL && ++looks <= PULL_LOOKS;
 	     w = next) {
 		next = TAILQ_NEXT(w, entry);
 		if (w->granted != session_granted)
 			continue;
 		s = CONTAINER_OF(w, struct session, waiter);
-		len = waiting_message(s, l);
-		if (len == 0 || !has_room(m, s, len, note_of(s->timed)->run_us, now))
+		len = waiting_len(s, l, &b);
+		if (len == 0 ||
+		    !has_room(m, s, (uint32_t)(2 * len), note_of(s->timed)->run_us, now))
 			continue;
 		pool_wait_end(w);
 		METRIC_INC(&seat->metrics, server_assignment_count);
-		join_waiting(m, s, len, now);
+		join_waiting(m, s, len, &b, now);
 	}
 	return (true);
 }
@@ -340,41 +422,49 @@ entry_of(struct mux *m, const struct session *s, unsigned *at)
 	INVARIANT(!"a session that shares a link is among those who do");
 }
 
-/* The statement comes again, and takes a link of its own. */
-static void
-run_again(struct mux *m, struct mux_entry *e)
+void
+mux_run_again(struct mux *m, struct mux_entry *e)
 {
 	struct session *s = e->s;
+	const uint8_t *p = e->is_batch ? m->kept.mem + e->kept_at : m->texts.mem + e->at;
+	uint32_t len = e->is_batch ? e->kept_len : e->len;
 
 	e->s = NULL;
 	s->mux = NULL;
 	s->shuns_mux = true;
 	session_move(s, SESSION_IDLE);
-	METRIC_ADD(&s->seat->metrics, received, -(int64_t)e->len);
-	METRIC_INC(&s->seat->metrics, moved_count);
-	stream_unread(&s->stream, m->texts.mem + e->at, e->len);
+	METRIC_ADD(&s->seat->metrics, received, -(int64_t)len);
+	stream_unread(&s->stream, p, len);
 	session_flow(s);
+}
+
+static void
+move_one(struct mux *m, struct mux_entry *e)
+{
+	if (e->s == NULL)
+		return;
+	METRIC_INC(&e->s->seat->metrics, moved_count);
+	mux_run_again(m, e);
 }
 
 void
 mux_move(struct mux *m, unsigned stay)
 {
 	m->is_closed = true;
+	/* What was not sent need not be, unless it tells the link statements. */
 	while (m->count > stay) {
 		struct mux_entry *e = mux_at(m, m->count - 1);
 
-		if (e->at < m->sent)
+		if (e->at < m->sent || e->skips_parse || e->closes > 0)
 			break;
-		if (e->s != NULL)
-			run_again(m, e);
+		move_one(m, e);
 		sql_facts_release(e->facts);
 		m->texts.len = e->at;
 		m->run_us -= e->run_us;
 		m->count--;
 	}
 	for (unsigned i = stay; i < m->count; i++)
-		if (mux_at(m, i)->s != NULL)
-			run_again(m, mux_at(m, i));
+		move_one(m, mux_at(m, i));
 }
 
 void
@@ -556,6 +646,7 @@ mux_fini(struct session_worker *sw)
 	while ((m = TAILQ_FIRST(&sw->mux_spare)) != NULL) {
 		TAILQ_REMOVE(&sw->mux_spare, m, entry);
 		buf_free(&m->texts);
+		buf_free(&m->kept);
 		free(m);
 	}
 }

@@ -3,6 +3,7 @@
  * room's own files.
  *
  *   mux.c          who joins, what is sent, who leaves or is moved, what time does
+ *   mux_batch.c    batches of the extended protocol
  *   mux_answers.c  whose an answer is; the end of a link
  *
  *   clients   A: select 1   B: select 2   C: select 3      what has come in one turn
@@ -18,7 +19,7 @@
  */
 #ifndef SESSION_MUX_H
 #define SESSION_MUX_H
-#include "weave.h"
+#include "prepare.h"
 
 #define MUX_DEPTH     8 /* statements on one link */
 #define MUX_TEXT_MAX  8192
@@ -34,6 +35,15 @@ struct mux_entry {
 	int64_t start_us;
 	uint32_t at, len; /* in mux->texts */
 	uint32_t run_us;  /* that it is expected to take */
+	/* mux_batch.c: */
+	uint32_t kept_at, kept_len; /* in mux->kept */
+	struct hash128 id;          /* is_renamed: what it is on the link */
+	bool is_batch, is_renamed;
+	bool skips_parse; /* ParseComplete is not the client's */
+	bool fakes_parse; /* one is, and has not been told */
+	bool has_begun;   /* to be answered */
+	bool comes_again; /* it has failed, and runs elsewhere after its end */
+	uint8_t closes;   /* CloseCompletes that are not the client's */
 };
 /* Belongs to its link, from the first statement to the last answer. */
 struct mux {
@@ -41,7 +51,8 @@ struct mux {
 	struct link *link;
 	struct mux_entry ring[MUX_DEPTH];
 	unsigned head, count;
-	struct buf texts; /* of the statements, as their clients have sent them */
+	struct buf texts; /* what goes to the server */
+	struct buf kept;  /* batches as their clients have sent them */
 	uint32_t sent;    /* so much of it */
 	uint32_t run_us;  /* that all of them are expected to take */
 	int64_t head_us;  /* since when the server works on the first one */
@@ -52,8 +63,10 @@ struct mux {
 
 /* ---- mux.c ---- */
 
-/* A simple query of a session without a link. True: it went to a link that others share. */
+/* A simple query, or the first message of a batch, of a session without a link. True: it went to
+ * a link that others share. */
 bool mux_query(struct up *, uint32_t size);
+bool mux_batch(struct up *);
 /* The session was given the link for a statement that may share it. True: it does, perhaps with
  * others that wait. */
 bool mux_granted(struct session *, struct link *);
@@ -80,6 +93,8 @@ mux_at(struct mux *m, unsigned i)
 {
 	return (&m->ring[(m->head + i) % MUX_DEPTH]);
 }
+/* The statement comes again, and takes a link of its own. */
+void mux_run_again(struct mux *, struct mux_entry *);
 /* All but the first `stay` are run elsewhere. */
 void mux_move(struct mux *, unsigned stay);
 /* The session is at rest again; its statement is answered, or will not be. */
@@ -90,6 +105,29 @@ void mux_say_cancelled(struct mux_entry *);
 void mux_note_run(struct worker *, const struct sql_facts *, int64_t us);
 /* The mux is empty: its link is not the mux's any more. */
 void mux_free(struct mux *);
+
+/* ---- mux_batch.c ---- */
+
+struct mux_batch {
+	const uint8_t *p;
+	size_t len;     /* with its Sync */
+	size_t rest_at; /* of what stands behind the names in the Bind's body */
+	uint32_t parse_len, bind_len; /* messages; no Parse: 0 */
+	size_t bind_at;               /* from 1 */
+	struct stmt *stmt;            /* after mux_batch_parse() */
+	struct prepared_since since;
+};
+/* False: there is no whole batch of a kind that may share a link. */
+bool mux_batch_read(struct session *, const uint8_t *p, size_t len, struct mux_batch *);
+bool mux_batch_parse(struct session *, struct mux_batch *);
+void mux_batch_end(struct session *, struct mux_batch *);
+void mux_batch_put(
+    struct mux *, struct mux_entry *, struct session *, const struct mux_batch *);
+enum mux_heard { MUX_HEARD_PASS, MUX_HEARD_SKIP, MUX_HEARD_NONSENSE };
+enum mux_heard mux_batch_hears(struct mux *, struct mux_entry *, char type);
+/* True: it runs again elsewhere when this has ended. */
+bool mux_batch_failed(
+    struct mux *, struct mux_entry *, const struct proto_error_fields *);
 
 /* ---- mux_answers.c ---- */
 

@@ -6,6 +6,7 @@
 #include "mux.h"
 #include <stdlib.h>
 #include <string.h>
+#include <sys/uio.h>
 
 #define ERROR_MAX SESSION_WHOLE_MAX
 #define WHOLE_MAX 65536
@@ -33,13 +34,21 @@ under_way(struct mux *m)
 static void
 pass_on(struct read *r)
 {
-	const struct mux_entry *e = under_way(r->m);
+	static uint8_t parse_complete[] = {'1', 0, 0, 0, 4};
+	struct mux_entry *e = under_way(r->m);
+	size_t n = r->used - r->from;
+	struct iovec parts[] = {{parse_complete, sizeof(parse_complete)},
+	    {(void *)(uintptr_t)(r->p + r->from), n}};
 
-	if (e != NULL && e->s != NULL && r->used > r->from) {
-		METRIC_ADD(&e->s->seat->metrics, sent, r->used - r->from);
-		stream_write(&e->s->stream, r->p + r->from, r->used - r->from);
-	}
 	r->from = r->used;
+	if (e == NULL || e->s == NULL || n == 0)
+		return;
+	METRIC_ADD(&e->s->seat->metrics, sent, n);
+	if (e->fakes_parse)
+		stream_writev(&e->s->stream, parts, 2);
+	else
+		stream_writev(&e->s->stream, parts + 1, 1);
+	e->fakes_parse = false;
 }
 
 static void
@@ -117,6 +126,7 @@ broken(struct read *r, const char *why)
 static enum verdict
 failed(struct read *r, const uint8_t *text, uint32_t size)
 {
+	struct mux_entry *e = under_way(r->m);
 	struct proto_error_fields error;
 	struct link *l = r->m->link;
 
@@ -124,8 +134,9 @@ failed(struct read *r, const uint8_t *text, uint32_t size)
 		return (broken(r, "malformed ErrorResponse"));
 	if (strcmp(error.severity, "FATAL") == 0 || strcmp(error.severity, "PANIC") == 0)
 		l->saw_fatal = true;
-	if (under_way(r->m) != NULL) {
-		body(r, size + 1, true);
+	if (e != NULL) {
+		e->comes_again = e->is_batch && mux_batch_failed(r->m, e, &error);
+		body(r, size + 1, !e->comes_again);
 		return (READ_ON);
 	}
 	/* Behind the last answer: the farewell. */
@@ -184,11 +195,17 @@ ready(struct read *r, const uint8_t *text, uint32_t size)
 	if (e == NULL)
 		return (broken(r, "ready for nothing that was sent"));
 	s = e->s;
-	if (s != NULL && UNLIKELY(s->vars != m->link->vars)) {
+	if (UNLIKELY(e->comes_again)) {
+		body(r, size + 1, false);
+		if (s != NULL)
+			mux_run_again(m, e);
+		s = NULL;
+	} else if (s != NULL && UNLIKELY(s->vars != m->link->vars)) {
 		pass_on(r);
 		follow(s, m->link);
 	}
-	body(r, size + 1, true);
+	if (!e->comes_again)
+		body(r, size + 1, true);
 	pass_on(r);
 	if (r->now_us == 0)
 		r->now_us = clock_us();
@@ -200,13 +217,32 @@ ready(struct read *r, const uint8_t *text, uint32_t size)
 	m->head_us = r->now_us;
 	m->head = (m->head + 1) % MUX_DEPTH;
 	if (--m->count == 0)
-		m->texts.len = m->sent = m->head = 0;
+		m->texts.len = m->kept.len = m->sent = m->head = 0;
 	else if (mux_at(m, 0)->s != NULL)
 		link_serve(m->link, session_told_pid(mux_at(m, 0)->s));
 	if (s != NULL) {
 		s->request_us = r->now_us;
 		mux_release(s);
 	}
+	return (READ_ON);
+}
+
+static enum verdict
+answer(struct read *r, char type, uint32_t size)
+{
+	struct mux_entry *e = under_way(r->m);
+	enum mux_heard heard = MUX_HEARD_PASS;
+
+	if (e == NULL ||
+	    (!e->is_batch &&
+		proto_is_of(type, PROTO_TYPE('1') | PROTO_TYPE('2') | PROTO_TYPE('3') |
+				      PROTO_TYPE('n') | PROTO_TYPE('s'))))
+		return (broken(r, "an answer that nobody asked for"));
+	if (e->is_batch)
+		heard = mux_batch_hears(r->m, e, type);
+	if (heard == MUX_HEARD_NONSENSE)
+		return (broken(r, "a Parse is complete that was not sent"));
+	body(r, size + 1, heard == MUX_HEARD_PASS);
 	return (READ_ON);
 }
 
@@ -235,10 +271,12 @@ message(struct read *r)
 	case 'D':
 	case 'C':
 	case 'I':
-		if (under_way(r->m) == NULL)
-			return (broken(r, "an answer that nobody asked for"));
-		body(r, size + 1, true);
-		return (READ_ON);
+	case '1':
+	case '2':
+	case '3':
+	case 'n':
+	case 's':
+		return (answer(r, type, size));
 	case 'Z':
 		return (ready(r, text, size));
 	case 'E':

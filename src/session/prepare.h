@@ -204,6 +204,13 @@ void view_refuse(struct prep *);
 /* The Parse of the session's statement without a name, which has been kept. True: it is dealt
  * with, and what follows in its batch is about s->link->shared. */
 bool share_parse(struct up *, uint32_t size, struct stmt *);
+/* What becomes of a statement without a name on a link that several sessions use; id: under which
+ * the link has it, or is to have it. */
+enum share_use { SHARE_NOT, SHARE_HAS, SHARE_MAKES };
+enum share_use share_use(
+    struct session *, struct link *, struct stmt *, int64_t now_us, struct hash128 *id);
+/* Whether the error may come of the statement's being shared. */
+bool share_may_be_why(const struct proto_error_fields *);
 /* The link's server has taken a Parse of it. */
 void share_note_taken(struct session *, struct link *, const struct stmt *);
 /* A Parse that names its statement, of a session without a link. True: it and the Sync behind it

@@ -111,18 +111,18 @@ share_id(const struct stmt *st, const struct link *l)
 
 /* Whether this link has seen it a moment ago. It has now. */
 static bool
-is_second_sight(struct up *u, struct hash128 id)
+is_second_sight(const struct link *l, struct hash128 id, int64_t now_us)
 {
-	struct session_worker *sw = session_worker(u->s->worker);
-	uint64_t key = id.lo ^ u->s->link->id * 0x9e3779b97f4a7c15ULL;
+	struct session_worker *sw = session_worker(l->worker);
+	uint64_t key = id.lo ^ l->id * 0x9e3779b97f4a7c15ULL;
 	struct share_sight *sight;
 	bool is_second;
 
 	if (sw->sights == NULL)
 		sw->sights = mem_alloc(SIGHT_SLOTS * sizeof(*sw->sights));
 	sight = &sw->sights[key % SIGHT_SLOTS];
-	is_second = sight->key == key && u->now_us - sight->us < SIGHT_US;
-	*sight = (struct share_sight){.key = key, .us = u->now_us};
+	is_second = sight->key == key && now_us - sight->us < SIGHT_US;
+	*sight = (struct share_sight){.key = key, .us = now_us};
 	return (is_second);
 }
 
@@ -172,7 +172,7 @@ share_parse(struct up *u, uint32_t size, struct stmt *st)
 		return (false);
 	id = share_id(st, l);
 	is = prepared_shared(&l->prepared, id, l->said, u->now_us);
-	if (is == PREPARED_MISSING && !is_second_sight(u, id))
+	if (is == PREPARED_MISSING && !is_second_sight(l, id, u->now_us))
 		return (false);
 	if (is == PREPARED_FRESH)
 		r = up_owe(u, REQ_PARSE, ACT_FAKE);
@@ -194,6 +194,25 @@ share_parse(struct up *u, uint32_t size, struct stmt *st)
 		up_evict(u);
 	METRIC_INC(&s->seat->metrics, shared_count);
 	return (true);
+}
+
+enum share_use
+share_use(struct session *s, struct link *l, struct stmt *st, int64_t now_us,
+    struct hash128 *id)
+{
+	if (!s->seat->limits.share_statements || st->sql_len > SHARE_TEXT_MAX ||
+	    share_of(st) != SQL_SHARE_MAY)
+		return (SHARE_NOT);
+	*id = share_id(st, l);
+	switch (prepared_shared(&l->prepared, *id, l->said, now_us)) {
+	case PREPARED_FRESH:
+		return (SHARE_HAS);
+	case PREPARED_WORN:
+		return (SHARE_MAKES);
+	case PREPARED_MISSING:
+	default:
+		return (is_second_sight(l, *id, now_us) ? SHARE_MAKES : SHARE_NOT);
+	}
 }
 
 bool
@@ -339,6 +358,12 @@ is_of_sharing(const struct proto_error_fields *e, enum request_kind kind, bool i
 		if (strncmp(e->sqlstate, classes[i], 2) == 0)
 			return (true);
 	return (false);
+}
+
+bool
+share_may_be_why(const struct proto_error_fields *e)
+{
+	return (is_of_sharing(e, REQ_BIND, false) || is_of_sharing(e, REQ_PARSE, false));
 }
 
 /* What was sent of the batch will not be answered, but for its Sync. */

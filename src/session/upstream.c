@@ -805,8 +805,10 @@ up_message(struct up *u)
 		if (s->link == NULL && type == 'P' && s->rewrites && s->signals == NULL &&
 		    share_parse_taken(u, size))
 			return (UP_GO_ON);
-		if (s->link == NULL && s->seat->limits.multiplex && type == 'Q' &&
-		    mux_query(u, size))
+		if (s->link == NULL && UNLIKELY(s->seat->limits.multiplex) &&
+		    (type == 'Q'                     ? mux_query(u, size)
+			: type == 'P' || type == 'B' ? mux_batch(u)
+						     : false))
 			return (UP_STOP);
 		if (s->link == NULL && !session_get_link(s))
 			return (UP_STOP);

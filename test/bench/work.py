@@ -251,6 +251,10 @@ MANY_ROWS = "SELECT repeat('x', 1000) FROM generate_series(1, 200000)"
 WORKLOADS = [
     Pgbench("select1-64", "SELECT 1, 64 clients on a pool of 16", 64, SELECT1,
             goals={"cpu": ("pgbouncer", 0.80)}),
+    Pgbench("select1-64-mux", "the same with multiplex = on in pgweave", 64, SELECT1,
+            variant="mux", goals={"cpu": ("pgbouncer", 0.60)}),
+    Pgbench("select1-mux-unix", "and through a unix socket to the server", 64, SELECT1,
+            variant="mux-unix", goals={"cpu": ("pgbouncer", 0.60)}),
     Pgbench("select1-16", "SELECT 1, 16 clients on a pool of 16", 16, SELECT1),
     Pgbench("select1-tls", "SELECT 1 over TLS, 64 clients on a pool of 16", 64, SELECT1,
             variant="tls", goals={"cpu": ("pgbouncer", 0.85)}),

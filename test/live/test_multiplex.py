@@ -6,7 +6,7 @@ import pytest
 
 import pgproto as pg_
 from poll import until
-from transcript import Client
+from transcript import SYNC, Client, again, run
 
 SEED, CLIENTS, ROUNDS = 7, 24, 40
 LONG = "x" * 3000
@@ -75,6 +75,67 @@ def random_work(rng, who, turn):
         ([f"update mux set b = b where a = {who + 1}", f"select '{token}'"],
          ["C(UPDATE 1) Z(I)", read]),
     ])
+
+
+def described(sql, values=(), name=None):
+    """What most drivers send for a query; with a name, of what was prepared."""
+    begin = pg_.parse("", sql) if name is None else b""
+    return (begin + pg_.bind("", name or "", values) + pg_.describe("P", "")
+            + pg_.execute("", 0) + SYNC)
+
+
+def random_batch(rng, who, turn):
+    """The same in batches of the extended protocol."""
+    token = f"{who}-{turn}"
+    read = f"D({token}) C(SELECT 1) Z(I)"
+    return rng.choice([
+        (described("select $1 || ''", [token]), f"1 2 T {read}"),
+        (described("select $1 || ''", [token]), f"1 2 T {read}"),
+        (described("", [token], name="p"), f"2 T {read}"),
+        (again("p", [token]) + SYNC, f"2 {read}"),
+        (described("select 1 / (a - 7) from mux where a = $1", ["7"]), "1 2 T E(22012 division by zero) Z(I)"),
+        (described("select 1 / (a - 7) from mux where a = $1", ["8"]), "1 2 T D(1) C(SELECT 1) Z(I)"),
+        (described("select $1::int + 1", ["seven"]),
+         '1 E(22P02 invalid input syntax for type integer: "seven") Z(I)'),
+        (described(f"select nothing_{who % 3}"),
+         f'E(42703 column "nothing_{who % 3}" does not exist) Z(I)'),
+        (described("select $1 || ''", []),
+         'E(08P01 bind message supplies 0 parameters, but prepared statement "" requires 1) Z(I)'),
+        (described("", [], name="p"),
+         'E(08P01 bind message supplies 0 parameters, but prepared statement "p" requires 1) '
+         "Z(I)"),
+        (described(f"select {turn % 9} + $1::int", ["1"]),
+         f"1 2 T D({turn % 9 + 1}) C(SELECT 1) Z(I)"),
+        (described(f"update mux set b = b where a = {who + 1}"), "1 2 n C(UPDATE 1) Z(I)"),
+        (pg_.query(f"select '{token}'"), f"T {read}"),
+    ])
+
+
+@pytest.mark.parametrize("statements", [200, 3])
+def test_batches_get_their_own(proxy, pg, table, statements):
+    """With room for a few statements on a link, too."""
+    rng = random.Random(SEED + 1)
+    door = proxy(pg, databases={"shop": place(pg)}, pool_mode="transaction", workers=1,
+                 default_pool_size=3, multiplex_quick="20s", max_prepared_statements=statements)
+    clients = [client(door) for _ in range(CLIENTS)]
+    for who, c in enumerate(clients):
+        assert c.say(pg_.parse("p", f"select $1 || '{'' if who % 2 else ''}'::text"), SYNC) == (
+            "1 Z(I)")
+    for turn in range(ROUNDS):
+        asked = [(c, random_batch(rng, who, turn)) for who, c in enumerate(clients)]
+        for c, (messages, _) in asked:
+            c.send(messages)
+        rng.shuffle(asked)
+        for c, (messages, answer) in asked:
+            said = c.hear()
+            if "08P01" in answer and said.startswith("1 E("):
+                said = said[2:]
+            assert said == answer, messages
+    assert count(door) > CLIENTS * 4
+    assert count(door, "shared") > 0
+    assert count(door, "moved") == 0
+    for c in clients:
+        c.sock.close()
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -60,7 +60,8 @@ class Proxy:
         return None
 
     def start(self, variant):
-        """variant: plain, tls (towards the client), scram (login) or routed (pgweave alone)."""
+        """variant: plain, tls (towards the client), scram (login); and for pgweave alone
+        routed, mux (multiplex = on) and mux-unix (the same through a unix socket)."""
         log = self.world.write(self.name + ".log", "")
         self.process = self.world.start(self.command(variant), log)
         self.world.wait_for_port(self.port, self.process, log)
@@ -135,7 +136,8 @@ class PgBouncer(Proxy):
         lines = [
             "[databases]",
             # The user is fixed, so that the login of the client alone is what a login costs.
-            "bench = host=127.0.0.1 port=%d dbname=bench user=bench" % self.world.pg_port,
+            "bench = host=%s port=%d dbname=bench user=bench%s"
+            % (self.server_host(variant), self.world.pg_port, self.of_database(variant)),
             "[pgbouncer]", "listen_addr = 127.0.0.1", "listen_port = %d" % self.port,
             "unix_socket_dir =", "listen_backlog = 4096",
             # Its default differs between versions: prefer would encrypt where others do not.
@@ -150,6 +152,13 @@ class PgBouncer(Proxy):
                       "client_tls_key_file = " + self.world.path("tls.key"),
                       "client_tls_cert_file = " + self.world.path("tls.crt")]
         return lines
+
+    def server_host(self, variant):
+        return "127.0.0.1"
+
+    def of_database(self, variant):
+        """Words of its own in the database's line."""
+        return ""
 
     def command(self, variant):
         lines = self.ini(variant)
@@ -179,6 +188,12 @@ class PgWeave(PgBouncer):
 
     def lacks(self, need):
         return None
+
+    def server_host(self, variant):
+        return self.world.path("data") if variant == "mux-unix" else super().server_host(variant)
+
+    def of_database(self, variant):
+        return " multiplex=on" if variant.startswith("mux") else ""
 
     def command(self, variant):
         self.copy()

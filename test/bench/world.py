@@ -277,7 +277,7 @@ class World:
                   "-N", "--locale=C", "-E", "UTF8"], 60, server=True)
         settings = {
             "listen_addresses": "127.0.0.1", "port": self.pg_port,
-            "unix_socket_directories": "", "max_connections": 300, "shared_buffers": "256MB",
+            "unix_socket_directories": data, "max_connections": 300, "shared_buffers": "256MB",
             "fsync": "off", "synchronous_commit": "off", "full_page_writes": "off",
             "wal_level": "minimal", "max_wal_senders": 0, "autovacuum": "off", "jit": "off",
             "checkpoint_timeout": "1h", "max_wal_size": "4GB", "ssl": "on",
@@ -287,7 +287,7 @@ class World:
                 f.write("%s = '%s'\n" % (key, value))
         with open(data + "/pg_hba.conf", "w") as f:
             f.write("host all bench_scram 127.0.0.1/32 scram-sha-256\n"
-                    "host all all 127.0.0.1/32 trust\n")
+                    "host all all 127.0.0.1/32 trust\nlocal all all trust\n")
         log = self.path("postgresql.log")
         open(log, "w").close()
         self.pg = self.start([self.pg_bindir + "/postgres", "-D", data], log)

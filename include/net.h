@@ -359,8 +359,9 @@ struct resolved {
 };
 /* done() comes later in this worker's thread, or at once for addresses and for names that are
  * known: err NULL and one address or more, or why it failed. NULL is answered when done() has
- * already been called; otherwise a handle that resolve_cancel() takes until done(). The
- * settings are needed during the call only. */
+ * already been called; otherwise a handle that resolve_cancel() takes until done(); a worker
+ * that stops calls done() no more, so that who waits with an arg must cancel. The settings are
+ * needed during the call only. */
 struct resolve;
 typedef void resolve_done(void *arg, const struct resolved *, const char *err);
 struct resolve *resolve_start(struct worker *, const struct settings *, const char *host,

@@ -110,11 +110,14 @@ resolve_free(struct resolve *r)
 static void
 resolve_end(struct resolve *r)
 {
+	/* Who is not told any more still holds it, and cancels it when he goes. */
+	bool is_kept = r->worker->is_stopping && !r->is_cancelled && r->arg != NULL;
+
 	r->is_done = true;
 	atomic_fetch_sub(&asked_for, 1);
 	if (!r->is_cancelled && !r->worker->is_stopping)
 		resolve_tell(r);
-	if (!r->is_starting)
+	if (!r->is_starting && !is_kept)
 		resolve_free(r);
 }
 
@@ -294,7 +297,7 @@ void
 resolve_cancel(struct resolve *r)
 {
 	r->is_cancelled = true;
-	if (r->is_away && r->is_done)
+	if (r->is_done)
 		resolve_free(r);
 	else if (!r->is_away)
 		evdns_getaddrinfo_cancel(r->request);

@@ -2,6 +2,7 @@
 #include "side.h"
 
 #include <arpa/inet.h>
+#include <poll.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -189,31 +190,68 @@ server_main(void *arg)
 static char dir[] = "/tmp/pgweave-side-XXXXXX";
 static struct worker *w;
 static struct topo *topo;
+static int name_server = -1;
+
+/* Knows no name, and says so when it is told to: name_answer(). */
+static void
+name_server_begin(const char *resolv_conf)
+{
+	struct sockaddr_in sin = {
+	    .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	socklen_t len = sizeof(sin);
+	FILE *f = fopen(resolv_conf, "w");
+
+	name_server = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	assert_int_equal(bind(name_server, (struct sockaddr *)&sin, sizeof(sin)), 0);
+	assert_int_equal(getsockname(name_server, (struct sockaddr *)&sin, &len), 0);
+	fprintf(f, "nameserver 127.0.0.1:%u\n", ntohs(sin.sin_port));
+	fclose(f);
+}
+
+static void
+name_answer(void)
+{
+	struct sockaddr_in who;
+	socklen_t len = sizeof(who);
+	uint8_t packet[512];
+	ssize_t n = recvfrom(
+	    name_server, packet, sizeof(packet), 0, (struct sockaddr *)&who, &len);
+
+	assert_true(n > 12);
+	packet[2] |= 0x80; /* a response: */
+	packet[3] |= 3;    /* NXDOMAIN */
+	assert_int_equal(
+	    sendto(name_server, packet, (size_t)n, 0, (struct sockaddr *)&who, len), n);
+}
 
 static void
 topo_make(void)
 {
 	struct conf_problems p = {0};
 	char *path = mem_printf("%s/users", dir), *text;
+	char *names = mem_printf("%s/resolv.conf", dir);
 	FILE *f = fopen(path, "w");
 
 	fputs("\"joe\" \"plain-secret\"\n", f);
 	fclose(f);
+	name_server_begin(names);
 	text =
 	    mem_printf("[databases]\n"
 		       "up = host=127.0.0.1 port=%u user=joe dbname=x\n"
 		       "second = host=127.0.0.1,127.0.0.1 port=1,%u user=joe dbname=x\n"
 		       "refused = host=127.0.0.1 port=1 user=joe dbname=x\n"
 		       "anybody = host=127.0.0.1 port=%u dbname=x\n"
-		       "[pgbouncer]\nlisten_port=6432\nauth_file=%s\n"
+		       "named = host=db.invalid port=%u user=joe dbname=x\n"
+		       "[pgbouncer]\nlisten_port=6432\nauth_file=%s\nresolv_conf=%s\n"
 		       "server_tls_sslmode=disable\n",
-		port, port, port, path);
+		port, port, port, port, path, names);
 	topo = topo_build(conf_load_text("t.ini", text, strlen(text), &p), &p);
 	assert_non_null(topo);
 	unlink(path);
 	conf_problems_free(&p);
 	free(text);
 	free(path);
+	free(names);
 }
 
 static int
@@ -242,6 +280,8 @@ setup(void **state)
 static int
 teardown(void **state)
 {
+	char path[sizeof(dir) + 16];
+
 	(void)state;
 	net_settle();
 	topo_release(topo);
@@ -250,6 +290,9 @@ teardown(void **state)
 	shutdown(listener, SHUT_RDWR);
 	pthread_join(server, NULL);
 	close(listener);
+	close(name_server);
+	(void)snprintf(path, sizeof(path), "%s/resolv.conf", dir);
+	unlink(path);
 	return (rmdir(dir));
 }
 
@@ -446,6 +489,31 @@ row_close(struct side *s, void *arg, const char *p, int len)
 	return (true);
 }
 
+/* The answer to a question about a name comes between the order to stop and the end. */
+static void
+a_name_that_comes_after_the_order_to_stop(void **state)
+{
+	struct side *s;
+
+	(void)state;
+	memset(&got, 0, sizeof(got));
+	s = side_open(
+	    w, topo, topo_database_find(topo, "named"), "test", 0, opened, &got);
+	while (net_names_asked_for() == 0)
+		event_base_loop(w->base, EVLOOP_ONCE);
+	w->is_stopping = true;
+	while (net_names_asked_for() > 0) {
+		struct pollfd p = {.fd = name_server, .events = POLLIN};
+
+		event_base_loop(w->base, EVLOOP_NONBLOCK);
+		if (poll(&p, 1, 1) == 1)
+			name_answer();
+	}
+	assert_int_equal(got.calls, 0);
+	side_close(s);
+	w->is_stopping = false;
+}
+
 static void
 copy_out(void **state)
 {
@@ -572,6 +640,7 @@ main(void)
 	    cmocka_unit_test(opening_that_fails),
 	    cmocka_unit_test(silence_has_an_end),
 	    cmocka_unit_test(closing_silences),
+	    cmocka_unit_test(a_name_that_comes_after_the_order_to_stop),
 	    cmocka_unit_test(copy_out),
 	    cmocka_unit_test(copy_in),
 	    cmocka_unit_test(copy_in_that_fails),

@@ -322,8 +322,10 @@ void socket_tune_accepted(int fd, bool is_unix, const struct settings *);
 /* ---- TLS contexts: immutable, counted by references ---- */
 
 /* Both contexts from client_tls_* and server_tls_*; a side that is disabled has none. NULL
- * and why when a file is missing or wrong. */
-struct tls *tls_create(const struct settings *, char *why, size_t why_len) MUST_USE;
+ * and why when a file is missing or wrong, unpaired when merely a certificate and its key,
+ * each of them right, do not go together. */
+struct tls *tls_create(
+    const struct settings *, bool *unpaired, char *why, size_t why_len) MUST_USE;
 struct tls *tls_hold(struct tls *);
 void tls_release(struct tls *);
 bool tls_can_accept(const struct tls *);

@@ -109,12 +109,18 @@ note_restart(void *arg, const struct setting *s, bool needs_restart)
 		log_warning("%s has changed: it takes effect at the next start", s->key);
 }
 
-/* Takes over the reference to topo. */
+/* Takes over the reference to topo. With keeps_tls a certificate and a key that do not go
+ * together leave TLS as it is: SET changes them one after the other. */
 static int
-world_swap(const struct topo *topo, char *why, size_t why_len)
+world_swap(const struct topo *topo, bool keeps_tls, char *why, size_t why_len)
 {
-	struct tls *tls = tls_create(topo_settings(topo), why, why_len);
+	bool unpaired;
+	struct tls *tls = tls_create(topo_settings(topo), &unpaired, why, why_len);
 
+	if (tls == NULL && unpaired && keeps_tls) {
+		log_warning("%s: TLS stays as it was until they go together", why);
+		tls = tls_hold(world_tls);
+	}
 	if (tls == NULL || world_log(topo, why, why_len) != 0) {
 		tls_release(tls);
 		topo_release(topo);
@@ -156,7 +162,7 @@ host_reload(char *why, size_t why_len)
 	    state, sizeof(state), "RELOADING=1\nMONOTONIC_USEC=%" PRId64, clock_us());
 	notify(state, "Reading the configuration again.");
 	topo = world_read(path[0] != '\0' ? path : options->config, true, why, why_len);
-	fault = topo == NULL ? F_CONF : world_swap(topo, why, why_len);
+	fault = topo == NULL ? F_CONF : world_swap(topo, false, why, why_len);
 	if (fault == 0)
 		store_move(net_main(), world);
 	if (fault == 0)
@@ -182,7 +188,9 @@ host_set(const char *key, const char *value, char *why, size_t why_len)
 		return (F_CONF_VALUE);
 	}
 	topo = topo_with(world, s, value, why, why_len);
-	return (topo == NULL ? F_CONF_VALUE : world_swap(topo, why, why_len));
+	return (topo == NULL ? F_CONF_VALUE
+			     : world_swap(topo, strstr(key, "_tls_sslmode") == NULL, why,
+				   why_len));
 }
 
 /* ---- stopping ---- */
@@ -524,13 +532,14 @@ start(char *why, size_t why_len)
 	const char *user = options->user != NULL ? options->user : set->user;
 	struct timeval period = {.tv_sec = set->stats_period / 1000000};
 	unsigned descriptors = descriptors_raise();
+	bool unpaired;
 
 	/* First, so that all that follows is opened by that user. */
 	if (user[0] != '\0' && become_user(user, why, why_len) != 0)
 		return (EXIT_BAD_CONFIG);
 	auth_set_iterations((int)set->scram_iterations);
 	login_key_load(set);
-	world_tls = tls_create(set, why, why_len);
+	world_tls = tls_create(set, &unpaired, why, why_len);
 	if (world_tls == NULL)
 		return (EXIT_BAD_CONFIG);
 	if (options->daemon && set->pidfile[0] == '\0') {

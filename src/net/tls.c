@@ -351,6 +351,17 @@ cipher_list(const char *word)
 	return (word);
 }
 
+/* Of a certificate and a key, each of which can be read, but which do not go together. */
+static bool
+is_unpaired(unsigned long e)
+{
+	int lib = ERR_GET_LIB(e), reason = ERR_GET_REASON(e);
+
+	return ((lib == ERR_LIB_X509 && (reason == X509_R_KEY_VALUES_MISMATCH ||
+					    reason == X509_R_KEY_TYPE_MISMATCH)) ||
+		(lib == ERR_LIB_SSL && reason == SSL_R_NO_CERTIFICATE_ASSIGNED));
+}
+
 static bool
 ctx_set_files(SSL_CTX *ctx, const struct side *side, const char **what)
 {
@@ -401,7 +412,7 @@ ctx_set_ciphers(SSL_CTX *ctx, const struct side *side, const char **what)
 }
 
 static SSL_CTX *
-ctx_create(const struct side *side, char *why, size_t why_len)
+ctx_create(const struct side *side, bool *unpaired, char *why, size_t why_len)
 {
 	SSL_CTX *ctx;
 	const char *what = "";
@@ -420,6 +431,7 @@ ctx_create(const struct side *side, char *why, size_t why_len)
 	SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
 	SSL_CTX_set_read_ahead(ctx, 1);
 	if (!ctx_set_ciphers(ctx, side, &what) || !ctx_set_files(ctx, side, &what)) {
+		*unpaired = is_unpaired(ERR_peek_error());
 		tls_note_error(what);
 		snprintf(why, why_len, "%s_%s", side->name, last_error);
 		SSL_CTX_free(ctx);
@@ -438,7 +450,7 @@ ctx_create(const struct side *side, char *why, size_t why_len)
 }
 
 struct tls *
-tls_create(const struct settings *set, char *why, size_t why_len)
+tls_create(const struct settings *set, bool *unpaired, char *why, size_t why_len)
 {
 	struct tls *tls = mem_alloc(sizeof(*tls));
 	struct side accept = {"client_tls", set->client_tls_sslmode,
@@ -450,12 +462,13 @@ tls_create(const struct settings *set, char *why, size_t why_len)
 	    set->server_tls_protocols, set->server_tls_ciphers, set->server_tls13_ciphers,
 	    "", "", false};
 
+	*unpaired = false;
 	tls->refs = 1;
 	tls->verify_name = connect.mode == SSL_VERIFY_FULL;
 	if ((accept.mode != SSL_DISABLE &&
-		(tls->accept = ctx_create(&accept, why, why_len)) == NULL) ||
+		(tls->accept = ctx_create(&accept, unpaired, why, why_len)) == NULL) ||
 	    (connect.mode != SSL_DISABLE &&
-		(tls->connect = ctx_create(&connect, why, why_len)) == NULL)) {
+		(tls->connect = ctx_create(&connect, unpaired, why, why_len)) == NULL)) {
 		tls_release(tls);
 		return (NULL);
 	}

@@ -68,12 +68,15 @@ prove_failed(struct session *s, enum auth_type method, int fault, const char *re
 		return;
 	}
 	message = mem_printf("%s authentication failed for user \"%s\"",
-	    method == AUTH_CERT   ? "certificate"
-	    : method == AUTH_PEER ? "Peer"
-				  : "password",
+	    method == AUTH_CERT    ? "certificate"
+	    : method == AUTH_PEER  ? "Peer"
+	    : method == AUTH_TRUST ? "\"trust\""
+				   : "password",
 	    user);
 	session_unproven(s,
-	    method == AUTH_CERT || method == AUTH_PEER ? "28000" : "28P01", message, why);
+	    method == AUTH_CERT || method == AUTH_PEER || method == AUTH_TRUST ? "28000"
+									       : "28P01",
+	    message, why);
 	free(message);
 	free(why);
 }

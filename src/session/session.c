@@ -326,14 +326,21 @@ session_bury(struct burial *b)
 	free(s);
 }
 
+static void
+session_log_end(struct session *s, const char *reason)
+{
+	if (pool_settings(s->worker)->log_disconnections)
+		session_log(s, LOG_INFO_, "closing because: %s (age=%" PRId64 "s)",
+		    reason, (clock_us() - s->connect_us) / 1000000);
+}
+
 void
 session_end(struct session *s, const char *reason)
 {
 	if (s->state == SESSION_CLOSED)
 		return;
-	if (reason != NULL && pool_settings(s->worker)->log_disconnections)
-		session_log(s, LOG_INFO_, "closing because: %s (age=%" PRId64 "s)",
-		    reason, (clock_us() - s->connect_us) / 1000000);
+	if (reason != NULL)
+		session_log_end(s, reason);
 	pool_wait_end(&s->waiter);
 	pool_keep_end(&s->waiter);
 	if (s->weave != NULL)
@@ -387,11 +394,13 @@ session_close_with(
 {
 	if (s->state == SESSION_CLOSED)
 		return;
+	/* Who has read why he is sent away finds it in the log already. */
+	session_log_end(s, message != NULL ? message : "closed");
 	/* Not into the middle of a message: it would pass for a part of it. */
 	if (message != NULL &&
 	    (s->link == NULL || s->link->body_left == 0 || !s->link->body_is_forwarded))
 		session_error(s, "FATAL", sqlstate, message, detail, NULL);
-	session_end(s, message != NULL ? message : "closed");
+	session_end(s, NULL);
 }
 
 unsigned

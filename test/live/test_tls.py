@@ -92,8 +92,8 @@ def test_client_checks_our_certificate(proxy, pg, certs, tls_files):
                         sslrootcert=f"{certs}/other-ca.crt")
 
 
-def test_certificate_renewed(proxy, pg, certs, tls_files, only_pgweave):
-    door = proxy(pg, **settings(tls_files, "require"))
+def shown_by(door, certs):
+    """A function that tells whose certificate the proxy shows."""
     context = ssl.create_default_context(cafile=f"{certs}/ca.crt")
     context.check_hostname = False
 
@@ -103,6 +103,35 @@ def test_certificate_renewed(proxy, pg, certs, tls_files, only_pgweave):
             assert s.recv(1) == b"S"
             with context.wrap_socket(s) as t:
                 return dict(x[0] for x in t.getpeercert()["subject"])["commonName"]
+    return subject
+
+
+def test_certificate_and_key_by_set(proxy, pg, certs, tls_files, only_pgweave):
+    """SET names them one after the other, in either order: what is between changes nothing."""
+    door = proxy(pg, **settings(tls_files, "require"))
+    subject = shown_by(door, certs)
+    admin = door.console().command
+    for name, first, second, cn in (("stranger", "key", "cert", "elsewhere.example"),
+                                    ("server", "cert", "key", "localhost")):
+        kinds = {"key": f"{certs}/{name}.key", "cert": f"{certs}/{name}.crt"}
+        was = subject()
+        for kind in (first, second):
+            assert subject() == was
+            os.chmod(kinds[kind], 0o644)
+            admin(f"SET client_tls_{kind}_file = '{kinds[kind]}'")
+        until(lambda: subject() == cn, 5, "the pair is shown")
+    assert door.log().count("TLS stays as it was until they go together") == 2
+    with pytest.raises(Exception, match="SET failed"):
+        admin(f"SET client_tls_key_file = '{certs}/there-is-none.key'")
+    admin(f"SET server_tls_key_file = '{certs}/stranger.key'")
+    with pytest.raises(Exception, match="SET failed"):
+        admin("SET server_tls_sslmode = require")
+    assert subject() == "localhost"
+
+
+def test_certificate_renewed(proxy, pg, certs, tls_files, only_pgweave):
+    door = proxy(pg, **settings(tls_files, "require"))
+    subject = shown_by(door, certs)
     assert subject() == "localhost"
     with psycopg.connect(door.dsn(sslmode="require"), autocommit=True) as old:
         shutil.copy(f"{certs}/stranger.crt", f"{tls_files}/server.crt")

@@ -172,6 +172,7 @@ setup(void **state)
 	struct log_options quiet = {.file = "/dev/null"};
 	struct conf_problems p = {0};
 	char why[256];
+	bool unpaired;
 
 	(void)state;
 	if (log_open(&quiet, why, sizeof(why)) != 0)
@@ -180,7 +181,7 @@ setup(void **state)
 	conf_problems_free(&p);
 	if (topo == NULL)
 		return (-1);
-	tls = tls_create(topo_settings(topo), why, sizeof(why));
+	tls = tls_create(topo_settings(topo), &unpaired, why, sizeof(why));
 	if (tls == NULL)
 		return (-1);
 	net_create(2);

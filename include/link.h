@@ -243,7 +243,8 @@ struct link_own {
 struct link_target {
 	const struct topo *topo;
 	const struct topo_database *database;
-	unsigned host; /* index into database->hosts */
+	unsigned host;    /* index into database->hosts */
+	const char *name; /* the database's, as the client said it: "*" stands for many */
 	const char *dbname, *role;
 	const char *secret;           /* for the login at the server; NULL: none */
 	const struct auth_keys *keys; /* where secret is a verifier; or NULL */

@@ -34,6 +34,7 @@ struct pool_place {
 	unsigned refs; /* under the registry's lock */
 	_Atomic unsigned links, clients;
 	_Atomic bool is_paused, is_disabled;
+	_Atomic bool is_told;       /* by '*' alone: the log has its name */
 	_Atomic uint64_t reconnect; /* links opened before this many RECONNECTs are old */
 	_Atomic int64_t
 	    wrote_us; /* of a login, for causal reads: when it wrote last; 0 */
@@ -78,8 +79,9 @@ struct pool {
 	    failed_unheard;         /* that one found no server, or none that was ready */
 	_Atomic int64_t trimmed_us; /* when links of the overflow were closed last */
 	_Atomic unsigned next_host;
-	pthread_mutex_t lock; /* for what follows; not on the path of a query */
-	char error[256];      /* why, in the server's words */
+	_Atomic uint64_t dead_hosts; /* bits: in vain since a login was last fine */
+	pthread_mutex_t lock;        /* for what follows; not on the path of a query */
+	char error[256];             /* why, in the server's words */
 	char error_state[6];
 	bool error_is_servers; /* the server has said so itself */
 	struct vars *welcome;  /* of no worker: what the last fresh link had; or NULL */

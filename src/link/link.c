@@ -349,7 +349,7 @@ link_open(struct worker *w, const struct link_keeper *keeper, void *place,
 	l->connect_wall_us = clock_wall_us();
 	l->id = link_worker(w)->next_id++ * (w->count + 1) + w->index;
 	l->vars = vars_none(w);
-	l->name = mem_printf("%s/%s@%s:%u", target->database->name, target->role,
+	l->name = mem_printf("%s/%s@%s:%u", target->name, target->role,
 	    host->host[0] == '/' ? "unix" : host->host, host->port);
 	l->host = mem_str(host->host);
 	if (target->tls != NULL)

@@ -120,6 +120,7 @@ open_link(struct seat *seat, const struct link_keeper *keeper, void *place,
 	const struct topo_database *db = seat->database;
 	struct link_target target = {.topo = pw->topo,
 	    .database = db,
+	    .name = pool->database,
 	    .dbname = db->dbname != NULL ? db->dbname : pool->database,
 	    .role = pool->role,
 	    .tls = pw->tls,
@@ -167,6 +168,11 @@ pool_open(struct seat *seat)
 	seat->full = NULL;
 	if (!pool_reserve_place(seat))
 		return (false);
+	if (seat->limits.reserve_pool_size > 0 &&
+	    atomic_load(&seat->pool->links) >
+		seat->limits.pool_size + seat->limits.max_overflow)
+		log_warning("%s/%s: taking connection from reserve_pool",
+		    seat->pool->database, seat->pool->role);
 	(void)open_pooled(seat, NULL);
 	seat->opening++;
 	return (true);
@@ -255,6 +261,7 @@ keeper_ready(struct link *l)
 	l->was_ready = true;
 	atomic_fetch_add(&seat->pool->ready, 1);
 	atomic_store(&seat->pool->failed_us, 0);
+	atomic_store(&seat->pool->dead_hosts, 0);
 	/* A server that is not the configured one any more has nothing to say. */
 	if (!pool_is_stale(l)) {
 		vars_release(w, seat->welcome);
@@ -271,6 +278,29 @@ is_unheard(int fault, const struct proto_error_fields *error)
 	if (error != NULL)
 		return (strncmp(error->sqlstate, "57P", 3) == 0);
 	return (fault == F_LINK_CONNECT);
+}
+
+/* The next host's turn; links that fail together do not pass over one. True: nobody was there,
+ * and another host of the database has not been asked yet. */
+static bool
+another_host(const struct seat *seat, const struct link *l, bool was_unheard)
+{
+	const struct topo_database *db = seat->database;
+	struct pool *pool = seat->pool;
+	uint64_t all, mine = UINT64_C(1) << l->host_at % 64;
+	unsigned at = atomic_load(&pool->next_host);
+
+	if (db == NULL || db->host_count < 2)
+		return (false);
+	if (!db->round_robin_hosts && at % db->host_count == l->host_at)
+		(void)atomic_compare_exchange_strong(&pool->next_host, &at, at + 1);
+	if (!was_unheard || db->host_count > 64)
+		return (false);
+	all = UINT64_MAX >> (64 - db->host_count);
+	if (((atomic_fetch_or(&pool->dead_hosts, mine) | mine) & all) != all)
+		return (true);
+	atomic_store(&pool->dead_hosts, 0);
+	return (false);
 }
 
 static void
@@ -293,11 +323,13 @@ keeper_failed(
 							  : fault_info(fault)->sqlstate);
 	pool->error_is_servers = error != NULL;
 	pthread_mutex_unlock(&pool->lock);
+	count_failure(seat);
+	if (another_host(seat, l, error == NULL || is_unheard(fault, error))) {
+		pool_serve(seat);
+		return;
+	}
 	atomic_store(&pool->failed_unheard, is_unheard(fault, error));
 	atomic_store(&pool->failed_us, clock_us());
-	count_failure(seat);
-	if (seat->database != NULL && !seat->database->round_robin_hosts)
-		atomic_fetch_add(&pool->next_host, 1);
 	pool_serve(seat);
 }
 

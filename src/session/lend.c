@@ -386,8 +386,9 @@ session_release_if_done(struct session *s)
 	}
 	if (!link_is_at_rest(l) || s->body_left > 0)
 		return;
-	if (s->is_draining || session_worker(s->worker)->is_draining) {
-		session_close(s, "57P01", "pooler is shutting down");
+	if ((s->is_draining || session_worker(s->worker)->is_draining) &&
+	    !session_keeps_link(s)) {
+		session_close(s, "57P01", "server shutting down");
 		return;
 	}
 	if (s->listens != NULL && s->listens->is_lost) {

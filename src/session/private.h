@@ -92,6 +92,14 @@ size_t session_auth_bytes(struct session *, const uint8_t *p, size_t len);
 /* It has not shown who it is. reason: for the log. */
 void session_unproven(
     struct session *, const char *sqlstate, const char *message, const char *reason);
+/* Its link is its own until it leaves. */
+static inline bool
+session_keeps_link(const struct session *s)
+{
+	return (s->mode == POOL_SESSION && s->replication == REPLICATION_NONE &&
+		s->weave == NULL);
+}
+
 /* AUTH, but nothing is asked of the client yet. */
 static inline bool
 session_is_looking(const struct session *s)

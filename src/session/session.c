@@ -458,15 +458,20 @@ static void
 act_drain(struct session *s)
 {
 	s->is_draining = true;
-	/* A login may wait for a server that never answers. */
+	/* Its server is free when it leaves, of its own accord. */
+	if (s->link != NULL && session_keeps_link(s))
+		return;
+	/* A login may wait for a server that never answers, and who waits for one to be free
+	 * would keep it from being so. */
 	if (s->state == SESSION_WELCOME ||
 	    (s->state == SESSION_IDLE &&
 		(s->weave == NULL || s->weave->txn == TXN_NONE)) ||
+	    (s->state == SESSION_WAITING && s->weave == NULL && s->link == NULL) ||
 	    (s->state == SESSION_ACTIVE && s->link != NULL &&
 		s->link->state == LINK_LENT &&
 		((link_is_at_rest(s->link) && !s->waits_own) ||
 		    (s->replication != REPLICATION_NONE && s->link->is_copying_in))))
-		session_close(s, "57P01", "pooler is shutting down");
+		session_close(s, "57P01", "server shutting down");
 }
 
 void

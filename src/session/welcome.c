@@ -187,6 +187,8 @@ welcome_seat(struct session *s, const struct topo *topo)
 	}
 	topo_limits(topo, db, topo_login_find(topo, user), &limits);
 	seat = pool_seat(s->worker, db, dbname, user);
+	if (db->is_auto && !atomic_exchange(&seat->pool->db->is_told, true))
+		session_log(s, LOG_INFO_, "registered new auto-database: db=%s", dbname);
 	if (seat->pool->db->is_disabled) {
 		char *message = mem_printf("database \"%s\" is disabled", dbname);
 

@@ -166,6 +166,7 @@ def test_reserve_pool(proxy, pg):
         assert b.query("begin")[1] is None
         took = time.monotonic() - began
         assert 0.7 < took < 5, took
+        assert door.log().count("shop/alice: taking connection from reserve_pool") == 1
         # the reserve is one: the third waits until one of the two is free
         c.send(pgproto.query("select 'third'"))
         c.sock.settimeout(1.8)

@@ -97,6 +97,12 @@ def test_any_database(proxy, pg):
     for name in ("shop", "postgres", "template1"):
         with door.connect(name) as c:
             assert c.execute("select current_database()").fetchone() == (name,)
+        # as an operator of PgBouncer looks for it: once, and by its name
+        with door.connect(name):
+            pass
+        said = f"registered new auto-database: db={name}"
+        assert door.log().count(said + "\n") == 1
+        assert f": {name}/alice@127.0.0.1:{pg.port} new connection to server" in door.log()
 
 
 def test_database_defaults_to_user(proxy, pg):

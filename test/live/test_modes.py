@@ -1,8 +1,12 @@
 """Pool modes: what each keeps and what each gives up; server_reset_query; per-database and per-user
 modes."""
+import signal
+
 import psycopg
 import pytest
 
+import pgproto
+from proxy import free_port
 from raw import Raw
 
 
@@ -147,3 +151,39 @@ def test_reset_query_always(proxy, pg):
         assert r.query("set work_mem = '7MB'")[1] is None
         assert r.query("show work_mem")[0] == [["7MB"]], "the session's own"
         assert r.query("show enable_seqscan")[0] == [["off"]]
+
+
+@pytest.mark.parametrize("how", ["signal", "console"])
+def test_sessions_end_themselves(proxy, pg, how):
+    """SIGINT and SHUTDOWN WAIT_FOR_SERVERS wait for clients that have a server to themselves."""
+    door = proxy(pg, pool_mode="session")
+    with Raw(door.port) as a, Raw(door.port) as idle:
+        assert a.login("alice", "shop") is None and idle.login("alice", "shop") is None
+        assert a.query("create temp table t_kept as select 5 as a")[1] is None
+        if how == "signal":
+            door.signal(signal.SIGINT)
+        else:
+            door.console().command("SHUTDOWN WAIT_FOR_SERVERS")
+        # who has none yet gets none any more
+        assert [m[1]["M"] for m in idle.until("E") if m[0] == "E"] == ["server shutting down"]
+        for _ in range(2):
+            assert a.query("select a from t_kept")[0] == [["5"]]
+        assert door.is_running()
+        a.send(pgproto.TERMINATE)
+    assert door.wait_exit(5) == 0
+    assert "closing because: server shutting down" in door.log()
+
+
+@pytest.mark.parametrize("turns", ["disable", "round-robin"])
+def test_next_host_at_once(proxy, pg, turns):
+    """Nobody hears of a host that is down while another of the list is not."""
+    at = f"host=127.0.0.1,127.0.0.1 port={free_port()},{pg.port} dbname=shop pool_size=3"
+    door = proxy(pg, {"shop": f"{at} load_balance_hosts={turns}"}, pool_mode="session")
+    clients = [Raw(door.port) for _ in range(3)]
+    for c in clients:
+        c.send(pgproto.startup({"user": "alice", "database": "shop"}))
+        c.send(pgproto.query("select 1"))
+    for c in clients:
+        assert c.until("ZE")[-1][0] == "Z"
+        assert [m for m in c.until("ZE") if m[0] in "DE"][0][1] == {"1": "1"}
+        c.sock.close()

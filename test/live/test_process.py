@@ -275,13 +275,18 @@ def test_reload_under_load(proxy, pg):
 # ---- stopping
 
 def test_sigint_finishes_transactions(proxy, pg):
-    door = proxy(pg, pool_mode="transaction", default_pool_size=3)
-    with Raw(door.port) as idle, Raw(door.port) as busy:
-        idle.login("alice", "shop")
-        busy.login("alice", "shop")
+    door = proxy(pg, pool_mode="transaction", default_pool_size=1, max_client_conn=9)
+    with Raw(door.port) as idle, Raw(door.port) as busy, Raw(door.port) as queued:
+        for c in (idle, busy, queued):
+            c.login("alice", "shop")
         busy.query("begin")
+        queued.send(pgproto.query("select 1"))
+        with door.console() as k:
+            until(lambda: [r["cl_waiting"] for r in k.rows("SHOW POOLS")
+                           if r["database"] == "shop"] == ["1"], 5, "it waits")
         door.signal(signal.SIGINT)
         assert idle.is_closed(5), "a client without a transaction is let go"
+        assert [m[1]["M"] for m in queued.until("E") if m[0] == "E"] == ["server shutting down"]
         assert busy.query("select 1")[0] == [["1"]]
         assert door.is_running()
         assert busy.query("commit")[1] is None or True

@@ -179,10 +179,8 @@ setup(void **state)
 		return (-1);
 	topo = topo_build(conf_load_text("t.ini", config, sizeof(config) - 1, &p), &p);
 	conf_problems_free(&p);
-	if (topo == NULL)
-		return (-1);
-	tls = tls_create(topo_settings(topo), &unpaired, why, sizeof(why));
-	if (tls == NULL)
+	if (topo == NULL ||
+	    (tls = tls_create(topo_settings(topo), &unpaired, why, sizeof(why))) == NULL)
 		return (-1);
 	net_create(2);
 	for (unsigned i = 0; i <= 2; i++) {

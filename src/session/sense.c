@@ -188,14 +188,29 @@ binding_param(void *arg, unsigned n, struct route_datum *out)
 	return (true);
 }
 
+/* Where the letter, small or capital, stands first; end: nowhere. */
+static const char *
+find_letter(const char *at, const char *end, char small)
+{
+	const char *first = memchr(at, small, (size_t)(end - at)), *capital;
+
+	if (first == NULL)
+		first = end;
+	capital = memchr(at, small & ~0x20, (size_t)(first - at));
+	return (capital != NULL ? capital : first);
+}
+
 bool
 sense_has_word(const struct sense *sense, const char *word)
 {
 	size_t len = strlen(word);
+	const char *end = sense->scan.sql + sense->scan.len, *at = sense->scan.sql;
 
-	for (size_t i = 0; i + len <= sense->scan.len; i++)
-		if (strncasecmp(sense->scan.sql + i, word, len) == 0)
+	while ((at = find_letter(at, end, *word)) != end) {
+		if ((size_t)(end - at) >= len && strncasecmp(at, word, len) == 0)
 			return (true);
+		at++;
+	}
 	return (false);
 }
 

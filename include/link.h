@@ -325,7 +325,7 @@ struct link {
 	struct link_owner serves;
 	uint64_t unnamed; /* the user: token of its unnamed statement; 0: there is none */
 	uint32_t batch;   /* counts the Syncs sent */
-	/* The user's: whose values of sequences the server's session may have, before and since it
+	/* The user's: whose values of sequences the server's session has last, before and since it
 	 * was lent; 0: nobody's. */
 	uint64_t drawn_before, drawn;
 	uint32_t said;         /* counts the SETs and RESETs of clients */

@@ -85,6 +85,7 @@ struct session {
 	uint64_t unnamed_token;        /* marks it on links; 0: there is none */
 	/* It has used that link, and meanwhile no other; 0: none yet. */
 	uint64_t stay, stay_link;
+	bool stay_is_clean; /* nobody had used it, or it was cleaned */
 	struct stmt
 	    *unnamed; /* what its unnamed statement is; NULL: none, or too long to keep */
 	struct prep *prep; /* PREPARE, EXECUTE or DEALLOCATE under way; or NULL */

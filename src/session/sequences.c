@@ -1,16 +1,16 @@
 /*
  * currval() and lastval() where links are shared: they answer for the server's session, which has
  * what its last users have drawn from sequences. Nobody can see which statements draw (a DEFAULT
- * does). So a link knows whose values it may have, in all:
+ * does). So a link knows who has used it last:
  *
- *   nobody's      it is new, or DISCARD SEQUENCES was done there
- *   one stay's    a client has used this link, and meanwhile no other link
- *   of several
+ *   nobody      it is new, or DISCARD SEQUENCES was done there
+ *   a stay      a client has used this link, and meanwhile no other link
+ *   others
  *
  * Outside of a transaction such a statement runs on the link of its client's stay, when that is
- * idle and has no other values, or is refused. It holds the client to that link: what follows is
- * as on PostgreSQL. Where somebody has asked so, links are cleaned before they change hands, so
- * that what PostgreSQL answers in a transaction is never another client's either.
+ * idle, was clean at first and nobody has used it since, or is refused. It holds the client to that link: what follows
+ * is as on PostgreSQL. Where somebody has asked, links are cleaned before they change hands, so
+ * that what PostgreSQL answers from then on is never another client's.
  */
 #include "carry.h"
 #include <stdlib.h>
@@ -23,7 +23,7 @@
 
 /* ---- stays ---- */
 
-/* Whether the link had other values when the session got it. */
+/* Whether others had used the link last when the session got it. */
 static bool
 had_others(const struct session *s, const struct link *l)
 {
@@ -34,14 +34,20 @@ had_others(const struct session *s, const struct link *l)
 void
 sequences_left(struct session *s, struct link *l)
 {
-	bool is_mixed = had_others(s, l);
+	bool others = had_others(s, l);
 
-	if (s->stay_link != l->id) {
+	/* It was not cleaned for this use, and is to be for the next. */
+	if (others && ((struct seat *)l->place)->sequences_us != 0) {
+		s->stay_link = STAY_LOST;
+		return;
+	}
+	if (s->stay_link != l->id || others) {
 		s->stay_link = l->id;
+		s->stay_is_clean = !others;
 		s->stay =
 		    ++session_worker(s->worker)->tokens << 8 | (uint64_t)s->worker->index;
 	}
-	l->drawn = is_mixed ? LINK_DRAWN_MIXED : s->stay;
+	l->drawn = s->stay;
 }
 
 bool
@@ -178,8 +184,9 @@ sequences_check(const struct session *s, struct refusal *why)
 		return (SEQUENCES_RUN);
 	if (is_behind_others(s))
 		return (SEQUENCES_WITHIN);
-	if (s->stay_link == 0 ? l->drawn_before == 0
-			      : s->stay_link == l->id && !had_others(s, l))
+	if (s->stay_link == 0
+		? l->drawn_before == 0
+		: s->stay_link == l->id && s->stay_is_clean && !had_others(s, l))
 		return (SEQUENCES_RUN);
 	refusal_set(why, "55000", SEQUENCES_UNKNOWN,
 	    "The server connection that this client had last is in use, or others have used "

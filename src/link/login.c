@@ -11,6 +11,7 @@
 #include <strings.h>
 
 #define CONNECT_TIMEOUT "connect timeout"
+#define UNRESOLVED      "cannot resolve "
 
 struct link_login {
 	const struct topo *topo; /* held: host and database are its */
@@ -51,7 +52,9 @@ link_login_failed(struct link *l, int fault, const struct proto_error_fields *er
 		reason = "login failed";
 	} else if (fault == F_LINK_CONNECT && strcmp(why, CONNECT_TIMEOUT) != 0) {
 		log_warning("S-%#" PRIx64 ": %s cannot connect: %s", l->id, l->name, why);
-		reason = "connect failed";
+		reason = strncmp(why, UNRESOLVED, sizeof(UNRESOLVED) - 1) == 0
+			     ? "server DNS lookup failed"
+			     : "connect failed";
 	}
 	link_close(l, reason);
 	l->keeper->failed(l, fault, why, error);
@@ -166,8 +169,7 @@ login_resolved(void *arg, const struct resolved *found, const char *err)
 
 	login->resolve = NULL;
 	if (err != NULL) {
-		snprintf(
-		    why, sizeof(why), "cannot resolve \"%.200s\": %s", login->host, err);
+		snprintf(why, sizeof(why), UNRESOLVED "\"%.200s\": %s", login->host, err);
 		login_doom(l, why);
 		return;
 	}

@@ -312,8 +312,17 @@ pool_grant_idle(struct seat *seat)
 	seat->is_granting = false;
 }
 
-/* Refuses those who log in while the server cannot be reached. Who was there when it has said no
- * hears its words; who comes later, that it has. */
+/* A server that is full, starts, or stops (classes 53 and 57) lets clients in later; to one that
+ * says no for another reason waiting is in vain. */
+static bool
+is_final(const char *sqlstate)
+{
+	return (strncmp(sqlstate, "53", 2) != 0 && strncmp(sqlstate, "57", 2) != 0);
+}
+
+/* Refuses those who log in while the server cannot be reached, and everybody when it does not
+ * let the proxy in. Who was there when it has said no hears its words; who comes later, that it
+ * has. */
 static void
 pool_refuse_logins(struct seat *seat)
 {
@@ -335,7 +344,7 @@ pool_refuse_logins(struct seat *seat)
 	    error);
 	for (w = TAILQ_FIRST(&seat->waiters); w != NULL; w = next) {
 		next = TAILQ_NEXT(w, entry);
-		if (w->is_login)
+		if (w->is_login || (is_servers && is_final(state)))
 			pool_refuse(w, F_POOL_DOWN, state,
 			    is_servers && w->start_us < failed ? error : message);
 	}

@@ -34,6 +34,30 @@ def test_backend_killed_idle(proxy, pg):
         assert c.execute("select 1").fetchone() == (1,)
 
 
+def test_server_says_no(proxy, pg):
+    """Who waits hears it from a server that lets the proxy in no more, instead of waiting on."""
+    at = f"host=127.0.0.1 port={pg.port} dbname=shop user=t_barred"
+    with pg.connect() as d:
+        d.execute("create role t_barred login")
+        door = proxy(pg, {"shop": at}, pool_mode="transaction", default_pool_size=1)
+        try:
+            with Raw(door.port) as a, Raw(door.port) as b:
+                for r in (a, b):
+                    assert r.login("alice", "shop") is None
+                    assert r.query("select 1")[0] == [["1"]]
+                d.execute("alter role t_barred nologin")
+                d.execute("select pg_terminate_backend(pid, 5000) from pg_stat_activity "
+                          "where usename = 't_barred'")
+                for r, word in ((a, 'role "t_barred" is not permitted to log in'),
+                                (b, "server login has been failing, cached error: role")):
+                    r.send(pgproto.query("select 2"))
+                    said = r.until("E")[-1][1]
+                    assert said["S"] == "FATAL" and said["C"] == "28000"
+                    assert said["M"].startswith(word)
+        finally:
+            d.execute("drop role t_barred")
+
+
 @pytest.mark.parametrize("mode", ["session", "transaction"])
 def test_backend_killed_in_query(proxy, pg, mode):
     door = proxy(pg, pool_mode=mode, default_pool_size=1)

@@ -382,6 +382,16 @@ session_end(struct session *s, const char *reason)
 	worker_bury(s->worker, &s->burial, session_bury);
 }
 
+/* It has heard the beginning of a message. */
+static bool
+is_within_message(const struct session *s)
+{
+	const struct link *l = session_link_now(s);
+
+	return (l != NULL && l->body_left > 0 && l->body_is_forwarded &&
+		(s->mux == NULL || session_link_serves(l) == s));
+}
+
 void
 session_close(struct session *s, const char *sqlstate, const char *message)
 {
@@ -397,8 +407,7 @@ session_close_with(
 	/* Who has read why he is sent away finds it in the log already. */
 	session_log_end(s, message != NULL ? message : "closed");
 	/* Not into the middle of a message: it would pass for a part of it. */
-	if (message != NULL &&
-	    (s->link == NULL || s->link->body_left == 0 || !s->link->body_is_forwarded))
+	if (message != NULL && !is_within_message(s))
 		session_error(s, "FATAL", sqlstate, message, detail, NULL);
 	session_end(s, NULL);
 }

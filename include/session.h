@@ -158,6 +158,8 @@ struct session_worker {
 	bool is_draining;        /* shutdown: sessions close at their next rest */
 	uint32_t peer_id;        /* as it was at the start; 0: none */
 	TAILQ_HEAD(, mux) mux_spare, mux_unsent;
+	bool takes_times;               /* of statements, for multiplex */
+	int64_t turn_us, turn_end_us;   /* of the turn before, if it does */
 	TAILQ_HEAD(, forward) forwards; /* cancel requests on their way to peers */
 };
 static inline struct session_worker *

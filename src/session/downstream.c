@@ -432,7 +432,7 @@ down_ready(struct down *d, const uint8_t *body, uint32_t size)
 		m->v[session_query_bucket(now - l->query_us)]++;
 	}
 	if (UNLIKELY(s->timed != NULL))
-		mux_timed(s, now - l->query_us);
+		mux_timed(s, l->query_us);
 	l->query_us = l->requests.count > 0 ? now : 0;
 	if (l->txn != 'I' && s->mode == POOL_STATEMENT) {
 		batch_flush(&d->batch);

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <strings.h>
 
+#define WAITS_US   100   /* a worker that has waited for so long had nothing else to do */
 #define LINGER_US  50000 /* what nobody wants any more may run for so long */
 #define PULL_LOOKS 64    /* clients that wait, looked at for such as may share a link */
 
@@ -33,10 +34,24 @@ is_quick(const struct worker *w, const struct sql_facts *facts)
 	return (us > 0 && us <= quick_us(w));
 }
 
+/* How long the server took for what is answered in this turn. A worker that is busy reads answers
+ * late: then it is known only that this one had not come when the turn before began. */
+static int64_t
+took_us(struct worker *w, int64_t since_us)
+{
+	const struct session_worker *sw = session_worker(w);
+	int64_t now = worker_now_us(w);
+
+	if (now - sw->turn_end_us > WAITS_US)
+		return (now - (since_us >= sw->turn_us ? sw->turn_end_us : since_us));
+	return (sw->turn_us > since_us ? sw->turn_us - since_us : 0);
+}
+
 void
-mux_note_run(struct worker *w, const struct sql_facts *facts, int64_t us)
+mux_note_run(struct worker *w, const struct sql_facts *facts, int64_t since_us)
 {
 	struct facts_note *n = note_of(facts);
+	int64_t us = took_us(w, since_us);
 
 	/* One that was slow once is not so for long. */
 	if (us > 4 * quick_us(w))
@@ -122,9 +137,9 @@ mux_untimed(struct session *s)
 }
 
 void
-mux_timed(struct session *s, int64_t us)
+mux_timed(struct session *s, int64_t sent_us)
 {
-	mux_note_run(s->worker, s->timed, us);
+	mux_note_run(s->worker, s->timed, sent_us);
 	mux_untimed(s);
 }
 
@@ -272,6 +287,7 @@ find(struct up *u, const struct sql_facts *facts, size_t len)
 static bool
 may_share(struct session *s)
 {
+	session_worker(s->worker)->takes_times = true;
 	if (UNLIKELY(s->timed != NULL))
 		mux_untimed(s);
 	if (s->shuns_mux || s->mode == POOL_SESSION || s->listens != NULL ||
@@ -370,7 +386,7 @@ mux_granted(struct session *s, struct link *l)
 {
 	struct seat *seat = l->place;
 	struct waiter *w, *next;
-	int64_t now = clock_us();
+	int64_t now = worker_now_us(s->worker);
 	unsigned looks = 0;
 	struct mux_batch b;
 	struct mux *m;
@@ -534,7 +550,7 @@ mux_say_cancelled(struct mux_entry *e)
 	session_error(s, "ERROR", fault_info(F_CANCELLED)->sqlstate,
 	    fault_info(F_CANCELLED)->text, NULL, NULL);
 	session_ready(s, 'I');
-	s->request_us = clock_us();
+	s->request_us = worker_now_us(s->worker);
 	mux_release(s);
 }
 
@@ -585,6 +601,10 @@ mux_turn(struct worker *w)
 		m->is_unsent = false;
 		m->sent = m->texts.len;
 		stream_write(&m->link->stream, m->texts.mem + at, m->sent - at);
+	}
+	if (sw->takes_times) {
+		sw->turn_us = worker_now_us(w);
+		sw->turn_end_us = clock_us();
 	}
 }
 

@@ -70,8 +70,8 @@ bool mux_batch(struct up *);
 /* The session was given the link for a statement that may share it. True: it does, perhaps with
  * others that wait. */
 bool mux_granted(struct session *, struct link *);
-/* A statement that had a link of its own took so long. */
-void mux_timed(struct session *, int64_t us);
+/* A statement that had a link of its own and was sent then is answered. */
+void mux_timed(struct session *, int64_t sent_us);
 /* It is not known how long it took. */
 void mux_untimed(struct session *);
 /* The session ends; nobody wants its answer. */
@@ -101,8 +101,8 @@ void mux_move(struct mux *, unsigned stay);
 void mux_release(struct session *);
 /* The first one is cancelled, and its client hears so. */
 void mux_say_cancelled(struct mux_entry *);
-/* Statements of these facts took so long. */
-void mux_note_run(struct worker *, const struct sql_facts *, int64_t us);
+/* A statement of these facts, on which the server works since then, is answered. */
+void mux_note_run(struct worker *, const struct sql_facts *, int64_t since_us);
 /* The mux is empty: its link is not the mux's any more. */
 void mux_free(struct mux *);
 

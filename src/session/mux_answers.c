@@ -207,9 +207,8 @@ ready(struct read *r, const uint8_t *text, uint32_t size)
 	if (!e->comes_again)
 		body(r, size + 1, true);
 	pass_on(r);
-	if (r->now_us == 0)
-		r->now_us = clock_us();
-	mux_note_run(m->link->worker, e->facts, r->now_us - m->head_us);
+	r->now_us = worker_now_us(m->link->worker);
+	mux_note_run(m->link->worker, e->facts, m->head_us);
 	if (s != NULL)
 		count_one(r, e);
 	sql_facts_release(e->facts);

@@ -49,16 +49,10 @@ forget(struct worker *w, uintptr_t about)
 }
 
 void
-poll_forget(struct worker *w, struct stream *s)
-{
-	forget(w, (uintptr_t)s);
-}
-
-void
 poll_remove(struct worker *w, struct stream *s)
 {
 	INVARIANT(epoll_ctl(w->poll_fd, EPOLL_CTL_DEL, s->fd, NULL) == 0);
-	poll_forget(w, s);
+	forget(w, (uintptr_t)s);
 }
 
 void

@@ -6,9 +6,8 @@
 /* events: EPOLL… */
 void poll_add(struct worker *, struct stream *, uint32_t events);
 void poll_set(struct worker *, struct stream *, uint32_t events);
-/* Nothing that has happened to it so far is told any more. To close a descriptor takes it out of
- * the set. */
-void poll_forget(struct worker *, struct stream *);
+/* Nothing that has happened to it so far is told any more. To close a descriptor would not do: a
+ * command that is being started has it too, and what the kernel has stays in the set. */
 void poll_remove(struct worker *, struct stream *);
 /* Waits for events, and serves them. timeout_ms: as epoll_wait() has it. */
 void poll_serve(struct worker *, int timeout_ms);

@@ -113,7 +113,7 @@ stream_close(struct stream *s)
 		TAILQ_REMOVE(&s->worker->ready, s, ready_entry);
 	s->is_ready = false;
 	if (s->worker != NULL)
-		poll_forget(s->worker, s);
+		poll_remove(s->worker, s);
 	SSL_free(s->ssl);
 	s->ssl = NULL;
 	close(s->fd);

@@ -174,12 +174,73 @@ what_has_happened_to_a_closed_stream_is_not_told(void **state)
 	close(peers[1][1]);
 }
 
+/* ---- a socket that another process has, too ---- */
+
+/* A command that is about to be run has all descriptors of the process, until it runs. */
+static int of_command, its_peer;
+static unsigned told;
+static bool was_told_end;
+
+static size_t
+told_bytes(struct stream *s, const uint8_t *p, size_t len)
+{
+	(void)s;
+	(void)p;
+	told++;
+	return (len);
+}
+
+static void
+told_late(struct timer *t)
+{
+	(void)t;
+	was_told_end = streams[0].has_hung_up;
+	stream_close(&streams[0]);
+	over();
+}
+
+static struct timer late = {.fire = told_late};
+
+static void
+close_one_that_is_shared(void)
+{
+	static const struct stream_ops ops = {.bytes = told_bytes, .lost = lost};
+	int fds[2];
+
+	told = ends = 0;
+	INVARIANT(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, fds) == 0);
+	stream_open(&streams[0], w, fds[0], true, &ops);
+	of_command = dup(fds[0]);
+	its_peer = fds[1];
+	stream_close(&streams[0]);
+	/* The memory is another stream's by now. */
+	INVARIANT(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, peers[0]) == 0);
+	stream_open(&streams[0], w, peers[0][0], true, &ops);
+	INVARIANT(write(its_peer, "late", 4) == 4);
+	(void)shutdown(its_peer, SHUT_RDWR);
+	timer_set(w, &late, 10000);
+}
+
+static void
+a_closed_stream_is_closed_whoever_else_has_its_socket(void **state)
+{
+	(void)state;
+	run(close_one_that_is_shared);
+	assert_int_equal(told, 0);
+	assert_int_equal(ends, 0);
+	assert_false(was_told_end);
+	close(peers[0][1]);
+	close(of_command);
+	close(its_peer);
+}
+
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(timers_fire_once_and_can_be_cancelled),
 	    cmocka_unit_test(what_has_happened_to_a_closed_stream_is_not_told),
+	    cmocka_unit_test(a_closed_stream_is_closed_whoever_else_has_its_socket),
 	};
 
 	return (cmocka_run_group_tests(tests, NULL, NULL));

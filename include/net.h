@@ -251,9 +251,10 @@ struct stream {
 /* An accepted or connected socket (non-blocking) becomes a stream of the calling worker. */
 void stream_open(
     struct stream *, struct worker *, int fd, bool is_unix, const struct stream_ops *);
-/* Begins to connect. 0, or F_SYSTEM with errno set. connected() or lost() follows. */
+/* Begins to connect. 0, or F_SYSTEM with errno set. connected() or lost() follows. The settings are
+ * those of socket_tune(); NULL: it is for a moment. */
 int stream_connect(struct stream *, struct worker *, const struct sockaddr *, socklen_t,
-    const struct stream_ops *) MUST_USE;
+    const struct settings *, const struct stream_ops *) MUST_USE;
 /* Closes the socket and drops all buffers; no callback comes after it. The struct itself is
  * its owner's, who must not free it before the turn is over. Safe to call twice. */
 void stream_close(struct stream *);

@@ -218,7 +218,7 @@ knock_connect(struct knock *k)
 	socklen_t len = r->at[k->next++].len;
 	char why[128];
 
-	if (stream_connect(&k->stream, k->watch->worker, sa, len, &knock_ops) == 0)
+	if (stream_connect(&k->stream, k->watch->worker, sa, len, NULL, &knock_ops) == 0)
 		return;
 	snprintf(why, sizeof(why), "%m");
 	knock_failed(k, why);

@@ -127,7 +127,7 @@ link_cancel(struct link *l, void (*done)(void *), void *arg)
 	TAILQ_INSERT_TAIL(&link_worker(l->worker)->cancels, c, entry);
 	l->cancels++;
 	if (stream_connect(&c->stream, l->worker, (const struct sockaddr *)&l->peer,
-		l->peer_len, &cancel_ops) != 0) {
+		l->peer_len, NULL, &cancel_ops) != 0) {
 		log_warning("S-%#" PRIx64 ": %s cancel request failed: %s", l->id,
 		    l->name, strerror(errno));
 		cancel_over(c);

@@ -149,12 +149,9 @@ login_connect(struct link *l)
 		memcpy(&l->peer, sa, len);
 		l->peer_len = len;
 		addr_from_socket(&l->remote, sa, -1);
-		if (stream_connect(&l->stream, l->worker, sa, len, &link_stream_ops) ==
-		    0) {
-			socket_tune(
-			    l->stream.fd, l->stream.is_unix, topo_settings(login->topo));
+		if (stream_connect(&l->stream, l->worker, sa, len,
+			topo_settings(login->topo), &link_stream_ops) == 0)
 			return;
-		}
 		why = strerror(errno);
 	}
 	login_doom(l, why);

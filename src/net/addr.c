@@ -70,6 +70,15 @@ addr_unix(struct sockaddr_un *un, const char *directory, uint16_t port)
 
 /* What has no value that takes it back. */
 static void
+socket_tune_buffers(int fd, const struct settings *set)
+{
+	if (set->tcp_socket_buffer == 0)
+		return;
+	socket_set(fd, SOL_SOCKET, SO_SNDBUF, set->tcp_socket_buffer);
+	socket_set(fd, SOL_SOCKET, SO_RCVBUF, set->tcp_socket_buffer);
+}
+
+static void
 socket_tune_more(int fd, const struct settings *set)
 {
 	if (set->tcp_keepalive) {
@@ -83,10 +92,7 @@ socket_tune_more(int fd, const struct settings *set)
 	if (set->tcp_user_timeout > 0)
 		socket_set(
 		    fd, IPPROTO_TCP, TCP_USER_TIMEOUT, set->tcp_user_timeout / 1000);
-	if (set->tcp_socket_buffer > 0) {
-		socket_set(fd, SOL_SOCKET, SO_SNDBUF, set->tcp_socket_buffer);
-		socket_set(fd, SOL_SOCKET, SO_RCVBUF, set->tcp_socket_buffer);
-	}
+	socket_tune_buffers(fd, set);
 }
 
 void
@@ -108,6 +114,7 @@ socket_tune_listener(int fd, bool is_unix, const struct settings *set)
 		return;
 	socket_set(fd, IPPROTO_TCP, TCP_NODELAY, 1);
 	socket_set(fd, SOL_SOCKET, SO_KEEPALIVE, set->tcp_keepalive);
+	socket_tune_buffers(fd, set);
 	listeners_keep_alive = set->tcp_keepalive;
 }
 

@@ -75,7 +75,7 @@ stream_open(struct stream *s, struct worker *w, int fd, bool is_unix,
 
 int
 stream_connect(struct stream *s, struct worker *w, const struct sockaddr *sa,
-    socklen_t len, const struct stream_ops *ops)
+    socklen_t len, const struct settings *set, const struct stream_ops *ops)
 {
 	int fd = socket(sa->sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0),
 	    err;
@@ -84,6 +84,9 @@ stream_connect(struct stream *s, struct worker *w, const struct sockaddr *sa,
 	if (fd < 0)
 		return (F_SYSTEM);
 	s->is_unix = sa->sa_family == AF_UNIX;
+	/* Before: a window that was offered for larger buffers stalls when they are smaller. */
+	if (set != NULL)
+		socket_tune(fd, s->is_unix, set);
 	if (connect(fd, sa, len) != 0 && errno != EINPROGRESS) {
 		err = errno;
 		close(fd);

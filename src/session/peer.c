@@ -124,7 +124,7 @@ forward_resolved(void *arg, const struct resolved *found, const char *err)
 	f->resolve = NULL;
 	if (err == NULL && stream_connect(&f->stream, f->worker,
 			       (const struct sockaddr *)&found->at[0].sa,
-			       found->at[0].len, &forward_ops) == 0)
+			       found->at[0].len, NULL, &forward_ops) == 0)
 		return;
 	/* Not under resolve_start(): the tick gives it up. */
 	log_warning("peer %" PRIu32 ": cancel request failed: %s", f->peer,

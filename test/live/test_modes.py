@@ -1,6 +1,7 @@
 """Pool modes: what each keeps and what each gives up; server_reset_query; per-database and per-user
 modes."""
 import signal
+import time
 
 import psycopg
 import pytest
@@ -187,3 +188,13 @@ def test_next_host_at_once(proxy, pg, turns):
         assert c.until("ZE")[-1][0] == "Z"
         assert [m for m in c.until("ZE") if m[0] in "DE"][0][1] == {"1": "1"}
         c.sock.close()
+
+
+def test_small_socket_buffers(proxy, pg):
+    """They are set before the connection is made: a window that was offered for larger ones would
+    stall, 8 kB at a time."""
+    door = proxy(pg, pool_mode="transaction", tcp_socket_buffer=4096)
+    with door.connect() as c:
+        begun = time.monotonic()
+        assert len(c.execute("select repeat('x', 1000) from generate_series(1, 2000)").fetchall()) == 2000
+        assert time.monotonic() - begun < 10

@@ -191,7 +191,8 @@ enum sql_leaves {
 	SQL_LEAVES_BY_PARAM = 2048, /* the same, but that a parameter is the name */
 	SQL_LEAVES_VIEW = 4096,     /* nothing, but it may read pg_prepared_statements */
 	SQL_LEAVES_SEQUENCE = 8192, /* nothing, but it may call currval() or lastval() */
-	SQL_LEAVES_NO_SEQUENCE = 16384 /* DISCARD SEQUENCES */
+	SQL_LEAVES_NO_SEQUENCE = 16384, /* DISCARD SEQUENCES */
+	SQL_LEAVES_UNSEEN = 32768       /* DO: perhaps what can be asked about */
 };
 /* From tokens alone, and rather too many than too few. */
 unsigned sql_leaves(const struct sql_scan *);

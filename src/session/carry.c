@@ -113,17 +113,12 @@ carry_free(struct session *s)
 
 /* ---- looking ---- */
 
-/* SELECT … INTO TEMP. */
+/* SELECT … INTO TEMP, or INTO pg_temp.t. */
 static bool
-has_into(const char *sql, size_t len)
+has_temp(const char *sql, size_t len)
 {
-	static const char *const words[] = {
-	    "into temp", "INTO TEMP", "into local", "INTO LOCAL"};
-
-	for (size_t i = 0; i < ARRAY_LEN(words); i++)
-		if (memmem(sql, len, words[i], strlen(words[i])) != NULL)
-			return (true);
-	return (false);
+	return (
+	    memmem(sql, len, "temp", 4) != NULL || memmem(sql, len, "TEMP", 4) != NULL);
 }
 
 unsigned
@@ -134,7 +129,7 @@ carry_leaves(const char *sql, size_t len)
 	int look = sql_look(sql, len);
 
 	if ((look < 0 || (look & SQL_LOOK_LEAVES) == 0) &&
-	    sql_look_names(sql, len) == 0 && !has_into(sql, len))
+	    sql_look_names(sql, len) == 0 && !has_temp(sql, len))
 		return (0);
 	sql_scan(sql, len, &scan);
 	leaves = sql_leaves(&scan);
@@ -831,6 +826,8 @@ carry_rest(struct session *s)
 	asks = touched & (SQL_LEAVES_SETTING | CARRY_ASKED);
 	if ((touched & SQL_LEAVES_LESS) != 0)
 		asks |= c->pins.held & CARRY_ASKED;
+	if ((touched & SQL_LEAVES_UNSEEN) != 0)
+		asks |= CARRY_ASKED;
 	if (c->set_name != NULL && !c->has_failed) {
 		asks &= ~(unsigned)SQL_LEAVES_SETTING;
 		set_done(s, l);

@@ -48,7 +48,8 @@ pin_of_row(const char *name)
 void
 pins_note(struct pins *p, unsigned leaves, const char *sql, size_t len)
 {
-	if ((leaves & CARRY_PINS & ~p->held) == 0 || p->statement != NULL)
+	if ((leaves & (CARRY_PINS | SQL_LEAVES_UNSEEN) & ~p->held) == 0 ||
+	    p->statement != NULL)
 		return;
 	if (len > STATEMENT_BYTES)
 		for (len = STATEMENT_BYTES; len > 0 && (sql[len] & 0xc0) == 0x80; len--)

@@ -98,6 +98,16 @@ is_temp(struct sql_walk *w)
 	return (sql_is_at(w, "temp") || sql_is_at(w, "temporary"));
 }
 
+static bool
+is_temp_schema(const struct sql_walk *w)
+{
+	char *name = sql_name_value(&w->l, &w->t);
+	bool is_it = name != NULL && strncmp(name, "pg_temp", 7) == 0;
+
+	free(name);
+	return (is_it);
+}
+
 static unsigned
 leaves_of_create(struct sql_walk *w)
 {
@@ -106,9 +116,19 @@ leaves_of_create(struct sql_walk *w)
 	if (is_temp(w))
 		return (SQL_LEAVES_TABLE);
 	for (; w->t.kind != SQL_TOKEN_END && !sql_is_at(w, "as"); sql_step(w))
-		if (sql_is_at(w, "pg_temp"))
+		if (is_temp_schema(w))
 			return (SQL_LEAVES_TABLE);
 	return (0);
+}
+
+/* SELECT … INTO TEMP t, INTO TABLE pg_temp.t. w stands behind INTO. */
+static unsigned
+leaves_of_into(struct sql_walk *w)
+{
+	if (is_temp(w))
+		return (SQL_LEAVES_TABLE);
+	(void)sql_take(w, "table");
+	return (is_temp_schema(w) ? SQL_LEAVES_TABLE : 0);
 }
 
 /* A name behind SET, to what follows it: TIME ZONE, a.b, x. */
@@ -197,10 +217,24 @@ leaves_of_discard(struct sql_walk *w)
 					  : SQL_LEAVES_LESS);
 }
 
+/* EXPLAIN ANALYZE runs what it explains. */
+static void
+skip_explain(struct sql_walk *w)
+{
+	if (!sql_take(w, "explain"))
+		return;
+	if (sql_is_mark(w, "("))
+		while (w->t.kind != SQL_TOKEN_END && !sql_take_mark(w, ")"))
+			sql_step(w);
+	while (sql_take(w, "analyze") || sql_take(w, "analyse") || sql_take(w, "verbose"))
+		;
+}
+
 /* By the first word alone. */
 static unsigned
 leaves_of_verb(struct sql_walk w)
 {
+	skip_explain(&w);
 	if (sql_is_at(&w, "set") || sql_is_at(&w, "reset"))
 		return (leaves_of_set(&w));
 	if (sql_take(&w, "create"))
@@ -208,7 +242,7 @@ leaves_of_verb(struct sql_walk w)
 	if (sql_is_at(&w, "discard"))
 		return (leaves_of_discard(&w));
 	if (sql_is_at(&w, "do"))
-		return (SQL_LEAVES_SETTING);
+		return (SQL_LEAVES_SETTING | SQL_LEAVES_UNSEEN);
 	if (sql_is_at(&w, "listen"))
 		return (SQL_LEAVES_LISTENER);
 	if (sql_is_at(&w, "drop") || sql_is_at(&w, "close") || sql_is_at(&w, "unlisten"))
@@ -221,7 +255,7 @@ sql_leaves(const struct sql_scan *scan)
 {
 	struct sql_walk w = {.l = sql_lexer_of(scan)};
 	unsigned leaves;
-	bool declares, updates = false;
+	bool declares, updates = false, inserts = false;
 
 	sql_step(&w);
 	leaves = leaves_of_verb(w);
@@ -230,13 +264,17 @@ sql_leaves(const struct sql_scan *scan)
 		if (w.t.kind == SQL_TOKEN_WORD || w.t.kind == SQL_TOKEN_QUOTED)
 			leaves |= leaves_of_name(&w, updates);
 		updates |= sql_is_at(&w, "update");
+		if (inserts && sql_take(&w, "into")) {
+			inserts = false;
+			continue;
+		}
+		inserts = sql_is_at(&w, "insert") || sql_is_at(&w, "merge");
 		if (declares && sql_take(&w, "with")) {
 			if (sql_is_at(&w, "hold"))
 				leaves |= SQL_LEAVES_CURSOR;
-		} else if (sql_take(&w, "into")) {
-			if (is_temp(&w))
-				leaves |= SQL_LEAVES_TABLE;
-		} else
+		} else if (sql_take(&w, "into"))
+			leaves |= leaves_of_into(&w);
+		else
 			sql_step(&w);
 	}
 	return (leaves);
@@ -474,8 +512,11 @@ sql_look(const char *text, size_t have)
 	case 'u':
 		/* update; or unlisten */
 		return ((p[1] | 0x20) == 'n' ? SQL_LOOK_LEAVES | SQL_LOOK_PREPARE : 0);
-	case 'p':
 	case 'e':
+		/* execute, end; or explain */
+		return ((p[2] | 0x20) == 'p' ? SQL_LOOK_LEAVES | SQL_LOOK_PREPARE
+					     : SQL_LOOK_PREPARE);
+	case 'p':
 		return (SQL_LOOK_PREPARE);
 	default:
 		return (0);

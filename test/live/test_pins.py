@@ -11,6 +11,16 @@ PINS = {
     "setseed": ("select setseed(0.5)", "discard all"),
     "set_config": ("select set_config('pins.' || 'x', '1', false)", "discard all"),
 }
+# More ways to say it.
+HIDDEN = {
+    "temporary table": [
+        'create table "pg_temp".pinned (a int)',
+        "explain analyze create temp table pinned as select 1",
+        "select 1 as a into\n\ttemp pinned",
+        'select 1 as a into table "pg_temp".pinned',
+        "do 'begin create temp table pinned (a int); end'"],
+    "advisory lock": ["do 'begin perform pg_advisory_lock(9); end'"],
+}
 LEAVES_NOTHING = [
     "begin; create temp table x (a int) on commit drop; commit",
     "begin; create temp table x (a int); rollback",
@@ -55,6 +65,21 @@ def test_pinned_and_released(door, reason, extended, only_pgweave):
         assert " E(" not in " " + c.ask(end)
         settle(door, [])
         assert c.value("select count(*) from pg_locks where locktype = 'advisory'") == "0"
+
+
+def test_hidden(door, only_pgweave):
+    """Nobody gets the link while it is there."""
+    for reason, all_of_them in HIDDEN.items():
+        for make in all_of_them:
+            for extended in (False, True):
+                with Client(door.port, "shop") as c:
+                    said = c.say(run(make), SYNC) if extended else c.ask(make)
+                    assert "E(" not in said, said
+                    settle(door, [reason])
+                    row, = door.rows("PINS")
+                    assert "into" in make or row["statement"] == make, row
+                    c.ask("discard all")
+                    settle(door, [])
 
 
 def test_transactions_leave_nothing(door, only_pgweave):

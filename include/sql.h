@@ -382,6 +382,8 @@ struct sql_facts {
 	const char *savepoint; /* SQL_SAVEPOINT: its name */
 	bool is_release, is_rollback_to;
 	const char *cursor; /* DECLARE, FETCH, MOVE, CLOSE: its name; NULL: ALL */
+	const char
+	    *renamed; /* ALTER TABLE … RENAME TO and its like: the table's new name */
 	bool declares_read; /* DECLARE of a query that cannot write or lock rows */
 	/* SQL_EXPLAIN_ROUTE: where the inner statement begins in scan->sql, and whether as JSON. */
 	uint32_t inner_at;

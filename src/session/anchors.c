@@ -142,7 +142,8 @@ anchors_note(struct session *s, const struct sense *sense)
 	unsigned leaves = anchor_leaves(sense);
 	struct pins words = {0};
 
-	if (leaves == 0 && (TAILQ_EMPTY(&w->anchors) || sense->facts->class != SQL_DDL))
+	if (leaves == 0 && (sense->facts->class != SQL_DDL ||
+			       (TAILQ_EMPTY(&w->anchors) && w->temp_count == 0)))
 		return;
 	/* It may be about a temporary table: ALTER TABLE … RENAME. */
 	if (sense->facts->class == SQL_DDL)

@@ -73,6 +73,13 @@ seat_of_temp(const struct weave *w, const char *name)
 	return (NULL);
 }
 
+/* In a schema that is not the session's own. */
+static bool
+is_elsewhere(const struct sql_table *t)
+{
+	return (t->schema != NULL && strncmp(t->schema, "pg_temp", 7) != 0);
+}
+
 void
 temps_note(struct session *s, const struct sense *sense, unsigned leaves)
 {
@@ -82,10 +89,14 @@ temps_note(struct session *s, const struct sense *sense, unsigned leaves)
 
 	for (unsigned i = 0; i < f->table_count; i++) {
 		const struct sql_table *t = &f->tables[i];
-		const struct seat *was = seat_of_temp(w, t->name);
+		const struct seat *was =
+		    is_elsewhere(t) ? NULL : seat_of_temp(w, t->name);
 
-		if (t->is_created && (leaves & SQL_LEAVES_TABLE) != 0 &&
-		    was != w->decided)
+		if (f->renamed != NULL && was != NULL) {
+			add(w, t->name, NULL);
+			add(w, f->renamed, was);
+		} else if (t->is_created && (leaves & SQL_LEAVES_TABLE) != 0 &&
+			   was != w->decided)
 			add(w, t->name, w->decided);
 		else if (is_drop && was != NULL)
 			add(w, t->name, NULL);
@@ -164,7 +175,7 @@ temps_pinned(void *arg, const struct sql_table *t)
 	const struct weave *w = ((const struct session *)arg)->weave;
 	const struct seat *seat;
 
-	if (t->schema != NULL && strncmp(t->schema, "pg_temp", 7) != 0)
+	if (is_elsewhere(t))
 		return (NULL);
 	seat = seat_of_temp(w, t->name);
 	if (seat == NULL && t->schema != NULL)

@@ -250,6 +250,25 @@ note_cursor(struct sql_find *f, const PgQuery__Node *stmt)
 }
 
 static void
+note_renamed(struct sql_find *f, const PgQuery__Node *stmt)
+{
+	const PgQuery__RenameStmt *r;
+
+	if (stmt->node_case != PG_QUERY__NODE__NODE_RENAME_STMT)
+		return;
+	r = stmt->rename_stmt;
+	switch ((int)r->rename_type) {
+	case PG_QUERY__OBJECT_TYPE__OBJECT_TABLE:
+	case PG_QUERY__OBJECT_TYPE__OBJECT_VIEW:
+	case PG_QUERY__OBJECT_TYPE__OBJECT_SEQUENCE:
+		f->facts->renamed = sql_arena_str(f->arena, r->newname);
+		break;
+	default:
+		break;
+	}
+}
+
+static void
 find_in_tree(struct sql_find *f, PgQuery__Node *stmt)
 {
 	struct sql_facts *out = f->facts;
@@ -264,6 +283,7 @@ find_in_tree(struct sql_find *f, PgQuery__Node *stmt)
 	out->class = class_of(f, stmt);
 	note_keeps(out, stmt);
 	note_cursor(f, stmt);
+	note_renamed(f, stmt);
 	out->is_plain_but_calls = out->class == SQL_READ && !f->has_write && !f->is_bound;
 	out->is_plain_read = out->is_plain_but_calls && !out->has_foreign_function;
 	sql_match_find(f, &stmt->base);

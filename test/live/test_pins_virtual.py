@@ -155,6 +155,29 @@ def test_names_in_transactions(c, door):
     settle(door)
 
 
+def test_names_that_change(c, door):
+    """Renamed within a transaction; and a table of another schema with the name is dropped."""
+    c.ask("begin"), c.ask(AT + "create temp table t as select 5 as id")
+    c.ask("savepoint s"), c.ask("alter table t rename to users")
+    assert c.ask("select id, current_database() from users") == "T D(5|bank_a) C(SELECT 1) Z(T)"
+    c.ask("rollback to s")
+    assert c.ask("select id from t") == "T D(5) C(SELECT 1) Z(T)"
+    assert "bank_p" in c.ask("select current_database() from users limit 1")
+    c.ask("rollback to s"), c.ask("alter table t rename column id to t")
+    assert c.ask("select t from t") == "T D(5) C(SELECT 1) Z(T)"
+    c.ask(AT + "create table public.t (a int)"), c.ask(AT + "drop table public.t")
+    assert c.ask("select t from t") == "T D(5) C(SELECT 1) Z(T)"
+    c.ask("rollback")
+    assert c.ask(AT + "create temp table t as select 6 as id; alter table t rename to users; "
+                 + AT + "select id from users") == "C(SELECT 1) C(ALTER TABLE) T D(6) C(SELECT 1) Z(I)"
+    c.ask("begin"), c.ask("alter table users rename to u")
+    assert c.ask(USERS).startswith("T D(0) ") and "D(6)" in c.ask("select id from u")
+    c.ask("commit")
+    assert c.ask("select id from u") == one(6)
+    c.ask("discard all")
+    settle(door)
+
+
 def test_batches(c, door):
     """In one batch, and prepared before it is there."""
     assert c.say(run(AT + "create temp table t as select 1 as a"), run("select a from t"),

@@ -42,6 +42,7 @@ struct mux_entry {
 	bool skips_parse; /* ParseComplete is not the client's */
 	bool fakes_parse; /* one is, and has not been told */
 	bool has_begun;   /* to be answered */
+	bool has_notice;  /* that its client has heard */
 	bool comes_again; /* it has failed, and runs elsewhere after its end */
 	uint8_t closes;   /* CloseCompletes that are not the client's */
 };
@@ -125,6 +126,7 @@ void mux_batch_put(
     struct mux *, struct mux_entry *, struct session *, const struct mux_batch *);
 enum mux_heard { MUX_HEARD_PASS, MUX_HEARD_SKIP, MUX_HEARD_NONSENSE };
 enum mux_heard mux_batch_hears(struct mux *, struct mux_entry *, char type);
+void mux_batch_notes(struct mux *, struct mux_entry *);
 /* True: it runs again elsewhere when this has ended. */
 bool mux_batch_failed(
     struct mux *, struct mux_entry *, const struct proto_error_fields *);

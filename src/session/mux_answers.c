@@ -44,11 +44,12 @@ pass_on(struct read *r)
 	if (e == NULL || e->s == NULL || n == 0)
 		return;
 	METRIC_ADD(&e->s->seat->metrics, sent, n);
-	if (e->fakes_parse)
+	/* What is said to a text comes before it is taken, or is not. */
+	if (e->fakes_parse && !e->skips_parse) {
 		stream_writev(&e->s->stream, parts, 2);
-	else
+		e->fakes_parse = false;
+	} else
 		stream_writev(&e->s->stream, parts + 1, 1);
-	e->fakes_parse = false;
 }
 
 static void
@@ -237,12 +238,24 @@ answer(struct read *r, char type, uint32_t size)
 		proto_is_of(type, PROTO_TYPE('1') | PROTO_TYPE('2') | PROTO_TYPE('3') |
 				      PROTO_TYPE('n') | PROTO_TYPE('s'))))
 		return (broken(r, "an answer that nobody asked for"));
+	if (UNLIKELY(e->skips_parse))
+		pass_on(r);
 	if (e->is_batch)
 		heard = mux_batch_hears(r->m, e, type);
 	if (heard == MUX_HEARD_NONSENSE)
 		return (broken(r, "a Parse is complete that was not sent"));
 	body(r, size + 1, heard == MUX_HEARD_PASS);
 	return (READ_ON);
+}
+
+static void
+notice(struct read *r, uint32_t size)
+{
+	struct mux_entry *e = under_way(r->m);
+
+	if (e != NULL && e->is_batch)
+		mux_batch_notes(r->m, e);
+	body(r, size + 1, e != NULL);
 }
 
 static enum verdict
@@ -283,7 +296,7 @@ message(struct read *r)
 	case 'S':
 		return (parameter(r, text, size));
 	case 'N':
-		body(r, size + 1, under_way(r->m) != NULL);
+		notice(r, size);
 		return (READ_ON);
 	case 'A':
 		/* Of a LISTEN which nobody has seen. */

@@ -236,9 +236,29 @@ mux_batch_hears(struct mux *m, struct mux_entry *e, char type)
 	}
 	if (type == '1' && e->is_renamed)
 		return (MUX_HEARD_NONSENSE);
-	if (type != 'N')
-		e->has_begun = true;
+	e->has_begun = true;
 	return (MUX_HEARD_PASS);
+}
+
+static bool
+counts_on(const struct mux_entry *e, struct hash128 id)
+{
+	return (e->s != NULL && e->fakes_parse && !e->skips_parse && e->id.hi == id.hi &&
+		e->id.lo == id.lo);
+}
+
+/* What a server has to say to a text, it says to every client: those behind, too, have it parsed
+ * for themselves. */
+void
+mux_batch_notes(struct mux *m, struct mux_entry *e)
+{
+	e->has_notice = true;
+	if (!e->skips_parse)
+		return;
+	prepared_suspect(&m->link->prepared, e->id);
+	for (unsigned i = 1; i < m->count; i++)
+		if (counts_on(mux_at(m, i), e->id))
+			mux_run_again(m, mux_at(m, i));
 }
 
 bool
@@ -257,9 +277,12 @@ mux_batch_failed(
 	}
 	if (!e->is_renamed || e->has_begun)
 		return (false);
+	if (e->skips_parse)
+		e->fakes_parse = false;
 	if (e->skips_parse || is_unknown)
 		prepared_forget(&m->link->prepared, e->id);
 	/* The link has what it should not. */
 	m->link->is_dirty |= is_twice;
-	return (e->s != NULL && !m->is_cut && share_may_be_why(error));
+	/* It would be told a notice twice. */
+	return (e->s != NULL && !m->is_cut && !e->has_notice && share_may_be_why(error));
 }

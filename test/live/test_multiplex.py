@@ -167,6 +167,25 @@ def test_everybody_gets_its_own(proxy, pg, table, workers):
     assert int(pool["sv_idle"]) == 3
 
 
+@pytest.mark.parametrize("ends", ["1 2 T D(1) C(SELECT 1) Z(I)",
+                                  "E(42703 column \"nothing\" does not exist) Z(I)"])
+def test_notices_go_to_everybody(door, ends):
+    """Of the text: before it is taken, or refused, and once."""
+    long = "n" * 64
+    sql = f"select 1 as {long}" + (", nothing" if ends[0] == "E" else "")
+    says = f'N(identifier "{long}" will be truncated to "{long[1:]}") {ends}'
+    clients = [client(door) for _ in "abc"]
+    before = count(door)
+    for _ in range(5):
+        for c in clients:
+            c.send(described(sql))
+        for c in clients:
+            assert c.hear() == says
+    assert count(door) > before
+    for c in clients:
+        c.sock.close()
+
+
 # ---- who shares ----
 
 SHARE = ["select 1", "SELECT a FROM mux WHERE a = 3", "with x as (select 1) select * from x",

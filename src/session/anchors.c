@@ -159,6 +159,27 @@ anchors_note(struct session *s, const struct sense *sense)
 	temps_note(s, sense, leaves);
 }
 
+/* What one member drops within a transaction comes back with its rollback: others would have
+ * dropped it for good. */
+static bool
+may_drop(struct weave *w, const struct sense *sense, const struct seat *seat)
+{
+	const struct anchor *a;
+
+	if (w->txn == TXN_NONE || (drops_of(sense) & SQL_LEAVES_TABLE) == 0)
+		return (true);
+	TAILQ_FOREACH(a, &w->anchors, entry)
+		if (a->link->place != seat &&
+		    ((a->pins.held | a->touched) & SQL_LEAVES_TABLE) != 0)
+			break;
+	if (a == NULL)
+		return (true);
+	refusal_set(&w->refusal, "0A000",
+	    "DISCARD TEMP cannot reach the temporary tables of another database within a transaction",
+	    NULL, "Use it outside of a transaction, or DROP TABLE.");
+	return (false);
+}
+
 bool
 anchors_may_pin(struct session *s, const struct sense *sense, const struct seat *seat)
 {
@@ -166,6 +187,8 @@ anchors_may_pin(struct session *s, const struct sense *sense, const struct seat 
 	    topo_login_find(pool_worker(s->worker)->topo, s->user->name);
 	unsigned leaves = 0;
 
+	if (!TAILQ_EMPTY(&s->weave->anchors) && !may_drop(s->weave, sense, seat))
+		return (false);
 	if (login != NULL && login->pin >= 0 ? login->pin != PIN_REFUSE
 					     : !seat->limits.refuses_pins)
 		return (true);

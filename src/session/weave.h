@@ -533,7 +533,8 @@ struct anchor *anchor_of_seat(const struct weave *, const struct seat *);
 unsigned anchor_leaves(const struct sense *);
 /* The statement is about to run: what it may leave, or take away. */
 void anchors_note(struct session *, const struct sense *);
-/* Whether the statement may pin the session at that seat; or the refusal says why not. */
+/* Whether the statement may pin the session at that seat, or drop what holds it elsewhere; or the
+ * refusal says why not. */
 bool anchors_may_pin(struct session *, const struct sense *, const struct seat *);
 /* ReadyForQuery of a unit on that link. */
 void anchors_ready(struct session *, struct link *);

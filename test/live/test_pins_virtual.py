@@ -174,6 +174,17 @@ def test_names_that_change(c, door):
     assert c.ask(USERS).startswith("T D(0) ") and "D(6)" in c.ask("select id from u")
     c.ask("commit")
     assert c.ask("select id from u") == one(6)
+    # what DISCARD TEMP drops elsewhere would not come back
+    c.ask("begin")
+    assert c.ask("discard temp").startswith("E(0A000 DISCARD TEMP cannot reach")
+    c.ask("rollback")
+    assert c.ask("select id from u") == one(6)
+    c.ask("begin"), c.ask(AT + "discard temp"), c.ask("rollback")
+    assert c.ask("select id from u") == one(6)
+    c.ask("drop table u; begin"), c.ask(AT + "create temp table u as select 6 as id")
+    assert c.ask("discard temp").startswith("E(0A000 DISCARD TEMP cannot reach")
+    c.ask("rollback"), c.ask(AT + "create temp table u as select 6 as id")
+    assert c.ask("select id from u") == one(6)
     c.ask("discard all")
     settle(door)
 

@@ -184,6 +184,19 @@ database_same(const struct topo_database *a, const struct topo_database *b)
 	return (true);
 }
 
+/* Whether servers would be spoken to as they are: what a link has agreed on, it keeps. */
+static bool
+server_tls_same(const struct settings *a, const struct settings *b)
+{
+	return (a->server_tls_sslmode == b->server_tls_sslmode &&
+		text_same(a->server_tls_key_file, b->server_tls_key_file) &&
+		text_same(a->server_tls_cert_file, b->server_tls_cert_file) &&
+		text_same(a->server_tls_ca_file, b->server_tls_ca_file) &&
+		text_same(a->server_tls_protocols, b->server_tls_protocols) &&
+		text_same(a->server_tls_ciphers, b->server_tls_ciphers) &&
+		text_same(a->server_tls13_ciphers, b->server_tls13_ciphers));
+}
+
 /* The database is another one now: what was opened for the old one, here or in a worker that
  * has not heard of it yet, is not fit. */
 static void
@@ -204,12 +217,13 @@ seat_renew(struct seat *seat, const struct topo *topo)
 }
 
 static void
-seat_carry_over(struct seat *seat, const struct topo *topo)
+seat_carry_over(struct seat *seat, const struct topo *topo, bool fits)
 {
 	const struct topo_database *was = seat->database;
 
 	seat_resolve(seat, topo);
-	if (was == NULL || seat->database == NULL || !database_same(was, seat->database))
+	if (!fits || was == NULL || seat->database == NULL ||
+	    !database_same(was, seat->database))
 		seat_renew(seat, topo);
 }
 
@@ -226,13 +240,14 @@ world_arrived(struct worker *w, struct mail *m)
 	struct pool_worker *pw = pool_worker(w);
 	const struct topo *was = pw->topo;
 	struct seat *seat;
+	bool fits = server_tls_same(topo_settings(was), topo_settings(wm->topo));
 
 	pw->topo = wm->topo;
 	follow_settings(w, topo_settings(pw->topo));
 	tls_release(pw->tls);
 	pw->tls = wm->tls;
 	TAILQ_FOREACH(seat, &pw->seats, entry)
-		seat_carry_over(seat, pw->topo);
+		seat_carry_over(seat, pw->topo, fits);
 	if (pw->on_world != NULL)
 		pw->on_world(w);
 	TAILQ_FOREACH(seat, &pw->seats, entry)

@@ -158,6 +158,26 @@ def test_server_side(proxy, pg, certs, mode):
             assert used == (mode != "disable")
 
 
+def test_links_after_a_change(proxy, pg, certs):
+    """Links that have agreed on something else are not used any more; a reload that changes
+    nothing of it leaves them."""
+    door = proxy(pg, pool_mode="transaction", server_tls_sslmode="disable")
+    ask = "select ssl, pid from pg_stat_ssl where pid = pg_backend_pid()"
+    with door.connect() as c, door.console() as k:
+        used, first = c.execute(ask).fetchone()
+        assert not used
+        k.command("RELOAD")
+        k.command("SET query_wait_timeout = 60")
+        assert c.execute(ask).fetchone() == (False, first)
+        c.execute("begin")
+        k.command("SET server_tls_sslmode = require")
+        assert c.execute(ask).fetchone() == (False, first)
+        c.execute("commit")
+        used, second = c.execute(ask).fetchone()
+        assert used and second != first
+        until(lambda: "database configuration changed" in door.log(), 5, "it is logged")
+
+
 @pytest.mark.parametrize("mode", ["verify-ca", "verify-full"])
 def test_server_side_foreign_authority(proxy, pg, certs, mode):
     door = proxy(pg, server_tls_sslmode=mode, server_tls_ca_file=f"{certs}/other-ca.crt",

@@ -155,8 +155,10 @@ parameter(struct read *r, const uint8_t *text, uint32_t size)
 	if (proto_parameter_parse(text, size - 4, &name, &value) != 0)
 		return (broken(r, "malformed ParameterStatus"));
 	link_note_parameter(r->m->link, name, value);
-	/* Whoever shares the link hears of it: see ready(). */
-	body(r, size + 1, false);
+	/* Of what a client may set, whoever shares the link hears: see ready(). */
+	body(r, size + 1,
+	    vars_kind_of(r->m->link->worker, name) == VARS_FIXED &&
+		under_way(r->m) != NULL);
 	return (READ_ON);
 }
 

@@ -135,7 +135,8 @@ take_call(const struct sql_scan *scan, struct sql_walk w, struct sql_view *out)
 
 	if (!sql_take_mark(&w, "(") || !sql_is_mark(&w, ")"))
 		return (false);
-	blank(scan, out, at, w.t.end);
+	blank(scan, out, at, at + 1);
+	blank(scan, out, w.t.at, w.t.end);
 	out->calls = true;
 	return (true);
 }
@@ -146,27 +147,30 @@ static bool
 read_name(const struct sql_scan *scan, struct sql_walk w, bool is_read,
     struct sql_view *out, bool *has_any)
 {
-	uint32_t schema_at = w.t.at, name_at;
+	struct sql_walk schema = w, dot = w, next = w;
 	bool is_qualified = false, is_it;
-	struct sql_walk next = w;
 
 	if (is_name(&w, "pg_catalog")) {
 		sql_step(&next);
 		if (!sql_is_mark(&next, "."))
 			return (true);
+		dot = next;
 		sql_step(&next);
 		is_qualified = true;
 	}
 	w = next;
-	name_at = w.t.at;
 	sql_step(&next);
 	is_it = is_name(&w, VIEW);
 	if (is_it && !is_qualified && is_with(next))
 		return (false);
 	if (!is_it && is_read && is_name(&w, FUNCTION))
 		is_it = take_call(scan, next, out);
-	if (is_it && is_qualified)
-		blank(scan, out, schema_at, name_at);
+	/* Not what stands between: blanks for the bytes of a comment may be more characters, and
+	 * positions are told in these. */
+	if (is_it && is_qualified) {
+		blank(scan, out, schema.t.at, schema.t.end);
+		blank(scan, out, dot.t.at, dot.t.end);
+	}
 	*has_any |= is_it;
 	return (true);
 }

@@ -264,6 +264,8 @@ what_reads_prepared_statements_is_found(void **state)
 		"create temp table t (a) as ^table pg_prepared_statements"},
 	    {"select 1 from a join pg_prepared_statement ( ) f on true",
 		"^select 1 from a join pg_prepared_statement     f on true"},
+	    {"select 1 from pg_catalog/* \u00e9 */.pg_prepared_statements",
+		"^select 1 from           /* \u00e9 */ pg_prepared_statements"},
 	    {"select (pg_prepared_statement()).name", NULL},
 	    {"create view v as table pg_prepared_statements", NULL},
 	    {"with pg_prepared_statements (a) as (select 1) table pg_prepared_statements",

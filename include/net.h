@@ -146,6 +146,9 @@ void net_join(void);
 /* Whether they run; in the main thread. */
 bool net_is_running(void);
 
+/* Waits for what comes next and serves it: a turn of the worker's loop, in its own thread or where
+ * none runs. */
+void worker_turn(struct worker *);
 /* When no worker thread runs: delivers the mails that are still on their way, and buries what
  * has died. */
 void net_settle(void);

@@ -187,29 +187,34 @@ worker_wait(struct worker *w)
 		timers_fire(w, now);
 }
 
-static void
-worker_run(struct worker *w)
+void
+worker_turn(struct worker *w)
 {
 	struct stream *s, *last;
 
+	worker_wait(w);
+	/* Each at most once a turn: a stream that stays ready waits for the others. */
+	last = TAILQ_LAST(&w->ready, stream_list);
+	while (last != NULL && (s = TAILQ_FIRST(&w->ready)) != NULL) {
+		TAILQ_REMOVE(&w->ready, s, ready_entry);
+		s->is_ready = false;
+		stream_serve(s);
+		if (s == last)
+			break;
+	}
+	for (size_t i = 0; w->turn[i] != NULL; i++)
+		w->turn[i](w);
+	worker_burials(w);
+	w->turns++;
+}
+
+static void
+worker_run(struct worker *w)
+{
 	if (w->base == NULL)
 		w->tick_due_us = clock_us() + WORKER_TICK_US;
-	while (!w->is_stopping) {
-		worker_wait(w);
-		/* Each at most once a turn: a stream that stays ready waits for the others. */
-		last = TAILQ_LAST(&w->ready, stream_list);
-		while (last != NULL && (s = TAILQ_FIRST(&w->ready)) != NULL) {
-			TAILQ_REMOVE(&w->ready, s, ready_entry);
-			s->is_ready = false;
-			stream_serve(s);
-			if (s == last)
-				break;
-		}
-		for (size_t i = 0; w->turn[i] != NULL; i++)
-			w->turn[i](w);
-		worker_burials(w);
-		w->turns++;
-	}
+	while (!w->is_stopping)
+		worker_turn(w);
 }
 
 static void *

@@ -826,7 +826,7 @@ test_pause(void **state)
 static void
 turn(void)
 {
-	event_base_loop(w[0]->base, EVLOOP_ONCE);
+	worker_turn(w[0]);
 	net_settle();
 }
 
